@@ -21,6 +21,7 @@ from nnfunc.data.sources.image_layout import apply_layout
 from nnfunc.data.sources.npz import load_npy
 from nnfunc.data.sources.tagging import read_sentences
 from nnfunc.data.sources.text_classification import read_texts
+from nnfunc.data.table_features import SPECIAL, encode, parse_cells
 from nnfunc.errors import NnfuncError
 
 __all__ = ["load_inputs", "restore_outputs"]
@@ -29,8 +30,8 @@ WHERE = "predict"
 READERS = {"forecasting": read_series, "tagging": read_sentences, "text_classification": read_texts}
 
 
-def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str] | None]:
-    """(x [n, ...] in the form of the data set's arrays, the names of the image files or None).
+def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[str] | None]:
+    """(x in the form of the data set's arrays [n, ...], the names of the image files or None).
 
     preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv or .parquet file. For
     tables also columns by name, in any order and possibly with others: a data frame, a dict of columns, a list
@@ -50,7 +51,11 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
         names = dict.fromkeys(str(name) for row in source for name in row)
         source = {name: [row.get(name) for row in source] for name in names}
     if isinstance(source, Mapping | Path) or hasattr(source, "columns"):
-        x = _from_columns(preprocessing, name, source)
+        columns, describe_row = _read_columns(preprocessing, name, source)
+        if "features" in preprocessing.facts:
+            return _encode(preprocessing, name, columns, describe_row), None
+        numbers = [parse_numbers(name, column, values, describe_row) for column, values in columns.items()]
+        x = np.stack(numbers, axis=1, dtype=np.float64)
     else:
         try:
             x = as_numpy(WHERE, name, source)
@@ -58,17 +63,29 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
             if isinstance(error, NnfuncError):
                 raise
             check.fail(WHERE, f"{name} should be rows of the same length: {error}")
+    if "features" in preprocessing.facts:
+        names = preprocessing.facts["columns"]
+        if x.ndim != 2 or x.shape[1] != len(names) or not len(x):
+            expected, hint = f"{name} should have {len(names)} columns", f"In this order: {', '.join(names)}."
+            check.fail(WHERE, expected=expected, actual=f"shape {x.shape}", hint=hint)
+        return _encode(preprocessing, name, dict(zip(names, x.T, strict=True)), None), None
     return _prepare(x, preprocessing, name), None
 
 
-def restore_outputs(preprocessing: Preprocessing, y: np.ndarray, names: list[str] | None) -> np.ndarray:
-    """The outputs of the model in the units of the data: those of a forecast are scaled by series.
+def restore_outputs(preprocessing: Preprocessing, y: Any, kind: str, names: list[str] | None) -> Any:
+    """The outputs of the model in the units of the data.
 
-    preprocessing: of the run. y: [n, ...]. names: of `load_inputs`.
+    preprocessing: of the run. y: [n, ...], or a pair of such. kind: of the objective. names: of `load_inputs`.
     """
-    if preprocessing.factory == "forecasting" and names is not None:
-        return restore_series(preprocessing, y, names)
-    return y
+    if preprocessing.factory == "forecasting":
+        return restore_series(preprocessing, y, kind, names or [])
+    return preprocessing.restore_target(y, kind)
+
+
+def _encode(preprocessing: Preprocessing, name: str, columns: dict[str, Any], describe_row: Any) -> Any:
+    """The inputs of a network from the raw columns of a table that has more than numbers."""
+    cells = parse_cells(name, preprocessing.facts["features"], columns, describe_row)
+    return encode(preprocessing.transformer, cells, np.arange(len(next(iter(columns.values())))))
 
 
 def _image_files(source: Any) -> list[Path]:
@@ -135,8 +152,8 @@ def _column_names(path: Path, separator: str) -> list[str] | None:
     return None
 
 
-def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.ndarray:
-    """[n, columns] float64, the columns of the training data by name."""
+def _read_columns(preprocessing: Preprocessing, name: str, source: Any) -> tuple[dict[str, Any], Any]:
+    """(the columns of the training data by name, row -> its position or None for an index)."""
     columns = preprocessing.facts.get("columns")
     if columns is None:
         expected, hint = f"{name} should be an array", "The columns of the run have no names."
@@ -144,13 +161,17 @@ def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.nd
     if isinstance(source, Mapping):
         values, describe_row = {str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()}, None
     else:
-        _, values, describe_row = read_columns(source, preprocessing.facts.get("separator", ","), columns)
+        features = preprocessing.facts.get("features", {})
+        strings = [column for group in SPECIAL if group in features for column in features[group]["columns"]]
+        separator = preprocessing.facts.get("separator", ",")
+        _, values, describe_row = read_columns(source, separator, columns, strings)
     check_columns(name, columns, values)
     lengths = {column: len(values[column]) for column in columns}
     if len(set(lengths.values())) > 1:
         check.fail(WHERE, expected=f"the columns of {name} should have the same length", actual=lengths)
-    numbers = [parse_numbers(name, column, values[column], describe_row) for column in columns]
-    return np.stack(numbers, axis=1, dtype=np.float64)
+    if not lengths[columns[0]]:
+        check.fail(WHERE, expected=f"{name} should have at least one row", actual="none")
+    return {column: values[column] for column in columns}, describe_row
 
 
 def _prepare(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarray:

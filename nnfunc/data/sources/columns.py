@@ -24,7 +24,18 @@ from nnfunc.data.download import (
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
 
-__all__ = ["check_columns", "is_missing", "parse_class_labels", "parse_numbers", "read_columns", "read_json_lines"]
+__all__ = [
+    "DescribeRow",
+    "check_columns",
+    "check_values",
+    "class_name",
+    "is_missing",
+    "parse_class_labels",
+    "parse_numbers",
+    "read_columns",
+    "read_json_lines",
+    "row_name",
+]
 
 WHERE = "data.table"
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
@@ -67,12 +78,12 @@ def read_columns(
         if len({len(values) for values in columns.values()}) > 1:
             lengths = {key: len(values) for key, values in columns.items()}
             check.fail(where, expected="the columns of the rows should have the same length", actual=lengths)
-        return "the rows", columns, _row
+        return "the rows", columns, row_name
     if not isinstance(source, str | Path):
-        return "the frame", _frame(where, source, only), _row
+        return "the frame", _frame(where, source, only), row_name
     file = resolve(where, source)
     if file.suffix.lower() in PARQUET:
-        return str(file), _parquet(where, file, only), _row
+        return str(file), _parquet(where, file, only), row_name
     if file.suffix.lower() in JSON_LINES:
         columns, lines = read_json_lines(where, file)
         return str(file), columns, lambda row: f"line {lines[row]}"
@@ -104,7 +115,8 @@ def read_json_lines(where: str, file: Path) -> tuple[dict[str, np.ndarray], list
     return columns, lines
 
 
-def _row(row: int) -> str:
+def row_name(row: int) -> str:
+    """The position of a row of a table that has no lines. row: its index."""
     return f"row {row}"
 
 
@@ -210,14 +222,20 @@ def _listed(names: list[str]) -> str:
 
 
 def parse_numbers(
-    name: str, column: str, values: Any, describe_row: DescribeRow | None = None, *, where: str = WHERE
+    name: str,
+    column: str,
+    values: Any,
+    describe_row: DescribeRow | None = None,
+    *,
+    allow_missing: bool = False,
+    where: str = WHERE,
 ) -> np.ndarray:
     """A column of numbers [n], all finite: float64, but a narrow integer or boolean type stays as it is.
 
     name: of the table. column: its name. values: the column. describe_row: of `read_columns`. Numbers are
-    written as in CSV: 1e-3.
+    written as in CSV: 1e-3. allow_missing: whether missing values become NaN; otherwise they are refused.
     """
-    values = _checked(where, name, column, values)
+    values = check_values(name, column, values, where=where)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
         return values if values.itemsize < 8 else values.astype(np.float64)
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
@@ -228,14 +246,20 @@ def parse_numbers(
         result = _numbers_or_nan(values)
     with np.errstate(over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(result.astype(np.float32)))
+    if allow_missing:
+        wrong = [row for row in wrong if not is_missing(values[row])]
     if len(wrong):
-        position, value = (describe_row or _row)(int(wrong[0])), values[wrong[0]]
+        position, value = (describe_row or row_name)(int(wrong[0])), values[wrong[0]]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
-        if is_missing(str(value).strip()) or value is None:
+        if is_missing(value):
             problem = f"a value is missing at {position} of column {column!r}{count}"
-            fail_damaged(where, name, problem, "Fill it in, drop the row, or leave the column out.")
+            hint = "Fill it in, or drop the row."
+            if where == WHERE:
+                hint = 'Fill it in, drop the row, or leave the column out; impute = "median" replaces missing values.'
+            fail_damaged(where, name, problem, hint)
         problem = f"{position} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
-        hint = "Turn it into numbers, or leave the column out with columns = [...]."
+        others = ", name the column in categorical, one_hot, dates or texts," if where == WHERE else ""
+        hint = f"Turn it into numbers{others} or leave it out."
         fail_damaged(where, name, problem, hint)
     return result
 
@@ -256,15 +280,15 @@ def parse_class_labels(
     name: of the table. label: the name of the column. values: the column. describe_row: of `read_columns`.
     names: the only classes that are allowed, None for any.
     """
-    values = _checked(where, name, label, values)
+    values = check_values(name, label, values, where=where)
     text = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
     text = text.stripped()
-    classes = {word: _class_name(word) for word in text.distinct}
+    classes = {word: class_name(word) for word in text.distinct}
 
     def position(wrong: Collection[str]) -> str:
         codes = [code for code, word in enumerate(text.distinct) if word in wrong]
         row = int(np.isin(text.codes, codes).argmax())
-        return f"{(describe_row or _row)(row)} of column {label!r}"
+        return f"{(describe_row or row_name)(row)} of column {label!r}"
 
     def labels(at: dict[str, int]) -> np.ndarray:
         codes = np.array([at[classes[word]] for word in text.distinct], np.min_scalar_type(len(at)))
@@ -274,7 +298,7 @@ def parse_class_labels(
         problem = f"the label is missing at {position(lost)}"
         fail_damaged(where, name, problem, "Fill it in, or drop the row.")
     if names is not None:
-        at = {_class_name(word): index for index, word in enumerate(names)}
+        at = {class_name(word): index for index, word in enumerate(names)}
         for word in classes:
             if classes[word] not in at:
                 problem = f"{position({word})} has the class {word[:60]!r}"
@@ -301,7 +325,7 @@ def parse_class_labels(
     return labels({word: index for index, word in enumerate(order)}), tuple(order)
 
 
-def _checked(where: str, name: str, column: str, values: Any) -> Any:
+def check_values(name: str, column: str, values: Any, *, where: str = WHERE) -> Any:
     """The values of a column, one a row, none behind a mask."""
     check.unmasked(where, **{f"column {column!r} of {name}": values})
     if isinstance(values, np.ndarray) and values.ndim != 1:
@@ -310,13 +334,14 @@ def _checked(where: str, name: str, column: str, values: Any) -> Any:
     return values
 
 
-def is_missing(word: str) -> bool:
-    """Whether pandas takes the text `word` for a missing value."""
-    return word == "None" or (word.lower() in MISSING)
+def is_missing(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN, or a word that pandas takes for missing."""
+    word = str(value).strip()
+    return word == "None" or word.lower() in MISSING
 
 
-def _class_name(word: str) -> str:
-    """A number by its shortest form; any other word as it is, and codes such as 007."""
+def class_name(word: str) -> str:
+    """The name of a class: a number by its shortest form; any other word as it is, and codes such as 007."""
     if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
         return word
     return f"{value + 0.0:.0f}" if value.is_integer() else repr(value)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.fingerprint import split_fingerprint
-from nnfunc.data.preprocessing import PARTS, Preprocessing
+from nnfunc.data.preprocessing import PARTS, Preprocessing, restore_targets
 from nnfunc.data.sources.time_series import Series, read_table
 from nnfunc.data.splits import Splits
 
@@ -217,7 +217,8 @@ def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
     return np.concatenate(rows), list(table)
 
 
-def restore_series(preprocessing: Preprocessing, y: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The predictions [series, horizon] in the units of the series. names: of the series."""
+def restore_series(preprocessing: Preprocessing, y: Any, kind: str, names: Sequence[str]) -> Any:
+    """The outputs [series, ...] in the units of the series. kind: of the objective. names: of the series."""
     mean, std = np.array([preprocessing.facts["scaling"][name] for name in names]).T[..., None]
-    return (y * std + mean).astype(np.float32)
+    target = {"mean": mean, "std": std, "log": False}
+    return restore_targets(y, target, "values" if kind == "quantiles" else kind)  # one factor for all of a series

@@ -59,7 +59,8 @@ def read_table(where: str, source: Any, facts: dict[str, Any]) -> tuple[str, dic
     groups = {key: at[np.argsort(times[at], kind="stable")] for key, at in groups.items()}
     _check_steps(where, name, groups, times, lambda row: f"{result[time][row]} at {describe_row(row)}", facts)
     values = {
-        column: _values(where, name, column, result[column], describe_row) for column in ([value] if value else groups)
+        column: parse_numbers(name, column, result[column], describe_row, allow_missing=True, where=where)
+        for column in ([value] if value else groups)
     }
     table = {}
     for key, at in groups.items():
@@ -161,16 +162,3 @@ def _step_text(facts: dict[str, Any]) -> str:
         if step % seconds == 0:
             return check.counted(step // seconds, word)
     return check.counted(step, unit)
-
-
-def _values(where: str, name: str, column: str, values: Any, describe_row: Callable[[int], str]) -> np.ndarray:
-    """float64 [n], NaN where a value is missing."""
-    if isinstance(values, StringColumn):
-        lost = np.array([is_missing(word.strip()) for word in values.distinct], bool)[values.codes]
-    else:
-        lost = np.array([value is None or is_missing(str(value).strip()) for value in values], bool)
-    rows = np.flatnonzero(~lost)
-    present = StringColumn(values.codes[rows], values.distinct) if isinstance(values, StringColumn) else values[rows]
-    result = np.full(len(values), np.nan)
-    result[rows] = parse_numbers(name, column, present, lambda row: describe_row(int(rows[row])), where=where)
-    return result
