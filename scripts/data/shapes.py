@@ -1,4 +1,4 @@
-"""Write data/shapes: 400 pictures of four drawn shapes, of unequal sizes, as PNG files in a folder for each class.
+"""Write data/shapes: 800 pictures of four drawn shapes, of unequal sizes, as PNG files in a folder for each class.
 
 python scripts/data/shapes.py [FOLDER]        (needs Pillow)
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-COUNT = 100  # pictures of a class
+COUNT = 200  # pictures of a class
 CORNERS = {"circle": [1] * 40, "square": [1] * 4, "star": [1, 0.45] * 5, "triangle": [1] * 3}
 
 

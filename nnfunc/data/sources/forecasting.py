@@ -78,6 +78,8 @@ def forecasting(
     else:
         preprocessing.check_factory(WHERE)
         facts = dict(preprocessing.facts)
+        if not preprocessing.parts:  # other rows to evaluate on: all are in one split
+            facts["cuts"] = [np.iinfo(np.int64).max] * 3
     check.size(WHERE, stride=stride)
     check.number(WHERE, 0, **dict[str, Any](validation=validation, test=test))
     name, table = read_table(WHERE, source, facts)
@@ -97,6 +99,7 @@ def forecasting(
         facts |= {"dtype": "float32", "shape": list(splits["train"][0].shape[1:])}
         facts["baselines"] = _baselines(splits, facts, season)
     fingerprints = {part: split_fingerprint(*pair) for part, pair in splits.items() if pair is not None}
+    facts["cuts"] = facts["cuts"] if preprocessing is None else preprocessing.facts["cuts"]
     return Splits(**splits, preprocessing=Preprocessing("forecasting", facts, fingerprints))
 
 

@@ -144,7 +144,7 @@ def encode(preprocessing: Preprocessing, sentences: Sequence[Sequence[str]]) -> 
     for word in {word for sentence in sentences for word in sentence}:
         known[word] = [ids.get(feature, UNKNOWN) for feature in features(word, facts["affixes"])]
     rows = [[known[word] for word in sentence] for sentence in sentences]
-    return pad_rows(rows, *facts["shape"][:1], PADDING, tuple(facts["shape"][1:]))
+    return pad_rows(rows, facts["block_size"], PADDING, tuple(facts["shape"][1:]))
 
 
 def check_lengths(where: str, name: str, sentences: Sequence[Sentence], block_size: int) -> None:
