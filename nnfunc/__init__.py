@@ -54,6 +54,7 @@ from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resne
 from nnfunc.models.rnn import rnn_classifier, rnn_lm
 from nnfunc.models.seq2seq import Seq2SeqInput, seq2seq
 from nnfunc.models.table_model import table_model
+from nnfunc.models.text import tagger, text_classifier
 from nnfunc.models.transformer import TokenInput, TransformerInput, transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.summary import summary
@@ -317,9 +318,11 @@ __all__ = [
     "sweep_plan",
     "sweeps",
     "table_model",
+    "tagger",
     "tagging",
     "tapped",
     "testing",
+    "text_classifier",
     "tie",
     "to_pretrained",
     "train",

@@ -24,7 +24,7 @@ from nnfunc.training.evaluate import evaluate
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task
 
-__all__ = ["baselines", "constant_prediction", "training_target", "warn_if_not_better"]
+__all__ = ["baselines", "constant_prediction", "print_naive_forecasts", "training_target", "warn_if_not_better"]
 
 
 def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -90,3 +90,14 @@ def warn_if_not_better(split: str, metrics: dict[str, float], baselines: dict[st
     baseline = baselines.get(split)
     if baseline and not status.beats_baseline(metrics, baseline):
         print(f"warning the model does not beat a constant prediction: {split} {metrics_line(baseline)}")
+
+
+def print_naive_forecasts(split: str, metrics: Mapping[str, float], config: Config) -> None:
+    """Print the metrics of the forecasts without a model that `nf.data.forecasting` computed.
+
+    split: its name. metrics: of the model on it. config: of the run.
+    """
+    for name, parts in config.preprocessing.facts.get("baselines", {}).items():
+        if naive := parts.get(split):
+            is_worse = any(metrics[key] >= naive[key] for key in naive if key in metrics)
+            print(f"{name}  {metrics_line(naive)}{'   (the model is not better)' if is_worse else ''}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnfunc import check, tuning
 from nnfunc.base import as_model
-from nnfunc.commands.constant_baseline import baselines, training_target, warn_if_not_better
+from nnfunc.commands.constant_baseline import baselines, print_naive_forecasts, training_target, warn_if_not_better
 from nnfunc.commands.interrupts import explain_full_disk
 from nnfunc.commands.terminal import metrics_line, open_console
 from nnfunc.config import Config
@@ -88,6 +88,7 @@ def evaluate(
         values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
     print(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     warn_if_not_better(name, values, constant)
+    print_naive_forecasts(name, values, config)
     if held_out is None:
         return values
     target = None

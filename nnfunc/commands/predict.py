@@ -8,10 +8,10 @@ from typing import Any
 
 from nnfunc import check
 from nnfunc.commands.interrupts import explain_full_disk
-from nnfunc.commands.prediction_columns import prediction_columns
+from nnfunc.commands.prediction_columns import name_column, prediction_columns
 from nnfunc.commands.prediction_writers import choose_format, open_writer
 from nnfunc.config.restore import load_run
-from nnfunc.data.prediction_files import Piece, read_pieces
+from nnfunc.data.prediction_files import read_pieces
 from nnfunc.data.prediction_inputs import load_inputs
 
 __all__ = ["predict"]
@@ -46,7 +46,7 @@ def predict(
     check.size("predict", batch_size=batch_size)
     width, preprocessing = None, run.config.preprocessing
     limit = batch_size * max(1, ROWS_AT_ONCE // batch_size)
-    pieces = read_pieces(preprocessing.facts, inputs, limit)
+    pieces = read_pieces(preprocessing, inputs, limit)
     with (
         closing(pieces),  # pyright: ignore[reportArgumentType]
         explain_full_disk(output or folder, "Predict again."),
@@ -54,28 +54,30 @@ def predict(
         _show_progress(output is not None or not sys.stdout.isatty()) as show,
     ):
         for piece in pieces:
-            x, files = load_inputs(preprocessing, piece.rows)
-            start, first = 0, _keep_columns(piece, keep, files is not None)
+            x, names = load_inputs(preprocessing, piece.rows)
+            first = _keep_columns(piece.columns, keep, names is not None)
+            first |= {} if names is None else {name_column(preprocessing): names}
+            start = 0
             for y in run.predict_batches(x, batch_size=batch_size, width=width):
                 width = width or len(y)
                 end = start + len(y)
                 kept = {name: column[start:end] for name, column in first.items()}
-                write(_join_columns(kept, prediction_columns(run, y)), y)
+                predicted = prediction_columns(run, y, names and names[start:end])
+                write(_join_columns(kept, predicted), y)
                 show(len(y), piece.done)
                 start = end
 
 
-def _keep_columns(piece: Piece, keep: Sequence[str], are_files: bool) -> Mapping[str, Sequence[Any]]:
-    """The columns of a piece to write before the predictions; of files always their names."""
-    columns = piece.columns
-    if "all" in keep or are_files:
-        return columns
+def _keep_columns(columns: Mapping[str, Sequence[Any]], keep: Sequence[str], have_names: bool) -> dict[str, Any]:
+    """The columns of the input to write before the predictions."""
+    if have_names and keep:
+        check.fail("predict", "these inputs have no columns to keep: each prediction has its name.")
     for name in keep:
-        if name not in columns:
+        if name not in (*columns, "all"):
             hint = check.nearest(name, columns).removeprefix("; ")
             problem = f"the input has no column {name!r} to keep."
             check.fail("predict", problem, hint=f"{hint[:1].upper()}{hint[1:]}")
-    return {name: columns[name] for name in keep}
+    return dict(columns) if "all" in keep else {name: columns[name] for name in keep}
 
 
 def _join_columns(kept: Mapping[str, Any], predicted: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,26 +6,35 @@ from typing import Any
 import numpy as np
 
 from nnfunc.config.restore import Run
+from nnfunc.data.prediction_inputs import restore_outputs
+from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.evaluation.predictions import read_outputs
 
-__all__ = ["prediction_columns"]
+__all__ = ["name_column", "prediction_columns"]
 
 Columns = dict[str, Any]
 
 
-def prediction_columns(run: Run, output: Any) -> Columns:
+def name_column(preprocessing: Preprocessing) -> str:
+    """The column of the names that `load_inputs` gives: "file", "words" of sentences, or "series"."""
+    return {"tagging": "words", "forecasting": "series"}.get(preprocessing.factory, "file")
+
+
+def prediction_columns(run: Run, output: Any, names: list[str] | None = None) -> Columns:
     """The predictions [n] in the outputs of a model, by column.
 
     Of classes "class", a name or an index, and "p_NAME", the probability of each class; of several labels each label
     as 0 or 1, and "p_LABEL"; of numbers the labels' names, with "_deviation" or "_q0", "_q1", ... behind them; of tags
     "tags", a list; of tokens "token", the most likely next one.
-    run: a trained run. output: of its model, [n, ...], as `Run.predict` gives it.
+    run: a trained run. output: of its model, [n, ...], as `predict_batches` gives it. names: of `load_inputs`.
     """
     kind, preprocessing = run.kind, run.config.preprocessing
+    output = restore_outputs(preprocessing, output, kind, names)
     result = read_outputs(kind, output, threshold=run.threshold)
-    names = run.names
+    examples, names = names, run.names
     if kind == "tags":
-        return {"tags": [[_name(names, tag) for tag in row] for row in result["tags"]]}
+        tags = [[_name(names, tag) for tag in row] for row in result["tags"].tolist()]
+        return {"tags": [row[: len(words.split(" "))] for row, words in zip(tags, examples or [], strict=True)]}
     if kind == "tokens":
         codec = preprocessing.codec
         tokens = result["class"].reshape(len(result["class"]), -1)[:, -1]
@@ -49,6 +58,8 @@ def prediction_columns(run: Run, output: Any) -> Columns:
             f"p_{name}": column for name, column in zip(header, result["probability"].T, strict=True)
         }
     label = preprocessing.facts.get("label")
+    if preprocessing.factory == "forecasting":
+        label = [f"t+{i + 1}" for i in range(preprocessing.facts["horizon"])]
     return _numbers(result, [label] if isinstance(label, str) else label)
 
 

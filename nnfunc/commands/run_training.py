@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from nnfunc import checkpoint, malloc, tuning
 from nnfunc.base import as_model
-from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
+from nnfunc.commands.constant_baseline import baselines, print_naive_forecasts, warn_if_not_better
 from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk, interrupt_message
 from nnfunc.commands.progress_bar import show_progress
@@ -200,6 +200,7 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     run_report.write_report(folder)
     if test is not None:
         print(f"test    {metrics_line(result['test'])}")
+        print_naive_forecasts("test", result["test"], config)
     for split in list(baseline)[-1:]:
         warn_if_not_better(split, result[split], baseline)
     print(f"report  {folder / 'report.html'}")

@@ -18,7 +18,7 @@ from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.schema import RUN_TABLES
 from nnfunc.data.dataset import count_examples
-from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.data.prediction_inputs import load_inputs, restore_outputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.runs import run_folder
@@ -91,12 +91,13 @@ class Run(TrainedModel):
         """
         x, files = load_inputs(self.config.preprocessing, rows)
         parts = list(self.predict_batches(x, batch_size=batch_size))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), files
+        y = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return restore_outputs(self.config.preprocessing, y, self.kind, files), files
 
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, width: int | None = None
     ) -> Iterator[np.ndarray]:
-        """The outputs of prepared inputs, batch by batch.
+        """The outputs of prepared inputs, batch by batch, as the model has them: `restore_outputs` gives their units.
 
         x: as `load_inputs` gives it, with leading axis n. batch_size: as for `predict`. width: the rows that each call
         of the model gets, the last ones repeated; by default the smaller one of batch_size and n.
@@ -118,8 +119,7 @@ class Run(TrainedModel):
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
                 device_memory.compile_checked("predict", self._apply, what, hint, self.params, self.state, part)
             y = jax.device_get(self._apply(self.params, self.state, part))
-            y = jax.tree.map(lambda leaf, size=size: leaf[:size], y)
-            yield preprocessing.restore_target(y, self.kind)
+            yield jax.tree.map(lambda leaf, size=size: leaf[:size], y)
 
     @cached_property
     def _checked(self) -> set[int]:

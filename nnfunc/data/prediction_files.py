@@ -1,4 +1,4 @@
-"""Files of rows to predict, read piece by piece: tables, numbers, JSON lines and image files."""
+"""Files of rows to predict, read piece by piece: tables, numbers, texts and image files."""
 
 import gzip
 import io
@@ -15,20 +15,22 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.download import fail_damaged, fail_unreadable, file_size, find_text_problem
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.class_folders import IMAGES, ClassFolders
 from nnfunc.data.sources.columns import read_columns
 from nnfunc.data.sources.csv_reader import csv_rows, long_fields
-from nnfunc.data.sources.image_class_folders import ENDINGS, find_images
 from nnfunc.data.sources.npz import load_npy
+from nnfunc.data.sources.text_classification import FOLDERS as TEXTS
 from nnfunc.errors import NnfuncError
 
-__all__ = ["STDIN", "FileColumns", "Piece", "image_files", "read_pieces"]
+__all__ = ["STDIN", "FileColumns", "Piece", "image_files", "read_pieces", "table_columns"]
 
 WHERE = "predict"
 STDIN = "-"
 """The path that stands for standard input."""
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".ndjson")
-IMAGES_AT_ONCE = 256
+FILES_AT_ONCE = 256
 HINT = "Correct the line, or take it out."
 
 
@@ -56,29 +58,40 @@ class Piece:
     done: float | None = None
 
 
-def read_pieces(facts: Mapping[str, Any], paths: Sequence[str | Path], limit: int | None = None) -> Iterator[Piece]:
+def table_columns(preprocessing: Preprocessing) -> list[str] | None:
+    """The names of the columns that a run reads from a table; None if it reads no tables."""
+    facts = preprocessing.facts
+    if preprocessing.factory == "text_classification":
+        return [facts["text"]]
+    if preprocessing.factory == "forecasting":
+        return [name for name in (facts["time"], facts["series"], facts["value"], *facts["covariates"]) if name]
+    return facts["columns"] if preprocessing.factory == "table" else None
+
+
+def read_pieces(preprocessing: Preprocessing, paths: Sequence[str | Path], limit: int | None = None) -> Iterator[Piece]:
     """The rows of files in their order.
 
-    facts: of the run's preprocessing. paths: files, folders of images, or "-" for standard input, which has CSV,
-    JSON lines or, for images, names of files. limit: the most rows of a piece, None for all of a file; an .npy
-    file is one piece.
+    preprocessing: of the run. paths: files, folders of images or texts, or "-" for standard input, which has CSV,
+    JSON lines, a text on each line or, for images, a name of a file on each line. limit: the most rows of a piece,
+    None for all of a file; .npy files, sentences and series are one piece.
     Raises: FileNotFoundError; ValueError, with the line, for a file that cannot be read.
     """
-    has_images = "image" in facts
+    has_images = "image" in preprocessing.facts
+    folders = IMAGES if has_images else TEXTS if preprocessing.factory == "text_classification" else None
     names = [name for path in paths for name in (_lines() if has_images and str(path) == STDIN else [path])]
     for path in names:
         _check_exists(path)
     count = 0
-    for are_images, group in groupby(names, lambda path: has_images and _is_image(path)):
+    for are_files, group in groupby(names, lambda path: _is_example(path, folders)):
         group = list(group)
-        if not are_images:
+        if not are_files or folders is None:
             for path in group:
-                for piece in _file_pieces(facts, path, limit):
+                for piece in _file_pieces(preprocessing, path, limit):
                     yield piece if len(names) == 1 else Piece(piece.rows, piece.columns, count / len(names))
                 count += 1
             continue
-        files = [file for path in group for file in image_files(path)]
-        step = IMAGES_AT_ONCE if limit is None else min(limit, IMAGES_AT_ONCE)
+        files = [file for path in group for file in _example_files(path, folders)]
+        step = FILES_AT_ONCE if limit is None else min(limit, FILES_AT_ONCE)
         for start in range(0, len(files), step):
             part = files[start : start + step]
             done = (count + len(group) * (start + len(part)) / len(files)) / len(names)
@@ -90,20 +103,27 @@ def _lines() -> list[str]:
     return [line for line in sys.stdin.read().splitlines() if line.strip()]
 
 
-def _is_image(path: str | Path) -> bool:
-    return str(path) != STDIN and (Path(path).is_dir() or Path(path).suffix.lower() in ENDINGS)
+def _is_example(path: str | Path, folders: ClassFolders | None) -> bool:
+    """Whether a path is a file that is one example, such as an image, or a folder of them."""
+    if folders is None or str(path) == STDIN:
+        return False
+    return Path(path).is_dir() or Path(path).suffix.lower() in folders.endings
+
+
+def _example_files(path: str | Path, folders: ClassFolders) -> list[Path]:
+    path = Path(path)
+    _check_exists(path)
+    if not path.is_dir():
+        return [path] if path.suffix.lower() in folders.endings else []
+    files = sorted(folders.find(path))
+    if not files:
+        check.fail(WHERE, f"{path} should contain {folders.what}, but has none.")
+    return files
 
 
 def image_files(path: str | Path) -> list[Path]:
     """The image files of a `path`, a file or a folder; [] for a file with another ending."""
-    path = Path(path)
-    _check_exists(path)
-    if not path.is_dir():
-        return [path] if path.suffix.lower() in ENDINGS else []
-    files = sorted(find_images(path))
-    if not files:
-        check.fail(WHERE, f"{path} should contain images, but has none.")
-    return files
+    return _example_files(path, IMAGES)
 
 
 def _check_exists(path: str | Path) -> None:
@@ -113,23 +133,28 @@ def _check_exists(path: str | Path) -> None:
         check.fail("", f"The input {path} does not exist{near}", exc_type=FileNotFoundError)
 
 
-def _file_pieces(facts: Mapping[str, Any], path: str | Path, limit: int | None) -> Iterator[Piece]:
-    """The pieces of one file that is no image."""
+def _file_pieces(preprocessing: Preprocessing, path: str | Path, limit: int | None) -> Iterator[Piece]:
+    """The pieces of one file with any number of examples."""
     name = "standard input" if str(path) == STDIN else str(path)
     suffix = Path(name.lower().removesuffix(".gz")).suffix
-    has_columns = "columns" in facts
+    columns, is_tagging = table_columns(preprocessing), preprocessing.factory == "tagging"
+    limit = None if preprocessing.factory == "forecasting" else limit
     try:
         if str(path) == STDIN:
             stream: Any = sys.stdin.buffer
             is_json = stream.peek(1).lstrip()[:1] in (b"{", b"[")
+            is_text = is_tagging or preprocessing.factory == "text_classification"
             text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+            read = _json_pieces if is_json and not is_tagging else _text_pieces if is_text else _csv_pieces
             try:
-                yield from (_json_pieces if is_json else _csv_pieces)(facts, name, text, None, limit)
+                yield from read(preprocessing, name, text, None, limit)
             finally:
                 text.detach()  # or standard input would be closed
+        elif is_tagging:
+            yield Piece(Path(path), done=1.0)
         elif suffix == ".npy":
             yield Piece(load_npy(WHERE, Path(path)), done=1.0)
-        elif suffix in PARQUET and has_columns:
+        elif suffix in PARQUET and columns:
             yield from _parquet_pieces(Path(path), limit)
         elif suffix == ".csv" or suffix in JSON_LINES:
             size = file_size(WHERE, Path(path))
@@ -138,12 +163,12 @@ def _file_pieces(facts: Mapping[str, Any], path: str | Path, limit: int | None) 
                 position = lambda: raw.tell() / max(size, 1)
                 read = _json_pieces if suffix in JSON_LINES else _csv_pieces
                 with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:  # pyright: ignore[reportArgumentType]
-                    yield from read(facts, name, text, position, limit)
+                    yield from read(preprocessing, name, text, position, limit)
         else:
-            formats = [".csv", ".jsonl", ".npy"] + ([".parquet"] if has_columns else [])
-            text = f"{', '.join(formats[:-1])} or {formats[-1]} file"
-            text += ", an image or a folder of images" if "image" in facts else ""
-            check.fail(WHERE, expected=f"the input should be a {text}", actual=path)
+            formats = [".csv", ".jsonl", ".npy"] + ([".parquet"] if columns else [])
+            form = f"{', '.join(formats[:-1])} or {formats[-1]} file"
+            form += ", an image or a folder of images" if "image" in preprocessing.facts else ""
+            check.fail(WHERE, expected=f"the input should be a {form}", actual=path)
     except UnicodeDecodeError as error:
         trouble = find_text_problem(Path(path).read_bytes()) if str(path) != STDIN and suffix == ".csv" else None
         fail_damaged(WHERE, name, *(trouble or (f"it should be text in UTF-8 ({error.reason})",)))
@@ -156,11 +181,25 @@ def _file_pieces(facts: Mapping[str, Any], path: str | Path, limit: int | None) 
 Position = Callable[[], float] | None
 
 
+def _text_pieces(
+    preprocessing: Preprocessing, name: str, text: TextIO, position: Position, limit: int | None
+) -> Iterator[Piece]:
+    """The pieces of standard input with a text on each line: a text to classify, or the words of a sentence."""
+    numbered = ((number, line.strip()) for number, line in enumerate(text, 1) if line.strip())
+    while block := list(islice(numbered, limit)):
+        lines = [line for _, line in block]
+        if preprocessing.factory == "tagging":
+            yield Piece([line.split() for line in lines])
+        else:
+            columns = {preprocessing.facts["text"]: lines}
+            yield Piece(FileColumns(columns, name, _describe_line([number for number, _ in block])), columns)
+
+
 def _csv_pieces(
-    facts: Mapping[str, Any], name: str, text: TextIO, position: Position, limit: int | None
+    preprocessing: Preprocessing, name: str, text: TextIO, position: Position, limit: int | None
 ) -> Iterator[Piece]:
     """The pieces of a CSV file, with or without a line of names."""
-    separator = facts.get("separator", ",")
+    separator, columns = preprocessing.facts.get("separator", ","), table_columns(preprocessing)
     rows = csv_rows(WHERE, name, text, separator)
     with long_fields():
         block = list(islice(rows, 1))
@@ -173,7 +212,7 @@ def _csv_pieces(
         twice = next((word for i, word in enumerate(names) if word in names[:i]), None)
         if twice is not None:
             fail_damaged(WHERE, name, f"it has more than one column {twice!r}", "Rename one.")
-        if "columns" not in facts:
+        if columns is None:
             actual = f"a first line with names, such as {next(word for word in names if not _is_number(word))!r}"
             hint = "Remove that line: the columns of the run have no names."
             check.fail(WHERE, expected=f"{name} should have rows of numbers", actual=actual, hint=hint)
@@ -233,7 +272,7 @@ def _number_rows(name: str, lines: Sequence[int], rows: Sequence[Sequence[Any]])
 
 
 def _json_pieces(
-    facts: Mapping[str, Any], name: str, text: TextIO, position: Position, limit: int | None
+    preprocessing: Preprocessing, name: str, text: TextIO, position: Position, limit: int | None
 ) -> Iterator[Piece]:
     """The pieces of a file with a JSON value on each line: tables by column, or lists of numbers."""
     numbered = ((number, line) for number, line in enumerate(text, 1) if line.strip())
@@ -251,7 +290,7 @@ def _json_pieces(
         expected: type = type(rows[0])
         for line, row in zip(lines, rows, strict=True):
             if not isinstance(row, dict | list) or type(row) is not expected:
-                form = "a table {...} of columns" if "columns" in facts else "a list of numbers"
+                form = "a table {...} of columns" if table_columns(preprocessing) else "a list of numbers"
                 fail_damaged(WHERE, name, f"line {line} should be {form}, got {check.describe(row)}", HINT)
         if expected is list:
             yield Piece(_nested_rows(name, lines, rows), done=done)

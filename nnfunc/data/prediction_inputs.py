@@ -14,24 +14,32 @@ from nnfunc.data.prediction_files import image_files, read_pieces
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
+from nnfunc.data.sources.forecasting import read_series, restore_series
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
+from nnfunc.data.sources.tagging import read_sentences
+from nnfunc.data.sources.text_classification import read_texts
 from nnfunc.data.table_features import encode, parse_cells
 from nnfunc.errors import NnfuncError
 
-__all__ = ["load_inputs"]
+__all__ = ["load_inputs", "restore_outputs"]
 
 WHERE = "predict"
+READERS = {"forecasting": read_series, "tagging": read_sentences, "text_classification": read_texts}
 
 
 def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[str] | None]:
-    """(x in the form of the data set's arrays [n, ...], the names of the image files or None).
+    """(x in the form of the data set's arrays [n, ...], the names of the examples or None).
+
+    The names are those of files of images or texts, the words of sentences, or the names of series.
 
     preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv, .jsonl or .parquet file. For
     tables also columns by name, in any order and possibly with others: a data frame, a dict of columns, a list
     of dicts, or a file whose first line names the columns. For images a file, a folder or a list of files.
     Raises: FileNotFoundError; ValueError, with line and column, for a value that is missing or not a number.
     """
+    if preprocessing.factory in READERS:
+        return READERS[preprocessing.factory](preprocessing, source)
     files = _image_files(source) if "image" in preprocessing.facts else []
     if files:
         x = ImageReader.of(preprocessing).read(files)
@@ -39,7 +47,7 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
     name = "the rows"
     if isinstance(source, str | Path):
         name = str(source)
-        (source,) = (piece.rows for piece in read_pieces(preprocessing.facts, [source]))
+        (source,) = (piece.rows for piece in read_pieces(preprocessing, [source]))
     name = getattr(source, "source", name)
     if isinstance(source, Sequence) and source and all(isinstance(s, Mapping) for s in source):
         names = dict.fromkeys(str(name) for row in source for name in row)
@@ -64,6 +72,16 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
             check.fail(WHERE, expected=expected, actual=f"shape {x.shape}", hint=hint)
         return _encode(preprocessing, name, dict(zip(names, x.T, strict=True)), None), None
     return _prepare(x, preprocessing, name), None
+
+
+def restore_outputs(preprocessing: Preprocessing, y: Any, kind: str, names: list[str] | None) -> Any:
+    """The outputs of the model in the units of the data.
+
+    preprocessing: of the run. y: [n, ...], or a pair of such. kind: of the objective. names: of `load_inputs`.
+    """
+    if preprocessing.factory == "forecasting":
+        return restore_series(preprocessing, y, kind, names or [])
+    return preprocessing.restore_target(y, kind)
 
 
 def _encode(preprocessing: Preprocessing, name: str, columns: dict[str, Any], describe_row: Any) -> Any:

@@ -215,7 +215,7 @@ def test_pieces_are_read_only_when_they_are_used(tmp_path):
     rows = [{"id": i, "weight": i, "height": i} for i in range(1000)]
     file = write_csv(tmp_path / "long.csv", rows)
     file.write_text(file.read_text() + "1\n")
-    pieces = read_pieces({"columns": HEAD}, [file], 100)
+    pieces = read_pieces(Preprocessing("table", {"columns": HEAD}), [file], 100)
     parts = [next(pieces) for _ in range(10)]
     assert [len(part.rows["id"]) for part in parts] == [100] * 10
     assert parts[3].rows["weight"][0] == "300"

@@ -191,7 +191,11 @@ MISTAKES = {
     "no rows": ({"json": {}}, 400, 'the body should be {"rows": [...]}'),
     "a list": ({"json": [ROW]}, 400, 'the body should be {"rows": [...]}'),
     "empty rows": ({"json": {"rows": []}}, 400, "rows should be a list with at least one row"),
-    "names of files": ({"json": {"rows": ["pets.csv"]}}, 400, "each row should be a table of columns"),
+    "names of files": (
+        {"json": {"rows": ["pets.csv"]}},
+        400,
+        "row 0 should be a table of columns, or a list of numbers, got 'pets.csv'",
+    ),
     "no column": ({"json": {"rows": [{"weight": 1}]}}, 400, "has no column 'height & size'"),
     "a word": ({"json": {"rows": [ROW, ROW | {"weight": "x"}]}}, 400, "row 1 of column 'weight' should hold a number"),
     "a list of the wrong size": ({"json": {"rows": [[1, 2, 3]]}}, 400, "should have shape (examples, 2)"),
@@ -293,7 +297,9 @@ def test_images_are_uploaded_and_shown(tmp_path):
     problem = served.post("/predict", files={"f": ("a.png", b"no image")})
     assert problem.status_code == 400
     assert "a.png: it should be one of PNG" in problem.json()["error"]
-    assert "each row should be" in served.post("/predict", json={"rows": [str(files[0])]}).json()["error"]
+    assert (
+        "row 0 should be a list of numbers" in served.post("/predict", json={"rows": [str(files[0])]}).json()["error"]
+    )
     assert served.get("/schema").json()["shape"] == [4, 4, 3]
     served.server.stop()
 

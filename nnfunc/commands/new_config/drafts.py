@@ -11,7 +11,7 @@ from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, choose_steps, training_tables
 from nnfunc.commands.new_config.table_columns import Column, find_label, guess_separator, look_at_columns
 from nnfunc.data.dataset import count_examples
-from nnfunc.data.sources.image_class_folders import list_images
+from nnfunc.data.sources.class_folders import IMAGES
 from nnfunc.data.sources.image_files import open_pillow
 
 __all__ = ["DRAFTS"]
@@ -109,7 +109,7 @@ def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
 def draft_images(folder: Path, label: str | None) -> Draft:
     """A config for a folder with a folder of images for each class."""
     module, _ = open_pillow()
-    files = [file for files in list_images(folder)["train"].values() for file in files]
+    files = [file for files in IMAGES.splits(folder)["train"].values() for file in files]
     sizes, grey = set(), True
     for file in files[:: max(1, len(files) // 200)]:
         with module.open(file) as image:

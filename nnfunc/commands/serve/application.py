@@ -23,9 +23,9 @@ from starlette.requests import Request  # pyright: ignore[reportMissingImports]
 from starlette.responses import HTMLResponse, JSONResponse, Response  # pyright: ignore[reportMissingImports]
 from starlette.routing import Route  # pyright: ignore[reportMissingImports]
 
-from nnfunc.commands.prediction_columns import prediction_columns
+from nnfunc.commands.prediction_columns import name_column, prediction_columns
 from nnfunc.commands.serve.batching import Batcher, QueueFull, batch_widths
-from nnfunc.commands.serve.input_form import example_rows, form_fields, input_type, rows_of_form
+from nnfunc.commands.serve.input_form import example_input, form_fields, input_type, load_rows, rows_of_form
 from nnfunc.commands.serve.page import render_form
 from nnfunc.config.restore import Run
 from nnfunc.data.dataset import count_examples
@@ -35,6 +35,8 @@ from nnfunc.errors import NnfuncError
 
 __all__ = ["Limits", "Server", "create_application"]
 
+Inputs = tuple[Any, list[str] | None]
+"""The inputs of a model [n, ...], and the names of the examples or None."""
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'",
@@ -78,16 +80,14 @@ class Server:
 
     def start(self) -> None:
         """Compile the programs, and begin to predict."""
-        preprocessing = self.run.config.preprocessing
-        example, _ = load_inputs(preprocessing, example_rows(preprocessing))
-        self.batcher.start(example)
+        self.batcher.start(example_input(self.run.config.preprocessing))
 
     def stop(self) -> None:
         """Predict what was accepted, and end the threads."""
         self.batcher.stop()
         self.pool.shutdown()
 
-    async def predict(self, prepare: Callable[[], Any]) -> list[dict[str, Any]]:
+    async def predict(self, prepare: Callable[[], Inputs]) -> list[dict[str, Any]]:
         """The predictions of the inputs that `prepare` returns, a table for each row.
 
         Raises: HTTPException for inputs that do not fit the run, too many rows, a full queue, or too much time.
@@ -97,9 +97,9 @@ class Server:
             if self.batcher.stopping:
                 raise QueueFull
             async with asyncio.timeout(self.limits.seconds):
-                x = await loop.run_in_executor(self.pool, prepare)
+                x, names = await loop.run_in_executor(self.pool, prepare)
                 outputs = await asyncio.wrap_future(self.batcher.submit(x))
-                rows = await loop.run_in_executor(self.pool, self._rows, outputs)
+                rows = await loop.run_in_executor(self.pool, self._rows, outputs, names)
         except TimeoutError:
             raise HTTPException(504, f"the prediction took longer than {self.limits.seconds:g} seconds.") from None
         except QueueFull:
@@ -110,18 +110,17 @@ class Server:
         self.answered += 1
         return rows
 
-    def prepare_rows(self, rows: Any) -> Any:
+    def prepare_rows(self, rows: Any) -> Inputs:
         """The inputs of the model for rows of JSON."""
         if not isinstance(rows, list) or not rows:
             raise HTTPException(400, 'rows should be a list with at least one row, such as {"rows": [...]}.')
-        if not all(isinstance(row, dict | list) for row in rows):  # a text could name a file of this machine
-            raise HTTPException(400, "each row should be a table of columns, or a list of numbers.")
         self._check_count(len(rows))
-        return load_inputs(self.run.config.preprocessing, rows)[0]
+        return load_rows(self.run.config.preprocessing, rows)
 
-    def prepare_files(self, files: Sequence[tuple[str, bytes]]) -> Any:
+    def prepare_files(self, files: Sequence[tuple[str, bytes]]) -> Inputs:
         """The inputs of the model for uploaded files. files: (name, content) of each."""
         preprocessing, parts, count = self.run.config.preprocessing, [], 0
+        every: list[str] = []
         with TemporaryDirectory(prefix="nnfunc-") as folder:
             paths = []
             for i, (name, content) in enumerate(files):
@@ -132,24 +131,27 @@ class Server:
                 path.write_bytes(content)
                 paths.append(path)
             try:
-                for piece in read_pieces(preprocessing.facts, paths, self.limits.rows + 1):
-                    x, _ = load_inputs(preprocessing, piece.rows)
+                for piece in read_pieces(preprocessing, paths, self.limits.rows + 1):
+                    x, names = load_inputs(preprocessing, piece.rows)
                     count += count_examples(x)
                     self._check_count(count)
                     parts.append(x)
+                    every += names or []
             except (NnfuncError, ValueError, TypeError) as error:
                 text = _one_line(error)
                 for path in paths:
                     text = text.replace(str(path), path.name)
                 raise HTTPException(400, text) from error
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        names = [Path(name).name for name in every] if name_column(preprocessing) == "file" else every
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), names or None
 
     def _check_count(self, count: int) -> None:
         if count > self.limits.rows:
             raise HTTPException(413, f"a request should have at most {self.limits.rows:,} rows.")
 
-    def _rows(self, outputs: Any) -> list[dict[str, Any]]:
-        columns = prediction_columns(self.run, outputs)
+    def _rows(self, outputs: Any, names: list[str] | None) -> list[dict[str, Any]]:
+        columns = prediction_columns(self.run, outputs, names)
+        columns = ({} if names is None else {name_column(self.run.config.preprocessing): names}) | columns
         lists = [column.tolist() if isinstance(column, np.ndarray) else list(column) for column in columns.values()]
         return [dict(zip(columns, map(_finite, row), strict=True)) for row in zip(*lists, strict=True)]
 
@@ -258,8 +260,8 @@ async def _page(server: Server, request: Request) -> Response:
             values |= texts
             if files:
                 rows = await server.predict(lambda: server.prepare_files(files))
-            elif input_type(preprocessing) == "images":
-                raise HTTPException(400, "choose at least one image.")
+            elif input_type(preprocessing) in ("images", "series"):
+                raise HTTPException(400, "choose at least one file.")
             else:
                 rows = await server.predict(lambda: server.prepare_rows(rows_of_form(preprocessing, values)))
         except HTTPException as error:

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnfunc import check
+from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import Preprocessing
 
-__all__ = ["Field", "example_rows", "form_fields", "input_type", "rows_of_form"]
+__all__ = ["Field", "example_input", "form_fields", "input_type", "load_rows", "rows_of_form"]
 
 
 class Field(NamedTuple):
@@ -26,19 +28,21 @@ class Field(NamedTuple):
 
 
 def input_type(preprocessing: Preprocessing) -> str:
-    """What a row of a run is: "images", "table", "tokens" or "numbers"."""
+    """What a row of a run is: images, table, texts, sentences, series, tokens or numbers."""
     facts = preprocessing.facts
     if "image" in facts:
         return "images"
-    return "table" if "columns" in facts else "tokens" if "window" in facts else "numbers"
+    named = {"table": "table", "text_classification": "texts", "tagging": "sentences", "forecasting": "series"}
+    return named.get(preprocessing.factory, "tokens" if "window" in facts else "numbers")
 
 
-def example_rows(preprocessing: Preprocessing) -> Any:
-    """One row that the run accepts, for `load_inputs`."""
-    facts, row_type = preprocessing.facts, input_type(preprocessing)
-    if row_type == "table":
-        return [{field.label: field.value for field in form_fields(preprocessing) if field.type != "files"}]
-    if row_type == "tokens":
+def example_input(preprocessing: Preprocessing) -> Any:
+    """One row in the form that the model reads, to compile its program with."""
+    facts = preprocessing.facts
+    if "features" in facts:
+        fields = [field for field in form_fields(preprocessing) if field.type != "files"]
+        return load_inputs(preprocessing, [{field.label: field.value for field in fields}])[0]
+    if "window" in facts:
         return np.zeros((1, facts["window"]), np.int32)
     return np.zeros((1, *facts["shape"]), facts["dtype"])
 
@@ -50,12 +54,18 @@ def form_fields(preprocessing: Preprocessing) -> list[Field]:
         return [Field("files", "Images", "files")]
     if row_type == "table":
         return [*_column_fields(facts), Field("files", "or a file of rows (.csv, .jsonl, .parquet)", "files")]
+    if row_type == "series":
+        label = f"A table with at least {facts['context']} times of each series (.csv, .jsonl, .parquet)"
+        return [Field("files", label, "files")]
+    if row_type == "texts":
+        return [Field("text", "Text", "area"), Field("files", "or files (.txt, .csv, .jsonl)", "files")]
+    if row_type == "sentences":
+        return [Field("text", "Sentences, one on each line, with blanks between words", "area")]
     size = facts["window"] if row_type == "tokens" else int(np.prod(facts["shape"]))
     shape = " x ".join(map(str, facts.get("shape", [])))
     label = f"{size} tokens" if row_type == "tokens" else f"{size} numbers ({shape})"
-    return [
-        Field("numbers", f"{label}, with commas between; one example per line", "area", value=", ".join(["0"] * size))
-    ]
+    label += ", with commas between; one example per line"
+    return [Field("text", label, "area", value=", ".join(["0"] * size))]
 
 
 def _column_fields(facts: Mapping[str, Any]) -> list[Field]:
@@ -80,12 +90,38 @@ def _column_fields(facts: Mapping[str, Any]) -> list[Field]:
 
 
 def rows_of_form(preprocessing: Preprocessing, values: Mapping[str, str]) -> Any:
-    """The rows that were written into the form. values: of its fields. Raises: ValueError."""
-    fields = [field for field in form_fields(preprocessing) if field.type != "files"]
-    if input_type(preprocessing) == "table":
+    """The rows that were written into the form, as JSON has them. values: of its fields."""
+    row_type, text = input_type(preprocessing), values.get("text", "")
+    if row_type == "table":
+        fields = [field for field in form_fields(preprocessing) if field.type != "files"]
         return [{field.label: values.get(field.name, "") for field in fields}]
-    lines = [line for line in values.get("numbers", "").splitlines() if line.strip()]
-    return [_numbers(line) for line in lines]
+    if row_type == "texts":
+        return [text] if text.strip() else []
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines if row_type == "sentences" else [_numbers(line) for line in lines]
+
+
+def load_rows(preprocessing: Preprocessing, rows: Sequence[Any]) -> tuple[Any, list[str] | None]:
+    """`load_inputs` of rows from outside, whose texts never name a file of this machine.
+
+    Raises: ValueError for rows of another type.
+    """
+    row_type = input_type(preprocessing)
+    forms = {
+        "table": ("a table of columns, or a list of numbers", dict | list),
+        "series": ("a table of columns", dict),
+        "texts": ("a text, or a table with it", str | dict),
+        "sentences": ("a text, or a list of words", str | list),
+    }
+    text, allowed = forms.get(row_type, ("a list of numbers", list))
+    wrong = next((i for i, row in enumerate(rows) if not isinstance(row, allowed)), None)
+    if wrong is not None:
+        check.fail("predict", expected=f"row {wrong} should be {text}", actual=check.describe(rows[wrong]))
+    if row_type == "texts":
+        rows = [row if isinstance(row, dict) else {preprocessing.facts["text"]: row} for row in rows]
+    if row_type == "sentences":
+        rows = [row.split() if isinstance(row, str) else row for row in rows]
+    return load_inputs(preprocessing, rows)
 
 
 def _numbers(line: str) -> Sequence[Any]:
