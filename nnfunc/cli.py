@@ -520,7 +520,12 @@ def compare(
 @app.command(cls=_JaxCommand)
 def new(
     data_type: Annotated[
-        str, typer.Argument(metavar="TYPE", help="table, images, language, tokens or arrays.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="TYPE",
+            help="table, images, text, tagging, forecasting, language, tokens or arrays.",
+            show_default=False,
+        ),
     ],
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILES", help="A file or folder.", show_default="the only one here")

@@ -31,10 +31,10 @@ def prediction_columns(run: Run, output: Any, names: list[str] | None = None) ->
     kind, preprocessing = run.kind, run.config.preprocessing
     output = restore_outputs(preprocessing, output, kind, names)
     result = read_outputs(kind, output, threshold=run.threshold)
-    examples, names = names, run.names
     if kind == "tags":
-        tags = [[_name(names, tag) for tag in row] for row in result["tags"].tolist()]
-        return {"tags": [row[: len(words.split(" "))] for row, words in zip(tags, examples or [], strict=True)]}
+        tags = [[_name(run.names, tag) for tag in row] for row in result["tags"].tolist()]
+        return {"tags": [row[: len(words.split(" "))] for row, words in zip(tags, names or [], strict=True)]}
+    classes = run.names
     if kind == "tokens":
         codec = preprocessing.codec
         tokens = result["class"].reshape(len(result["class"]), -1)[:, -1]
@@ -46,13 +46,13 @@ def prediction_columns(run: Run, output: Any, names: list[str] | None = None) ->
         if kind == "binary":
             probability = np.stack([1 - probability, probability], axis=-1)
         count = probability.shape[-1]
-        known = names is not None and len(names) == count
-        header = [f"p_{name}" for name in names] if known and names else [f"p{i}" for i in range(count)]
-        classes = [_name(names if known else None, index) for index in result["class"].tolist()]
-        return {"class": classes} | dict(zip(header, np.moveaxis(probability, -1, 0), strict=True))
+        known = classes is not None and len(classes) == count
+        header = [f"p_{name}" for name in classes] if known and classes else [f"p{i}" for i in range(count)]
+        values = [_name(classes if known else None, index) for index in result["class"].tolist()]
+        return {"class": values} | dict(zip(header, np.moveaxis(probability, -1, 0), strict=True))
     if kind == "labels":
         count = result["labels"].shape[-1]
-        header = names if names is not None and len(names) == count else [f"label{i}" for i in range(count)]
+        header = classes if classes is not None and len(classes) == count else [f"label{i}" for i in range(count)]
         answers = result["labels"].T.astype(int)
         return dict(zip(header, answers, strict=True)) | {
             f"p_{name}": column for name, column in zip(header, result["probability"].T, strict=True)

@@ -52,7 +52,35 @@ def write_tokens(folder):
     return "pets.bin"
 
 
+def write_texts(folder):
+    lines = [
+        f"the film {i} was {'good and fun' if i % 2 else 'bad and dull'},{'good' if i % 2 else 'bad'}"
+        for i in range(60)
+    ]
+    (folder / "pets.csv").write_text("\n".join(["review,verdict", *lines]) + "\n")
+    return "pets.csv"
+
+
+def write_tags(folder):
+    (folder / "pets.conll").write_text(
+        "".join(f"the DET\ncat{i % 5} NOUN\nsleeps VERB\n{i} NUM\n\n" for i in range(40))
+    )
+    return "pets.conll"
+
+
+def write_series(folder):
+    rows = [
+        f"2024-{1 + i // 28:02d}-{1 + i % 28:02d},{shop},{i % 7 + len(shop)}" for i in range(28) for shop in ("a", "bb")
+    ]
+    rows += [f"2024-01-{i:02d},{shop},{i % 7 + len(shop)}" for i in range(29, 32) for shop in ("a", "bb")]
+    (folder / "pets.csv").write_text("\n".join(["day,shop,sales", *rows]) + "\n")
+    return "pets.csv"
+
+
 WRITERS = {
+    "text": write_texts,
+    "tagging": write_tags,
+    "forecasting": write_series,
     "table": write_table,
     "images": write_images,
     "arrays": write_arrays,
@@ -61,7 +89,7 @@ WRITERS = {
 }
 
 
-QUICK = ("table", "arrays")
+QUICK = ("table", "arrays", "text", "forecasting")
 
 
 @pytest.mark.parametrize(

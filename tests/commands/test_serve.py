@@ -1,6 +1,5 @@
 """`nnfunc serve`: answers under load, limits, mistakes, the page, and the end after SIGTERM."""
 
-import asyncio
 import http.client
 import io
 import json
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from helpers.command_line import main
 from helpers.project import ROOT
+from helpers.served import Served
 
 import nnfunc as nf
 from nnfunc.commands.serve.batching import Batcher, QueueFull
@@ -151,31 +151,6 @@ def test_a_port_that_is_in_use(place, capsys):
 
 
 # in this process, without a socket
-
-
-class Served:
-    """An application in this process; `get` and `post` return answers."""
-
-    def __init__(self, run, name="pets", **limits):
-        from nnfunc.commands.serve.application import Limits, Server, create_application
-
-        self.server = Server.of(name, run, Limits(**limits))
-        self.server.start()
-        self.application = create_application(self.server, ["test"])
-
-    def send(self, method, path, **arguments):
-        async def request():
-            transport = httpx.ASGITransport(self.application)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **arguments)
-
-        return asyncio.run(request())
-
-    def get(self, path, **arguments):
-        return self.send("GET", path, **arguments)
-
-    def post(self, path, **arguments):
-        return self.send("POST", path, **arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,12 @@
 """A config with a comment for each of its choices, as text."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nnfunc.config.explain_key import to_toml
 
-__all__ = ["Draft", "Note", "choose_steps", "render_draft"]
+__all__ = ["Draft", "Note", "arguments_of", "choose_steps", "render_draft", "training_tables"]
 
 COLUMN = 46  # of the comments
 
@@ -46,6 +47,12 @@ def choose_steps(examples: int, epochs: int, *, most: int = 5000) -> tuple[int, 
     seen = steps * size / examples
     text = f"{seen:.0f}" if seen >= 2 else f"{seen:.1f}"
     return size, steps, f"{text} epochs: each example is seen about {text} times"
+
+
+def arguments_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a data set's function in the table `data`."""
+    values = {key: value.value if isinstance(value, Note) else value for key, value in options.items()}
+    return {key: value for key, value in values.items() if key not in ("name", "batch_size")}
 
 
 def training_tables(steps: int, comment: str, *, peak: float, weight_decay: float, best: str) -> dict[str, Any]:
