@@ -82,8 +82,7 @@ def _ranking_sampler(reading: Reading, weight: np.ndarray, name: str) -> Callabl
     """That of roc_auc and average_precision: scikit-learn's would sort the scores anew for each resample."""
     if reading.kind in CLASSES:
         classes = reading.probability.shape[-1]
-        truth = reading.target[:, None] == np.arange(classes)
-        columns = [1] if classes == 2 else range(classes)
+        truth, columns = reading.target[:, None] == np.arange(classes), range(classes)
     else:
         truth, columns = reading.target > 0, range(reading.target.shape[1])
     prepared = []
