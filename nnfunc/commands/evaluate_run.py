@@ -93,6 +93,7 @@ def evaluate(
     target = None
     with suppress(ConfigError, OSError):
         target = training_target(config.data())
+        target = None if target is None else config.preprocessing.restore_target(target)
     names = list(metrics) or list(dict.fromkeys([*metric_names_of(held_out), *task.metrics]))
     losses = {"loss": values["loss"], "baseline": constant.get(name, {}).get("loss")}
     levels = config.tables["objective"].get("quantiles", (0.1, 0.5, 0.9))

@@ -89,6 +89,7 @@ _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on t
 RUN_TABLES = ("lora", "start", "objective")
 """The tables that may have a key run: the folder of another run, whose checkpoint is copied."""
 INJECTED = {
+    "model": ("numbers", "categories"),
     "optimizer": ("learning_rate",),
     "schedule": ("total_steps",),
     "data": ("seed",),

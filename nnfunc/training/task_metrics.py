@@ -90,6 +90,8 @@ def metric_totals(
     kind, (output,), target = objective.kind, outputs, jnp.asarray(batch[1])
     if kind in CLASSES and objective.ignore_index is not None and not jnp.issubdtype(target.dtype, jnp.floating):
         target = jnp.where(target == objective.ignore_index, -100, target)
+    if objective.restore is not None:
+        output, target = objective.restore(output, kind=kind), objective.restore(target)
     reading = read(jnp, kind, output, target)
     counted = jnp.ones(len(target), bool) if mask is None else mask
     weight = jnp.repeat(counted.astype(reading.counted.dtype), reading.positions) * reading.counted

@@ -112,6 +112,13 @@ MODELS: dict[str, Row] = {
     "as_model": Row((lambda x: x * x,), any_width=True),
     # models
     "mlp": Row(([6, 5, 3],), {"norm": "layer", "activation": "tanh"}, {"dropout": (0.25, 0.5), "gain": (1.0, 0.5)}),
+    "table_model": Row(
+        (6, (4, 3), 2),
+        {"hidden": (5,), "activation": "tanh", "norm": "layer"},
+        {"dropout": (0.25, 0.5), "embedding_dropout": (0.25, 0.5)},
+        x={"numbers": X, "categories": ids(4, 2, below=3)},
+        order=1,
+    ),
 }
 AREAS = (
     rows_vision,
