@@ -84,6 +84,8 @@ def evaluate(
         if getattr(task.objective, "kind", ""):
             model = (task.objective, as_model(task.model), state.params, state.model_state)
             held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config), **most)
+    for metric in metrics:
+        find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
     if held_out is not None and held_out.threshold is not None:
         values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
     print(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")

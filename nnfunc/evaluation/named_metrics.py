@@ -331,8 +331,6 @@ def _by_column(reading: Reading, weight: np.ndarray, score: str) -> float:
     rows = weight > 0
     weight = weight[rows]
     truth, probability = (part[rows] for part in _columns(reading))
-    if reading.kind in CLASSES and truth.shape[1] == 2:  # the other class has the same
-        truth, probability = truth[:, 1:], probability[:, 1:]
     function = getattr(metrics, score)
     both = [column for column in range(truth.shape[1]) if 0 < truth[:, column].sum() < len(truth)]
     values = [function(truth[:, column], probability[:, column], sample_weight=weight) for column in both]
