@@ -1,0 +1,220 @@
+"""Charts as specifications of Vega-Lite and Vega, with their data in columns."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnfunc.reports.palette import BEST, BETTER, TRAIN, WORSE
+
+__all__ = ["Chart", "RANK_SCALE", "bars", "heatmap", "lines", "linked", "scatter", "shorten", "thin"]
+
+NEAREST = 4000  # with more points, only those under the cursor tell their values
+RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "reverse": False}
+WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the page
+
+
+class Chart(NamedTuple):
+    """A chart of a page.
+
+    name: unique on the page. title: above it. description: for those who cannot see it. spec: of Vega-Lite, or of
+    Vega, without data. data: {column: values}, all of one length; or a grid, {"x": [columns], "y": [rows],
+    column: [rows * columns]}. log: whether y begins on a logarithmic scale, with a switch; None without one.
+    """
+
+    name: str
+    title: str
+    description: str
+    spec: dict[str, Any]
+    data: dict[str, Any]
+    log: bool | None = None
+
+    @property
+    def is_vega(self) -> bool:
+        return "marks" in self.spec
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The data as rows, as the page makes them."""
+        if "x" in self.data and "y" in self.data and "grid" in self.data:
+            xs, ys = self.data["x"], self.data["y"]
+            values = {name: column for name, column in self.data.items() if name not in ("x", "y", "grid")}
+            return [
+                {"x": x, "y": y} | {name: column[i * len(xs) + j] for name, column in values.items()}
+                for i, y in enumerate(ys)
+                for j, x in enumerate(xs)
+            ]
+        return [dict(zip(self.data, row, strict=True)) for row in zip(*self.data.values(), strict=True)]
+
+    def full_spec(self) -> dict[str, Any]:
+        """The specification with its data and scale, for a picture."""
+        spec = dict(self.spec)
+        if self.is_vega:
+            spec["data"] = [spec["data"][0] | {"values": self.rows()}, *spec["data"][1:]]
+            return spec
+        spec |= {"data": {"values": self.rows()}}
+        return _with_scale(spec, "log" if self.log else "linear")
+
+
+def _with_scale(spec: Any, scale: str) -> Any:
+    """The specification whose encodings named y have the scale; the page does the same."""
+    if isinstance(spec, list):
+        return [_with_scale(part, scale) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    number = {"type": "log"} if scale == "log" else {"zero": False}
+    result = {name: _with_scale(part, scale) for name, part in spec.items() if name != "data"}
+    if isinstance(spec.get("y"), dict) and spec["y"].get("type") == "quantitative":
+        result["y"] = result["y"] | {"scale": number | result["y"].get("scale", {})}
+    return result | ({"data": spec["data"]} if "data" in spec else {})
+
+
+def shorten(values: Any, digits: int = 5) -> list[Any]:
+    """The numbers as a list for JSON, with so many digits; None where they are not finite.
+
+    >>> shorten([1 / 3, float("nan"), 7])
+    [0.33333, None, 7]
+    """
+    array = np.asarray(values)
+    if array.dtype.kind in "iub":
+        return array.tolist()
+    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in array.astype(np.float64).tolist()]
+
+
+def thin(length: int, limit: int) -> np.ndarray:
+    """At most `limit` evenly spaced indices of an axis of this length, both ends among them."""
+    return np.unique(np.linspace(0, max(length - 1, 0), min(length, limit)).round().astype(int))
+
+
+def linked(spec: dict[str, Any]) -> dict[str, Any]:
+    """The specification of a chart that shows only the trials that the page has chosen."""
+    chosen = {"name": "chosen", "value": None}
+    shown = {"filter": "!chosen || chosen[datum.trial]"}
+    return spec | {"params": [chosen, *spec.get("params", [])], "transform": [shown, *spec.get("transform", [])]}
+
+
+def lines(
+    name: str,
+    title: str,
+    data: dict[str, Any],
+    colours: Mapping[str, str] | None = None,
+    *,
+    x: str = "step",
+    log: bool | None = None,
+    rules: Iterable[tuple[float, str, str]] = (),
+    linked_by: str = "",
+    y: Mapping[str, Any] | None = None,
+    x_scale: Mapping[str, Any] | None = None,
+    height: int = 200,
+    extra: Sequence[dict[str, Any]] = (),
+) -> Chart:
+    """A chart of curves.
+
+    data: columns x, "value" and "series", or with `linked_by` also "trial" and "rank". colours: {series: colour}.
+    rules: (x, text, colour) of upright lines. y, x_scale: more of their encodings. extra: more layers.
+    """
+    series = linked_by or "series"
+    count = len(data["value"])
+    encoding: dict[str, Any] = {
+        "x": {"field": x, "type": "quantitative", "title": x.replace("_", " "), "scale": {"nice": False}},
+        "y": {"field": "value", "type": "quantitative", "title": None} | dict(y or {}),
+        "detail": {"field": series},
+    }
+    encoding["x"] |= dict(x_scale or {})
+    if linked_by:
+        encoding["color"] = {"field": "rank", "type": "quantitative", "scale": RANK_SCALE, "legend": None}
+    elif colours:
+        legend = None if len(colours) < 2 else {"title": None, "orient": "bottom", "columns": 2}
+        scale = {"domain": list(colours), "range": list(colours.values())}
+        encoding["color"] = {"field": "series", "type": "nominal", "scale": scale, "legend": legend}
+    tips = [{"field": series, "type": "nominal"}] + [{"field": "about", "type": "nominal"}] * ("about" in data)
+    tips += [{"field": x, "type": "quantitative"}, {"field": "value", "type": "quantitative", "format": ".5~g"}]
+    hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
+    zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
+    width = 1.8 if not linked_by else 1.0
+    curve = {"mark": {"type": "line", "strokeWidth": width, "opacity": 0.55 if linked_by else 1, "clip": True}}
+    few = count < 3 * len(set(data[series])) if count else True
+    seen = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
+    point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True}}
+    if count <= NEAREST:
+        point |= {"params": [hover], "encoding": {"opacity": seen, "tooltip": tips}}
+    else:
+        point |= {"encoding": {"opacity": {"value": 0}, "tooltip": tips}}
+    layers = [curve | {"params": [zoom]}, point, *extra]
+    if linked_by:
+        best = {"mark": {"type": "line", "strokeWidth": 3, "color": BEST, "clip": True}}
+        layers.append(best | {"transform": [{"filter": "datum.rank === 1"}], "encoding": {"color": {"value": BEST}}})
+    marks = [{"at": at, "text": text, "colour": colour} for at, text, colour in rules]
+    if marks:
+        rule = {"x": {"field": "at", "type": "quantitative"}, "y": None, "detail": None}
+        rule |= {"color": {"field": "colour", "type": "nominal", "scale": None}}
+        rule |= {"tooltip": [{"field": "text", "type": "nominal"}, {"field": "at", "type": "quantitative", "title": x}]}
+        mark = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5, "clip": True}
+        layers.insert(0, {"data": {"values": marks}, "mark": mark, "encoding": rule})
+    spec = {"width": "container", "height": height, "encoding": encoding, "layer": layers}
+    spec |= {"resolve": {"scale": {"color": "shared"}}}
+    description = f"{title}: curves over {x}"
+    return Chart(name, title, description, linked(spec) if linked_by else spec, data, log)
+
+
+def heatmap(
+    name: str,
+    title: str,
+    data: dict[str, Any],
+    *,
+    colour: Mapping[str, Any],
+    x: Mapping[str, Any],
+    y: Mapping[str, Any],
+    tooltip: Sequence[Mapping[str, Any]],
+    step: int = 18,
+    height: int | None = None,
+) -> Chart:
+    """A chart of cells: a grid `data`. colour, x, y: more of their encodings. step: the height of a row."""
+    size: dict[str, Any] = {"height": height or {"step": step}}
+    encoding = {
+        "x": {"field": "x", "type": "ordinal"} | dict(x),
+        "y": {"field": "y", "type": "nominal", "sort": None} | dict(y),
+        "color": {"field": "value", "type": "quantitative"} | dict(colour),
+        "tooltip": [dict(entry) for entry in tooltip],
+    }
+    size["autosize"] = {"type": "fit-x", "contains": "padding"}
+    spec = {"width": "container", **size, "mark": {"type": "rect"}, "encoding": encoding}
+    return Chart(name, title, f"{title}: a heat map", spec, data | {"grid": True})
+
+
+def scatter(
+    name: str,
+    title: str,
+    data: dict[str, Any],
+    *,
+    x: Mapping[str, Any],
+    y: Mapping[str, Any],
+    tooltip: Sequence[Mapping[str, Any]],
+    colour: Mapping[str, Any] | None = None,
+    is_linked: bool = False,
+    height: int = 220,
+    extra: Sequence[dict[str, Any]] = (),
+) -> Chart:
+    """A chart of points. x, y, colour: their encodings. extra: more layers."""
+    encoding = {"x": dict(x), "y": dict(y)}
+    points = {"mark": {"type": "point", "filled": True, "size": 36, "opacity": 0.75, "clip": True}}
+    points |= {"encoding": {"color": dict(colour or {"value": BETTER}), "tooltip": [dict(entry) for entry in tooltip]}}
+    zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
+    if all(part.get("type") == "quantitative" for part in (x, y)):
+        points["params"] = [zoom]
+    spec = {"width": "container", "height": height, "encoding": encoding, "layer": [*extra, points]}
+    return Chart(name, title, f"{title}: points", linked(spec) if is_linked else spec, data)
+
+
+def bars(name: str, title: str, data: dict[str, Any], *, x: Mapping[str, Any], faded: bool = False) -> Chart:
+    """Horizontal bars: columns "name", "value", and "low" and "high" of an interval."""
+    y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 160}}
+    number = {"type": "quantitative", "format": ".3~g"}
+    tips = [{"field": "name", "type": "nominal"}, *({"field": part} | number for part in ("value", "low", "high"))]
+    bar = {"mark": {"type": "bar", "color": BETTER, "opacity": 0.4 if faded else 1}}
+    bar |= {"encoding": {"x": {"field": "value", "type": "quantitative"} | dict(x), "tooltip": tips}}
+    rule = {"mark": {"type": "rule", "color": TRAIN, "strokeWidth": 2}}
+    rule |= {"encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "tooltip": tips}}
+    spec = {"width": "container", "height": {"step": 24}, "autosize": {"type": "fit-x", "contains": "padding"}}
+    spec |= {"encoding": {"y": y}, "layer": [bar, rule]}
+    return Chart(name, title, f"{title}: bars", spec, data)
