@@ -170,15 +170,13 @@ def heatmap(
     height: int | None = None,
 ) -> Chart:
     """A chart of cells: a grid `data`. colour, x, y: more of their encodings. step: the height of a row."""
-    size: dict[str, Any] = {"height": height or {"step": step}}
     encoding = {
         "x": {"field": "x", "type": "ordinal"} | dict(x),
         "y": {"field": "y", "type": "nominal", "sort": None} | dict(y),
         "color": {"field": "value", "type": "quantitative"} | dict(colour),
         "tooltip": [dict(entry) for entry in tooltip],
     }
-    size["autosize"] = {"type": "fit-x", "contains": "padding"}
-    spec = {"width": "container", **size, "mark": {"type": "rect"}, "encoding": encoding}
+    spec = {"width": "container", "height": height or step * len(data["y"]), "mark": {"type": "rect"}, "encoding": encoding}
     return Chart(name, title, f"{title}: a heat map", spec, data | {"grid": True})
 
 
@@ -215,6 +213,5 @@ def bars(name: str, title: str, data: dict[str, Any], *, x: Mapping[str, Any], f
     bar |= {"encoding": {"x": {"field": "value", "type": "quantitative"} | dict(x), "tooltip": tips}}
     rule = {"mark": {"type": "rule", "color": TRAIN, "strokeWidth": 2}}
     rule |= {"encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "tooltip": tips}}
-    spec = {"width": "container", "height": {"step": 24}, "autosize": {"type": "fit-x", "contains": "padding"}}
-    spec |= {"encoding": {"y": y}, "layer": [bar, rule]}
+    spec = {"width": "container", "height": 24 * len(data["name"]), "encoding": {"y": y}, "layer": [bar, rule]}
     return Chart(name, title, f"{title}: bars", spec, data)

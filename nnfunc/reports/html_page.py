@@ -48,6 +48,7 @@ def render_page(
     title = html.escape(name)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{title}</title><style>{_static('page.css')}</style>"
+    head += "<noscript><style>figure, button { display: none; }</style></noscript>"
     library, scripts = vega.library() if charts else "", ""
     if library:
         described = {c.name: c._asdict() | {"name": c.name} for c in charts}

@@ -65,13 +65,13 @@ def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
     else:
         views = [_without_params(chart.full_spec()) | {"title": chart.title} for chart in charts]
         columns = min(columns, len(views))
-        wide = {"width": 560 if columns > 1 else 760}
+        wide = {"width": 400 if columns > 1 else 640}
         spec = {"concat": [view | wide for view in views], "columns": columns, "spacing": 30, "padding": 12}
         spec["resolve"] = {"scale": {"color": "independent"}, "legend": {"color": "independent"}}
         png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"], scale=SCALE)
     file = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:  # a palette takes a tenth of the bytes
-        image.convert("RGBA").quantize(64, method=Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)
+        image.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)
     return file.getvalue()
 
 
@@ -83,7 +83,7 @@ def save_png(png: bytes, path: Path) -> None:
     with Image.open(io.BytesIO(png)) as image:
         ground = Image.new("RGBA", image.size, "white")
         ground.alpha_composite(image.convert("RGBA"))
-        ground.convert("RGB").quantize(64).save(file, "png", optimize=True)
+        ground.convert("RGB").quantize(256).save(file, "png", optimize=True)
     write_file(path, file.getvalue())
 
 

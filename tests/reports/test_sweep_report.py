@@ -15,14 +15,11 @@ from scipy import stats
 from nnfunc.reports.sweep import importance as forests
 from nnfunc.reports.sweep import sweep_page
 from nnfunc.reports.sweep.axes import build_axis, build_score_axis
-from nnfunc.reports.sweep.curves import plot_curves
 from nnfunc.reports.sweep.importance import importance
-from nnfunc.reports.sweep.pair_plots import plot_pairs
 from nnfunc.reports.sweep.report_data import build_sweep_data
 from nnfunc.reports.sweep.significance import compare_settings
 from nnfunc.reports.sweep.summary_text import describe_best, describe_importance, headline
 from nnfunc.reports.sweep.sweep_page import write_page
-from nnfunc.reports.sweep.sweep_plots import plot_parallel, plot_slices
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.result import Result

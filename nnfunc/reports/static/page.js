@@ -151,8 +151,8 @@
     views.set(name, view);
     plot.view = view;   // for tests and the console
     if (chart.spec.marks) {
-      view.addSignalListener("chosen", (_, chosen) => {
-        brushed = chosen ? new Set(Object.keys(chosen)) : null;
+      view.addDataListener("inside", (_, inside) => {
+        brushed = inside.length < values.length ? new Set(inside.map((row) => row.trial)) : null;
         link();
       });
     }

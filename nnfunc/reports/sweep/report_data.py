@@ -1,7 +1,7 @@
 """The data behind the text, tables and plots of a sweep's report: axes, scores and ranks."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,16 +48,31 @@ class SweepData(NamedTuple):
             warnings.simplefilter("ignore")  # of settings without a score
             return np.nanmean(self.scores.reshape(-1, self.seeds), axis=1)  # [settings, seeds]
 
+    def trial_ranks(self) -> np.ndarray:
+        """[trials]: 1 for the best setting, 2 for the next; NaN without a score."""
+        ranks = np.full(len(self.hypers), np.nan)
+        for rank, trials in enumerate(self.ranked, start=1):
+            ranks[trials] = rank
+        worst = len(self.ranked) + 1
+        return np.where(np.isnan(ranks) & np.isfinite(self.scores), worst, ranks)
+
+    def tell(self, trial: int) -> str:
+        """A trial in one line: its number, score and values."""
+        score = self.scores[trial]
+        outcome = f"{self.score_axis.name} {score:.5g}" if np.isfinite(score) else "diverged" * bool(self.diverged[trial])
+        stopped = " (stopped early)" if self.stopped[trial] and np.isfinite(score) else ""
+        return f"{trial}: {outcome or 'no score'}{stopped}, {self.describe(trial)}"
+
     def describe(self, trial: int) -> str:
         """The values of a trial that vary, or all its values where none does, as lr=0.1, depth=2."""
         names = [axis.name for axis in self.axes] or list(self.fixed)
         return ", ".join(f"{name}={format_value(self.hypers[trial].get(name), 24, 4)}" for name in names)
 
 
-def build_sweep_data(result: Result) -> SweepData:
-    """The data of the result of a sweep."""
+def build_sweep_data(result: Result, log: Collection[str] = ()) -> SweepData:
+    """The data of the result of a sweep. log: the names whose space is logarithmic."""
     hypers = [flatten_settings(trial_hypers) for trial_hypers in result.hypers]
-    axes = build_axes(hypers)
+    axes = build_axes(hypers, log)
     varied = {axis.name for axis in axes}
     rank, mode, count = result.rank, result.metric.mode, len(hypers)
     scores = np.where(np.isfinite(result.scores), result.scores, np.nan).astype(np.float64)
