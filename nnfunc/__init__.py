@@ -78,7 +78,19 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.sweeps.space import choice, int_uniform, log_uniform, uniform
     from nnfunc.sweeps.sweep import sweep, sweep_plan
     from nnfunc.training.evaluate import evaluate
-    from nnfunc.training.objectives import classification, language_modelling, regression
+    from nnfunc.training.objectives import (
+        binary,
+        classification,
+        contrastive,
+        distillation,
+        focal,
+        gaussian,
+        language_modelling,
+        multilabel,
+        poisson,
+        regression,
+        tagging,
+    )
     from nnfunc.training.starting import starting_from
     from nnfunc.training.step import trainer
     from nnfunc.training.task import Task, reduce_on_plateau
@@ -126,9 +138,17 @@ _LATER = {
     "lora_to_peft": "nnfunc.interop.peft_adapters",
     "pretrained": "nnfunc.interop.pretrained",
     "to_pretrained": "nnfunc.interop.to_pretrained",
-    "classification": "nnfunc.training.objectives",
-    "language_modelling": "nnfunc.training.objectives",
-    "regression": "nnfunc.training.objectives",
+    "classification": "nnfunc.training",
+    "language_modelling": "nnfunc.training",
+    "regression": "nnfunc.training",
+    "binary": "nnfunc.training",
+    "contrastive": "nnfunc.training",
+    "distillation": "nnfunc.training",
+    "focal": "nnfunc.training",
+    "gaussian": "nnfunc.training",
+    "multilabel": "nnfunc.training",
+    "poisson": "nnfunc.training",
+    "tagging": "nnfunc.training",
 }
 
 
@@ -188,6 +208,7 @@ __all__ = [
     "bert",
     "bias",
     "bilinear",
+    "binary",
     "capture",
     "checkpoint",
     "choice",
@@ -196,6 +217,7 @@ __all__ = [
     "clip",
     "clip_text",
     "cnn",
+    "contrastive",
     "conv",
     "conv_transpose",
     "convnext",
@@ -204,6 +226,7 @@ __all__ = [
     "data",
     "debug",
     "depthwise_conv",
+    "distillation",
     "drop_path",
     "dropout",
     "einsum_linear",
@@ -215,6 +238,8 @@ __all__ = [
     "export",
     "feed_forward",
     "flatten",
+    "focal",
+    "gaussian",
     "generate",
     "generation",
     "global_avg_pool",
@@ -252,11 +277,13 @@ __all__ = [
     "mixer",
     "mixture_of_experts",
     "mlp",
+    "multilabel",
     "optimizers",
     "parallel",
     "patch",
     "patch_embedding",
     "paths",
+    "poisson",
     "precision",
     "prelu",
     "pretrained",
@@ -288,6 +315,7 @@ __all__ = [
     "sweep",
     "sweep_plan",
     "sweeps",
+    "tagging",
     "tapped",
     "testing",
     "tie",

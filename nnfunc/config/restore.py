@@ -18,6 +18,7 @@ from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
+from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import load_either
 from nnfunc.training.fitting import check_state
@@ -102,6 +103,36 @@ class Run(TrainedModel):
             y = jax.device_get(self._apply(self.params, self.state, filled))
             parts.append(y[: len(part)])
         return np.concatenate(parts), files
+
+    @property
+    def kind(self) -> str:
+        """How the outputs are read, as `Objective.kind`."""
+        return getattr(self._objective, "kind", "")
+
+    @cached_property
+    def threshold(self) -> Any:
+        """The probability from which on an answer is yes, one number or a list with one for each label.
+
+        It was chosen on the validation split when the run ended; None for runs without one.
+        """
+        folder = self.config.records.folder if self.config.records is not None else None
+        saved = run_folder.read_json(folder / run_folder.THRESHOLD) if folder is not None else None
+        return None if saved is None else saved["threshold"]
+
+    def held_out(self, split: str = "test") -> HeldOut:
+        """The raw outputs and the targets of the rows of a split, for the functions of `nnfunc.evaluation`.
+
+        The files of the training data are read. split: "train", of which at most 10,000 rows are chosen evenly,
+        "validation" or "test".
+        Raises: ValueError when there is no such split; ConfigError when the data has changed.
+        """
+        from nnfunc.config.held_out_rows import held_out_rows
+
+        return held_out_rows(self.config, self.config.data(), split, self._objective, *self, threshold=self.threshold)
+
+    @cached_property
+    def _objective(self) -> Any:
+        return build_task(self.config.build, self.config.hypers).objective
 
     @cached_property
     def _apply(self) -> Any:

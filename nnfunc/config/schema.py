@@ -121,7 +121,7 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
 
 
 _MODULES = {
-    "objective": "training.objectives",
+    "objective": "training",
     "optimizer": "optimizers",
     "schedule": "schedules",
     "augment": "data.augment",

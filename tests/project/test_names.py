@@ -51,6 +51,10 @@ FORBIDDEN = {
 """Word -> what to write instead. A name is split at underscores and capitals."""
 
 ALLOWED = {
+    "kind": "how outputs and targets are read",
+    "KINDS": "the same",
+    "figures": "the metrics of held-out examples",
+    "_figures": "the same",
     **dict.fromkeys(["figure", "save_figure", "make_figure", "_draw_figure", "_render_figure"], "matplotlib's"),
     **dict.fromkeys(["held_out", "_held_out", "_check_held_out"], "examples that are not trained on"),
     "left_dim": "bilinear's left and right input",
