@@ -11,7 +11,7 @@ from nnfunc.reports.palette import BEST, BETTER, TRAIN, WORSE
 __all__ = ["Chart", "RANK_SCALE", "bars", "heatmap", "lines", "linked", "scatter", "shorten", "thin"]
 
 NEAREST = 4000  # with more points, only those under the cursor tell their values
-RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "reverse": False}
+RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "interpolate": "rgb"}  # that of "hcl" passes through pink
 WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the page
 
 
@@ -210,7 +210,7 @@ def bars(name: str, title: str, data: dict[str, Any], *, x: Mapping[str, Any], f
     number = {"type": "quantitative", "format": ".3~g"}
     tips = [{"field": "name", "type": "nominal"}, *({"field": part} | number for part in ("value", "low", "high"))]
     bar = {"mark": {"type": "bar", "color": BETTER, "opacity": 0.4 if faded else 1}}
-    bar |= {"encoding": {"x": {"field": "value", "type": "quantitative"} | dict(x), "tooltip": tips}}
+    bar |= {"encoding": {"x": {"field": "value", "type": "quantitative", "axis": {"tickCount": 6}} | dict(x), "tooltip": tips}}
     rule = {"mark": {"type": "rule", "color": TRAIN, "strokeWidth": 2}}
     rule |= {"encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "tooltip": tips}}
     spec = {"width": "container", "height": 24 * len(data["name"]), "encoding": {"y": y}, "layer": [bar, rule]}

@@ -27,7 +27,7 @@ def _theme(ink: str, grey: str, line: str) -> dict[str, Any]:
         "header": text,
         "title": {"color": ink, "font": font, "fontSize": 13, "anchor": "start", "fontWeight": 500},
         "view": {"stroke": None},
-        "text": {"color": ink, "font": font},
+        "text": {"fill": ink, "font": font},
         "rule": {"color": grey},
     }
 

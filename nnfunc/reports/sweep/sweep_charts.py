@@ -59,7 +59,7 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
         signals += [{"name": f"brush{i}", "value": None, "on": moves}, {"name": f"span{i}", "update": span}]
     x = {"signal": "(datum.axis + 0.5) * gap"}
     tick = {"signal": "(1 - datum.at) * height"}
-    ink = {"fontSize": {"value": 11}, "fill": {"value": "#7b858f"}}
+    ink = {"fontSize": {"value": 11}}
     is_chosen = "datum.inside && (!chosen || chosen[datum.trial])"
     path = {
         "path": {"signal": "'M' + " + " + 'L' + ".join(place)},
@@ -217,7 +217,7 @@ def _encoding(axis: Axis, field: str) -> dict[str, Any]:
     if axis.is_discrete:
         return encoding | {"type": "ordinal", "sort": axis.labels, "axis": {"labelAngle": -20, "labelLimit": 110}}
     scale = {"type": "log"} if axis.scale == "log" else {"zero": False}
-    return encoding | {"type": "quantitative", "scale": scale | {"padding": 8}, "axis": {"tickCount": 6}}
+    return encoding | {"type": "quantitative", "scale": scale | {"padding": 8, "nice": False}, "axis": {"tickCount": 6}}
 
 
 def _spread(axis: Axis) -> np.ndarray:
