@@ -181,15 +181,16 @@ def runs(
         str | None,
         typer.Option(help="Sort by a column, best, last, test, a metric or a setting, such as schedule.peak."),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot the validation curves of all runs: a .png or .html file.")
+    plot: Annotated[Path | None, typer.Option(help="Plot the validation curves of all runs: a .png file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with the curves, the table and the settings: an .html file.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with numbers in full precision.")] = False,
 ) -> None:
     """List the runs below a folder: state, metrics and the settings that differ."""
     from nnfunc.commands.list_runs.list_runs import list_runs
 
-    list_runs(folder, sort=sort, plot=plot, csv=csv)
+    list_runs(folder, sort=sort, plot=plot, html=html, csv=csv)
 
 
 @app.command(cls=_JaxCommand)

@@ -102,7 +102,7 @@ def lines(
     x: str = "step",
     log: bool | None = None,
     rules: Iterable[tuple[float, str, str]] = (),
-    linked_by: str = "",
+    is_linked: bool = False,
     y: Mapping[str, Any] | None = None,
     x_scale: Mapping[str, Any] | None = None,
     height: int = 200,
@@ -110,30 +110,31 @@ def lines(
 ) -> Chart:
     """A chart of curves.
 
-    data: columns x, "value" and "series", or with `linked_by` also "trial" and "rank". colours: {series: colour}.
-    rules: (x, text, colour) of upright lines. y, x_scale: more of their encodings. extra: more layers.
+    data: columns x, "value" and "series", of a linked chart also "trial" and "rank". colours: {series: colour}; without
+    them those of ranks. rules: (x, text, colour) of upright lines. y, x_scale: more of their encodings. extra: more
+    layers.
     """
-    series = linked_by or "series"
     count = len(data["value"])
     encoding: dict[str, Any] = {
         "x": {"field": x, "type": "quantitative", "title": x.replace("_", " "), "scale": {"nice": False}},
         "y": {"field": "value", "type": "quantitative", "title": None} | dict(y or {}),
-        "detail": {"field": series},
+        "detail": {"field": "series"},
     }
     encoding["x"] |= dict(x_scale or {})
-    if linked_by:
-        encoding["color"] = {"field": "rank", "type": "quantitative", "scale": RANK_SCALE, "legend": None}
-    elif colours:
+    if colours:
         legend = None if len(colours) < 2 else {"title": None, "orient": "bottom", "columns": 2}
         scale = {"domain": list(colours), "range": list(colours.values())}
         encoding["color"] = {"field": "series", "type": "nominal", "scale": scale, "legend": legend}
-    tips = [{"field": series, "type": "nominal"}] + [{"field": "about", "type": "nominal"}] * ("about" in data)
+    elif is_linked:
+        encoding["color"] = {"field": "rank", "type": "quantitative", "scale": RANK_SCALE, "legend": None}
+    tips = [{"field": "series", "type": "nominal", "title": "run" if is_linked else "curve"}] + [{"field": "about", "type": "nominal"}] * ("about" in data)
     tips += [{"field": x, "type": "quantitative"}, {"field": "value", "type": "quantitative", "format": ".5~g"}]
     hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
     zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
-    width = 1.8 if not linked_by else 1.0
-    curve = {"mark": {"type": "line", "strokeWidth": width, "opacity": 0.55 if linked_by else 1, "clip": True}}
-    few = count < 3 * len(set(data[series])) if count else True
+    is_crowd = is_linked and not colours
+    look = {"strokeWidth": 1.0, "opacity": 0.55} if is_crowd else {"strokeWidth": 1.8}
+    curve = {"mark": {"type": "line", "clip": True} | look}
+    few = count < 3 * len(set(data["series"])) if count else True
     seen = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
     point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True}}
     if count <= NEAREST:
@@ -141,7 +142,7 @@ def lines(
     else:
         point |= {"encoding": {"opacity": {"value": 0}, "tooltip": tips}}
     layers = [curve | {"params": [zoom]}, point, *extra]
-    if linked_by:
+    if is_crowd:
         best = {"mark": {"type": "line", "strokeWidth": 3, "color": BEST, "clip": True}}
         layers.append(best | {"transform": [{"filter": "datum.rank === 1"}], "encoding": {"color": {"value": BEST}}})
     marks = [{"at": at, "text": text, "colour": colour} for at, text, colour in rules]
@@ -152,9 +153,8 @@ def lines(
         mark = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5, "clip": True}
         layers.insert(0, {"data": {"values": marks}, "mark": mark, "encoding": rule})
     spec = {"width": "container", "height": height, "encoding": encoding, "layer": layers}
-    spec |= {"resolve": {"scale": {"color": "shared"}}}
     description = f"{title}: curves over {x}"
-    return Chart(name, title, description, linked(spec) if linked_by else spec, data, log)
+    return Chart(name, title, description, linked(spec) if is_linked else spec, data, log)
 
 
 def heatmap(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from nnfunc.documents import write_file
 from nnfunc.reports import vega
@@ -17,6 +18,7 @@ __all__ = [
     "Cell",
     "chart_data",
     "draw_charts",
+    "link",
     "render_cards",
     "render_charts",
     "render_note",
@@ -124,6 +126,11 @@ def render_table(values: Mapping[str, Any]) -> str:
     row = '<tr><th scope="row">{}</th><td>{}</td></tr>'
     rows = [row.format(html.escape(str(name)), html.escape(str(value))) for name, value in values.items()]
     return f"<table>{''.join(rows)}</table>"
+
+
+def link(address: str, text: str) -> str:
+    """A link to a page that is served. address: below the page, quoted here."""
+    return f'<a href="{html.escape(quote(address))}">{html.escape(text)}</a>'
 
 
 class Cell(NamedTuple):

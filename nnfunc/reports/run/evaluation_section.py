@@ -260,7 +260,7 @@ def _number_charts(held_out: HeldOut) -> list[Chart]:
         x, y = {"field": "target"} | number, {"field": "prediction"} | number
         charts.append(scatter(f"fit{output}", f"prediction over target{suffix}", data, x=x, y=y, tooltip=tips, extra=[rule]))
         zero = {"mark": {"type": "rule", "strokeDash": [4, 4], "color": TRAIN}, "data": {"values": [{"zero": 0}]}}
-        zero["encoding"] = {"x": None, "y": {"field": "zero", "type": "quantitative"}}
+        zero["encoding"] = {"x": None, "y": {"field": "zero", "type": "quantitative", "title": "residual"}}
         x, y = {"field": "prediction"} | number, {"field": "residual"} | number
         title = f"residual over prediction{suffix}"
         charts.append(scatter(f"residual{output}", title, data, x=x, y=y, tooltip=tips, extra=[zero]))

@@ -21,7 +21,8 @@ class SweepData(NamedTuple):
     [trials], NaN for diverged and refused trials; of a trial that a search stopped, the last one.
     ranked: the trials of each setting that has a score, best first. seeds: trials a setting. mode: "min"
     or "max". diverged, stopped: [trials] of bool. ranks_last: [trials] of bool, those that a search
-    stopped for good, whose scores are from fewer steps than the others.
+    stopped for good, whose scores are from fewer steps than the others. names: of the trials, where they are not
+    those of one sweep.
     """
 
     hypers: list[dict[str, Any]]
@@ -36,6 +37,7 @@ class SweepData(NamedTuple):
     diverged: np.ndarray
     stopped: np.ndarray
     ranks_last: np.ndarray
+    names: list[str] | None = None
 
     @property
     def settings(self) -> int:
@@ -56,12 +58,17 @@ class SweepData(NamedTuple):
         worst = len(self.ranked) + 1
         return np.where(np.isnan(ranks) & np.isfinite(self.scores), worst, ranks)
 
+    def link(self, trial: int) -> str:
+        """What the charts and the table of a page link a trial by: its name, or the number of its setting."""
+        return self.names[trial] if self.names else str(trial // self.seeds)
+
     def tell(self, trial: int) -> str:
         """A trial in one line: its number, score and values."""
         score = self.scores[trial]
         outcome = f"{self.score_axis.name} {score:.5g}" if np.isfinite(score) else "diverged" * bool(self.diverged[trial])
         stopped = " (stopped early)" if self.stopped[trial] and np.isfinite(score) else ""
-        return f"{trial}: {outcome or 'no score'}{stopped}, {self.describe(trial)}"
+        name = self.names[trial] if self.names else trial
+        return f"{name}: {outcome or 'no score'}{stopped}, {self.describe(trial)}"
 
     def describe(self, trial: int) -> str:
         """The values of a trial that vary, or all its values where none does, as lr=0.1, depth=2."""

@@ -153,12 +153,10 @@ def _curve_chart(data: SweepData, result: Result, name: str) -> Chart:
     curves = np.asarray(result.curves[name], np.float64)
     mode = data.mode if name == data.rank else "min"
     some = thin(len(steps), max(POINTS // len(curves), 4))
-    ranks = data.trial_ranks()
     trial, at = np.nonzero(np.isfinite(curves[:, some]))
     values = curves[:, some][trial, at]
-    columns = _identify(data, trial, about=False) | {"run": trial.tolist()}
+    columns = _identify(data, trial, about=False) | {"series": list(map(str, trial.tolist()))}
     columns |= {"step": np.asarray(steps)[some][at].tolist(), "value": shorten(values)}
-    columns["rank"] = shorten(ranks[trial])
     steady = curves[~data.diverged] if not data.diverged.all() else curves
     steady = steady[np.isfinite(steady)]
     y: dict[str, Any] = {}
@@ -179,7 +177,7 @@ def _curve_chart(data: SweepData, result: Result, name: str) -> Chart:
         }
     ] * bool(crosses)
     title = name.replace("/", " ").replace("_", " ")
-    return lines(f"curve-{name.replace('/', '-')}", title, columns, log=log, linked_by="run", y=y, extra=extra, height=260)
+    return lines(f"curve-{name.replace('/', '-')}", title, columns, log=log, is_linked=True, y=y, extra=extra, height=260)
 
 
 def _trial_scatter(data: SweepData, name: str, title: str, a: Axis, b: Axis) -> Chart:
@@ -199,7 +197,7 @@ def _trial_scatter(data: SweepData, name: str, title: str, a: Axis, b: Axis) -> 
 
 def _identify(data: SweepData, trials: np.ndarray, *, about: bool = True) -> dict[str, list[Any]]:
     """Columns that tell the trials: the setting that the page links by, the rank, and what the cursor shows."""
-    columns = {"trial": [str(trial // data.seeds) for trial in trials.tolist()]}
+    columns = {"trial": [data.link(trial) for trial in trials.tolist()]}
     columns["rank"] = shorten(data.trial_ranks()[trials])
     return columns | ({"about": [data.tell(trial) for trial in trials.tolist()]} if about else {})
 
