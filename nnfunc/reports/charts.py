@@ -12,6 +12,7 @@ __all__ = ["Chart", "RANK_SCALE", "bars", "heatmap", "lines", "linked", "scatter
 
 NEAREST = 4000  # with more points, only those under the cursor tell their values
 RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "interpolate": "rgb"}  # that of "hcl" passes through pink
+IN_A_PICTURE = 150  # trials
 WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the page
 
 
@@ -47,12 +48,18 @@ class Chart(NamedTuple):
         return [dict(zip(self.data, row, strict=True)) for row in zip(*self.data.values(), strict=True)]
 
     def full_spec(self) -> dict[str, Any]:
-        """The specification with its data and scale, for a picture."""
-        spec = dict(self.spec)
+        """The specification with its data and scale, for a picture, in which at most `IN_A_PICTURE` trials are drawn."""
+        spec, rows = dict(self.spec), self.rows()
+        trials = list(dict.fromkeys(row["trial"] for row in rows)) if "trial" in self.data else []
+        if len(trials) > IN_A_PICTURE:
+            ranks = {row["trial"]: row["rank"] or math.inf for row in rows}
+            trials = sorted(trials, key=lambda trial: ranks[trial])
+            some = {trials[i] for i in thin(len(trials), IN_A_PICTURE)}
+            rows = [row for row in rows if row["trial"] in some]
         if self.is_vega:
-            spec["data"] = [spec["data"][0] | {"values": self.rows()}, *spec["data"][1:]]
+            spec["data"] = [spec["data"][0] | {"values": rows}, *spec["data"][1:]]
             return spec
-        spec |= {"data": {"values": self.rows()}}
+        spec |= {"data": {"values": rows}}
         return _with_scale(spec, "log" if self.log else "linear")
 
 
@@ -132,15 +139,15 @@ def lines(
     hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
     zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
     is_crowd = is_linked and not colours
-    look = {"strokeWidth": 1.0, "opacity": 0.55} if is_crowd else {"strokeWidth": 1.8}
+    look = {"strokeWidth": 1.0, "strokeOpacity": 0.55} if is_crowd else {"strokeWidth": 1.8}
     curve = {"mark": {"type": "line", "clip": True} | look}
     few = count < 3 * len(set(data["series"])) if count else True
     seen = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
     point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True}}
     if count <= NEAREST:
-        point |= {"params": [hover], "encoding": {"opacity": seen, "tooltip": tips}}
+        point |= {"params": [hover], "encoding": {"fillOpacity": seen, "tooltip": tips}}
     else:
-        point |= {"encoding": {"opacity": {"value": 0}, "tooltip": tips}}
+        point |= {"encoding": {"fillOpacity": {"value": 0}, "tooltip": tips}}
     layers = [curve | {"params": [zoom]}, point, *extra]
     if is_crowd:
         best = {"mark": {"type": "line", "strokeWidth": 3, "color": BEST, "clip": True}}
@@ -195,7 +202,7 @@ def scatter(
 ) -> Chart:
     """A chart of points. x, y, colour: their encodings. extra: more layers."""
     encoding = {"x": dict(x), "y": dict(y)}
-    points = {"mark": {"type": "point", "filled": True, "size": 36, "opacity": 0.75, "clip": True}}
+    points = {"mark": {"type": "point", "filled": True, "size": 36, "fillOpacity": 0.75, "clip": True}}
     points |= {"encoding": {"color": dict(colour or {"value": BETTER}), "tooltip": [dict(entry) for entry in tooltip]}}
     zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
     if all(part.get("type") == "quantitative" for part in (x, y)):
@@ -209,7 +216,7 @@ def bars(name: str, title: str, data: dict[str, Any], *, x: Mapping[str, Any], f
     y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 160}}
     number = {"type": "quantitative", "format": ".3~g"}
     tips = [{"field": "name", "type": "nominal"}, *({"field": part} | number for part in ("value", "low", "high"))]
-    bar = {"mark": {"type": "bar", "color": BETTER, "opacity": 0.4 if faded else 1}}
+    bar = {"mark": {"type": "bar", "color": BETTER, "fillOpacity": 0.4 if faded else 1}}
     bar |= {"encoding": {"x": {"field": "value", "type": "quantitative", "axis": {"tickCount": 6}} | dict(x), "tooltip": tips}}
     rule = {"mark": {"type": "rule", "color": TRAIN, "strokeWidth": 2}}
     rule |= {"encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "tooltip": tips}}

@@ -90,7 +90,7 @@ def save_png(png: bytes, path: Path) -> None:
 def _without_params(part: Any) -> Any:
     """A specification without parameters, which a picture does not need and whose names would clash."""
     if isinstance(part, list):
-        return [_without_params(entry) for entry in part if not _is_filter(entry)]
+        return [_without_params(entry) for entry in part if not _is_for_the_cursor(entry)]
     if not isinstance(part, dict):
         return part
     if "param" in (part.get("condition") or ()):
@@ -98,5 +98,9 @@ def _without_params(part: Any) -> Any:
     return {name: entry if name == "values" else _without_params(entry) for name, entry in part.items() if name != "params"}
 
 
-def _is_filter(entry: Any) -> bool:
-    return isinstance(entry, dict) and str(entry.get("filter", "")).startswith("!chosen")
+def _is_for_the_cursor(entry: Any) -> bool:
+    """Whether a part of a specification is invisible, or filters by what a user has chosen."""
+    if not isinstance(entry, dict):
+        return False
+    encoding = entry.get("encoding") or {}
+    return encoding.get("fillOpacity") == {"value": 0} or str(entry.get("filter", "")).startswith("!chosen")

@@ -66,7 +66,7 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
         "stroke": {"signal": f"datum.rank === null ? '{ALERT}' : datum.rank === 1 ? '{BEST}' : scale('rank', datum.rank)"},
         "strokeWidth": {"signal": "datum.rank === 1 ? 3.5 : 1.3"},
         "strokeDash": {"signal": "datum.rank === null ? [4, 3] : []"},
-        "opacity": {"signal": f"{is_chosen} ? (datum.rank === 1 ? 1 : {alpha}) : 0.04"},
+        "strokeOpacity": {"signal": f"{is_chosen} ? (datum.rank === 1 ? 1 : {alpha}) : 0.04"},
         "tooltip": {"signal": "datum.about"},
     }
     marks: list[dict[str, Any]] = [
@@ -106,7 +106,7 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
         strip = {"x": {"signal": f"{i + 0.5} * gap - 14"}, "width": {"value": 28}, "y": {"value": -36}}
         strip |= {"height": {"signal": "height + 72"}, "fill": {"value": "transparent"}, "cursor": {"value": "ns-resize"}}
         brush = {"x": {"signal": f"{i + 0.5} * gap - 9"}, "width": {"value": 18}, "fill": {"value": VALIDATION}}
-        brush |= {"y": {"signal": f"brush{i} ? (1 - span{i}[1]) * height : 0"}, "opacity": {"value": 0.35}}
+        brush |= {"y": {"signal": f"brush{i} ? (1 - span{i}[1]) * height : 0"}, "fillOpacity": {"value": 0.35}}
         brush |= {"y2": {"signal": f"brush{i} ? (1 - span{i}[0]) * height : 0"}}
         marks += [
             {"type": "rect", "interactive": False, "encode": {"update": brush}},
