@@ -196,15 +196,32 @@ def runs(
 @app.command(cls=_JaxCommand)
 def evaluate(
     run: RunFolder,
-    split: Annotated[str, typer.Option(help="The examples to use: test or validation.")] = "test",
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="A file of labelled rows like those of the training data.", show_default=""
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The examples to use: test, validation or train.")] = "test",
     checkpoint: Checkpoint = "best",
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between them, such as f1,roc_auc.", show_default="the usual ones"),
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the whole result as JSON.")] = None,
     changed_data: ChangedData = False,
     batch_size: BatchSize = None,
 ) -> None:
-    """Print the metrics of a trained model on the test or validation examples."""
+    """Evaluate a trained model on the rows of a split, or of a file.
+
+    Prints each metric with its 95 % bootstrap interval and what always giving
+    the same answer would get, the metrics of each class, the confusion matrix,
+    the calibration and the worst examples.
+    """
     from nnfunc.commands.evaluate_run import evaluate
 
-    evaluate(run, split, checkpoint, batch_size, changed_data=changed_data)
+    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else ()
+    evaluate(run, split, checkpoint, batch_size, file=file, metrics=names, json_file=json, changed_data=changed_data)
 
 
 @app.command(cls=_JaxCommand)

@@ -79,6 +79,9 @@ class Recipe:
             factory = factories(part.table)[part.name]
             if part.table == "augment":
                 augments.append(factory(**values))
+            elif part.table == "objective" and "augment" in get_schema("objective", part.name).python_only:
+                results["objective"] = factory(_chain(augments), **values)
+                augments = []
             elif part.table in WRAPPERS:
                 results["optimizer"] = factory(results["optimizer"], **values)
             else:
@@ -121,18 +124,22 @@ def _make_task(results: Mapping[str, Any], augments: list[Any]) -> Any:
     extra: dict[str, Any] = {key: results.get(key) for key in ("average", "plateau")}
     if options is not None:
         model = options.model(model)
-        extra |= {"accumulate": options.accumulate, "sharpness": options.sharpness}
+        extra |= {"accumulate": options.accumulate, "sharpness": options.sharpness, "metrics": options.metrics}
     for table in ("start", "lora"):  # outermost, for its report and for merge_lora; there is one of the two
         model = results[table].model(model) if table in results else model
-    if augments:
-        from nnfunc.data.augment import chain
-
-        extra["augment"] = augments[0] if len(augments) == 1 else chain(*augments)
+    extra["augment"] = _chain(augments)
     return Task(model, results["objective"], results["optimizer"], **extra)
 
 
-_ORDER = {"schedule": -1} | {name: 1 + i for i, name in enumerate(WRAPPERS)}
-"""The order of the calls: the schedule, all other factories (0), then the wrappers of the optimizer."""
+def _chain(augments: list[Any]) -> Any:
+    """The augmentations as one, None without any."""
+    from nnfunc.data.augment import chain
+
+    return chain(*augments) if len(augments) > 1 else next(iter(augments), None)
+
+
+_ORDER = {"schedule": -1, "objective": 0.5} | {name: 1 + i for i, name in enumerate(WRAPPERS)}
+"""The order of the calls: the schedule, all other factories (0), the objective, then the optimizer's wrappers."""
 
 
 def is_schedule(value: Any) -> bool:

@@ -49,6 +49,13 @@ def located(config: Config) -> Iterator[None]:
 def _trace(config: Config) -> None:
     data = config.data()
     _check_classes(config, data)
+    if config.tables.get("task", {}).get("threshold") is not None and data.validation is None:
+        fail(
+            config.where,
+            "task.threshold",
+            "is chosen on the validation split, and the data has none",
+            hint="Remove it.",
+        )
     numbers, static, treedef = split_hypers(config.hypers)
     placement = placement_of("train", config.mesh.get("mesh"), config.mesh.get("shard"))
     functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0, placement)
@@ -118,7 +125,12 @@ def _read_by_steps(config: Config, feed: DeviceFeed) -> set[str]:
 def _locate(config: Config, error: NnfuncError) -> Problem:
     """The error as a problem of the table that its layer or function belongs to, if that is known."""
     tables = {config.part(path)[1]: path for path in reversed(config.table_paths)}
-    tables |= {"remat": "task.remat", "remat_repeats": "task.remat", "reduce_on_plateau": "plateau.metric"}
+    tables |= {
+        "metrics": "task.metrics",
+        "remat": "task.remat",
+        "remat_repeats": "task.remat",
+        "reduce_on_plateau": "plateau.metric",
+    }
     tables |= {name: name for name in ("lora", "start", "train", "mesh", "shard") if name in config.tables}
     functions = error.where.split(": ")
     table = next((tables[name] for name in functions if name in tables), "model" if error.path else "")

@@ -30,16 +30,18 @@ def held_out_rows(
     params: Params,
     state: PyTree,
     threshold: Any = None,
+    most: int | None = MOST_TRAINING_ROWS,
 ) -> HeldOut:
     """The outputs and targets of a split, in its order; of "train" at most 10,000 rows, evenly chosen.
 
     config: of the run. data: its data set. split: "train", "validation" or "test". objective: of the run, which says
-    how outputs are read. model, params, state: the trained model. threshold: of answers, or None.
+    how outputs are read. model, params, state: the trained model. threshold: of answers, or None. most: rows of
+    "train", None for all.
     Raises: ValueError when there is no such split, or its examples are not pairs (x, target).
     """
     where = "held_out"
     check.choice(where, PARTS, split=split)
-    tree, rows = split_rows(data, split)
+    tree, rows = split_rows(data, split, most)
     if tree is None:
         check.fail(where, f"the data has no {split} split.", hint="Use train, or another split.")
 
@@ -65,7 +67,7 @@ def held_out_rows(
     return HeldOut(kind, output, target, config.preprocessing.names, _row_ids(config, split, rows, data), threshold)
 
 
-def split_rows(data: Dataset, split: str) -> tuple[PyTree, np.ndarray | None]:
+def split_rows(data: Dataset, split: str, most: int | None = MOST_TRAINING_ROWS) -> tuple[PyTree, np.ndarray | None]:
     """(the arrays of a split, or None without it; the indices of the rows of "train" that were chosen, else None)."""
     if split != "train":
         return getattr(data, split), None
@@ -73,10 +75,10 @@ def split_rows(data: Dataset, split: str) -> tuple[PyTree, np.ndarray | None]:
     if data.window is not None:  # one array of tokens, cut into windows that share one token
         stride = max(data.window - 1, 1)
         windows = (count_examples(tree) - 1) // stride
-        rows = _evenly(windows, max(1, min(MOST_TRAINING_ROWS, 2**20 // data.window)))
+        rows = _evenly(windows, windows if most is None else max(1, min(most, 2**20 // data.window)))
         at = rows[:, None] * stride + np.arange(data.window)
         return jax.tree.map(lambda x: np.asarray(x[at]), tree), rows
-    rows = _evenly(count_examples(tree), MOST_TRAINING_ROWS)
+    rows = _evenly(count_examples(tree), count_examples(tree) if most is None else most)
     return jax.tree.map(lambda x: np.asarray(x[rows]), tree), rows
 
 

@@ -16,6 +16,7 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
+from nnfunc.config.schema import RUN_TABLES
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.evaluation.held_out import HeldOut
@@ -31,6 +32,7 @@ __all__ = [
     "TrainedModel",
     "load_run",
     "read_config",
+    "read_threshold",
     "rebuild_task",
     "restore",
     "restore_state",
@@ -115,9 +117,7 @@ class Run(TrainedModel):
 
         It was chosen on the validation split when the run ended; None for runs without one.
         """
-        folder = self.config.records.folder if self.config.records is not None else None
-        saved = run_folder.read_json(folder / run_folder.THRESHOLD) if folder is not None else None
-        return None if saved is None else saved["threshold"]
+        return read_threshold(self.config)
 
     def held_out(self, split: str = "test") -> HeldOut:
         """The raw outputs and the targets of the rows of a split, for the functions of `nnfunc.evaluation`.
@@ -137,6 +137,13 @@ class Run(TrainedModel):
     @cached_property
     def _apply(self) -> Any:
         return jax.jit(lambda params, state, x: self.model.apply(params, x, state=state))
+
+
+def read_threshold(config: Config) -> Any:
+    """The threshold of a run, see `Run.threshold`. config: of the run's folder."""
+    file = None if config.records is None else config.records.folder / run_folder.THRESHOLD
+    saved = None if file is None else run_folder.read_json(file, {"threshold": object})
+    return None if saved is None else saved["threshold"]
 
 
 def read_config(
@@ -230,11 +237,11 @@ def save_run(config: Config, folder: Path) -> StartReport | None:
 
 
 def save_base(config: Config, records: DataRecords) -> None:
-    """Copy the run that the config begins with: its config, the checkpoint and its preprocessing.
+    """Copy each run that the config begins with, or learns from: its config, the checkpoint and its preprocessing.
 
-    config: of the new run; without a table lora or start nothing is copied. records: know the folder of the copy.
+    config: of the new run; nothing is copied without a table that names a run. records: know the folder of the copy.
     """
-    for table in {"lora", "start"} & set(config.tables):
+    for table in (table for table in RUN_TABLES if "run" in config.tables.get(table, {})):
         which = config.tables[table].get("checkpoint", "best")
         run, source = config.tables[table]["run"], Path(config.part(table)[2]["run"])
         _copy_base(run, source, which, records.base_folder(run, which))

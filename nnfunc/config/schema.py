@@ -19,6 +19,7 @@ __all__ = [
     "FIXED_FACTORIES",
     "INJECTED",
     "OPTIONAL_TABLES",
+    "RUN_TABLES",
     "TABLES",
     "TASK_TABLES",
     "WRAPPERS",
@@ -37,7 +38,7 @@ TABLES = {
     "schedule": 'schedule = { name = "warmup_cosine", peak = 1e-3, warmup_steps = 100 }',
     "train": "train = { steps = 1000 }",
     "log": 'log = { to = ["tensorboard"] }',
-    "task": 'task = { precision = "bfloat16", remat = true, accumulate = 4 }',
+    "task": 'task = { precision = "bfloat16", accumulate = 4, metrics = ["f1"] }',
     "augment": "augment = { shift = { pixels = 2 }, mixup = { alpha = 0.2 } }",
     "plateau": 'plateau = { metric = "loss", patience = 3, factor = 0.5 }',
     "average": 'average = { name = "ema", decay = 0.999 }',
@@ -85,6 +86,8 @@ FIXED_FACTORIES = {
 } | {name: name for name in WRAPPERS}
 """The factory of each table that has no name."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
+RUN_TABLES = ("lora", "start", "objective")
+"""The tables that may have a key run: the folder of another run, whose checkpoint is copied."""
 INJECTED = {
     "optimizer": ("learning_rate",),
     "schedule": ("total_steps",),
@@ -100,8 +103,8 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
 
     table: a name of TABLES.
 
-    >>> sorted(factories("objective"))
-    ['classification', 'language_modelling', 'regression']
+    >>> sorted(factories("objective"))[:3]
+    ['binary', 'classification', 'contrastive']
     """
     if table in MESH_TABLES:
         return {}
@@ -114,9 +117,11 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
         modules = [f"models.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
     else:
         modules = [_MODULES[table]]
-    public = {}
+    public: dict[str, Callable[..., Any]] = {}
+    if table == "objective":  # a config names the run of the teacher
+        public = {"distillation": importlib.import_module("nnfunc.config.adapters").distillation_from}
     for module in [importlib.import_module(f"nnfunc.{name}") for name in modules]:
-        public |= {name: getattr(module, name) for name in module.__all__}
+        public = {name: getattr(module, name) for name in module.__all__} | public
     return {name: f for name, f in public.items() if inspect.isfunction(f) and _is_factory(table, name, f)}
 
 

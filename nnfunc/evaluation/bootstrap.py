@@ -7,7 +7,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.held_out_metrics import metric_names_of, row_weights
-from nnfunc.evaluation.named_metrics import Sums, compute, find_metric
+from nnfunc.evaluation.named_metrics import Sums, find_metric
 from nnfunc.evaluation.readings import CLASSES, Reading
 
 __all__ = ["bootstrap"]
@@ -72,8 +72,8 @@ def _sampler(reading: Reading, weight: np.ndarray, name: str, count: int) -> Cal
     def sample(draws: np.ndarray) -> np.ndarray:
         totals = {key: np.tensordot(draws, part, 1) for key, part in sums.items()}
         each = draws @ weights
-        pick = lambda i: Sums({key: total[i] for key, total in totals.items()}, each[i], pivot)
-        return np.array([compute(np, metric, pick(i)) for i in range(len(draws))])
+        pick = lambda i: Sums({key: total[i] for key, total in totals.items()}, each[i], pivot, reading.kind, name)
+        return np.array([pick(i).value() for i in range(len(draws))])
 
     return sample
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.evaluation.held_out import HeldOut
-from nnfunc.evaluation.named_metrics import compute, default_names, find_metric, row_sums
+from nnfunc.evaluation.named_metrics import default_names, find_metric, row_sums
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, Reading
 
 __all__ = ["baseline", "confusion", "constant_output", "curves", "figures", "per_class", "row_losses", "worst"]
@@ -46,7 +46,7 @@ def _value(where: str, reading: Reading, weight: np.ndarray, name: str) -> float
     if metric.exact is not None:
         return metric.exact(reading, weight)
     with np.errstate(all="ignore"):
-        return float(compute(np, metric, row_sums(np, metric, reading, weight)))
+        return float(row_sums(np, name, reading, weight).value())
 
 
 def class_names(held_out: HeldOut) -> list[str]:
@@ -70,7 +70,7 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
         return []
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
-    counts = row_sums(np, find_metric("per_class", held_out.kind, "f1"), reading, weight).values
+    counts = row_sums(np, "f1_macro", reading, weight).values
     rows = []
     for index, name in enumerate(class_names(held_out)):
         hit, predicted, true = (float(counts[part][index]) for part in ("hit", "predicted", "true"))
@@ -150,17 +150,13 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
         false, true, threshold = metrics.roc_curve(truth, probability, sample_weight=weight[rows])
         table = {"false_positive_rate": false, "true_positive_rate": true, "threshold": np.minimum(threshold, 1.0)}
         result["roc"].append({"name": name, **_thin(table, points)})
-    metric = find_metric("curves", held_out.kind, "calibration_error")
-    bins = {name: part.reshape(-1, part.shape[-1]).sum(0) for name, part in _bins(metric, reading, weight).items()}
+    sums = row_sums(np, "calibration_error", reading, weight).values
+    bins = {name: part.reshape(-1, part.shape[-1]).sum(0) for name, part in sums.items()}
     filled = bins["count"] > 0
     count = bins["count"][filled]
     calibration = {"probability": bins["confidence"][filled] / count, "frequency": bins["truth"][filled] / count}
     result["calibration"].append({name: part.tolist() for name, part in {**calibration, "count": count}.items()})
     return result
-
-
-def _bins(metric: Any, reading: Reading, weight: np.ndarray) -> dict[str, np.ndarray]:
-    return row_sums(np, metric, reading, weight).values
 
 
 def _thin(table: dict[str, np.ndarray], points: int) -> dict[str, list[float]]:
@@ -204,18 +200,19 @@ def worst(held_out: HeldOut, n: int = 24) -> tuple[np.ndarray, np.ndarray]:
     return order, losses[order]
 
 
-def constant_output(kind: str, target: np.ndarray, classes: int | None = None) -> np.ndarray | None:
+def constant_output(
+    kind: str, target: np.ndarray, *, classes: int | None = None, levels: Sequence[float] = (0.5,)
+) -> np.ndarray | None:
     """The output [...] for one row that is best for all targets at once; None for outputs of an unknown kind.
 
     Of classes, the logarithms of their frequencies; of answers, the logit of the frequency of yes; of numbers the mean,
-    with its deviation, or the logarithm of the rate; of quantiles the median. kind: of the outputs. target: [n, ...]
-    for training. classes: their number, of kinds with classes.
+    with its deviation, or the logarithm of the rate; of quantiles those of the targets. kind: of the outputs. target:
+    [n, ...] for training. classes: their number, of kinds with classes. levels: of quantiles.
     """
     target = np.asarray(target)
     if kind in CLASSES:
         if np.issubdtype(target.dtype, np.integer):
-            labels = target[target >= 0]
-            counts = np.bincount(labels, minlength=classes or 0) + 1.0
+            counts = np.bincount(target[target >= 0], minlength=classes or 0) + 1.0
         else:  # probabilities of the classes
             counts = target.reshape(-1, target.shape[-1]).sum(0, dtype=np.float64) + 1.0
         return np.log(counts / counts.sum()).astype(np.float32)
@@ -230,31 +227,35 @@ def constant_output(kind: str, target: np.ndarray, classes: int | None = None) -
         return np.concatenate([values.mean(0), np.log(deviation)]).astype(np.float32)
     if kind == "counts":
         return np.log(np.maximum(values.mean(0), 1e-12)).astype(np.float32)
-    if kind in ("values", "quantiles"):
-        return (np.median if kind == "quantiles" else np.mean)(values, axis=0).astype(np.float32)
-    return None
+    if kind == "quantiles":
+        cuts = np.quantile(values, list(levels), axis=0)  # [levels, ...]
+        single = values.ndim == 1 and len(levels) == 1
+        return (cuts[0] if single else np.moveaxis(cuts, 0, -1).reshape(-1)).astype(np.float32)
+    return values.mean(axis=0).astype(np.float32) if kind == "values" else None
 
 
-def baseline(train_target: np.ndarray, held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, float]:
+def baseline(
+    train_target: np.ndarray,
+    held_out: HeldOut,
+    names: Sequence[str] | None = None,
+    *,
+    levels: Sequence[float] = (0.1, 0.5, 0.9),
+) -> dict[str, float]:
     """The metrics of always giving the answer that is best for the training targets; {} where there is none.
 
     That is the most frequent class with the frequencies as probabilities, or the mean. train_target: [n, ...], of the
     kind of `held_out.target`. held_out: the outputs to compare with, whose targets count. names: of metrics; None for
-    those of the kind.
+    those of the kind. levels: of quantiles.
 
     >>> held_out = HeldOut("values", np.array([1.0, 2.0]), np.array([0.0, 2.0]))
     >>> baseline(np.array([1.0, 1.0]), held_out, ["mae"])
     {'mae': 1.0}
     """
-    width = np.shape(held_out.output)[-1]
-    constant = constant_output(held_out.kind, train_target, width if held_out.kind in CLASSES else None)
-    if constant is None:
+    shape = np.shape(held_out.output)
+    constant = constant_output(held_out.kind, train_target, classes=shape[-1], levels=levels)
+    if constant is None or (held_out.kind in CLASSES and len(constant) != shape[-1]):
         return {}
-    output = np.asarray(held_out.output)
-    if held_out.kind in CLASSES and len(constant) != width:
+    if constant.size not in (1, shape[-1]):  # quantiles of other levels
         return {}
-    if held_out.kind == "quantiles":
-        constant = np.repeat(constant.reshape(-1), max(output[0].size // max(constant.size, 1), 1))
-    constant = np.broadcast_to(constant.reshape(-1) if held_out.kind != "classes" else constant, output[:1].shape)
-    answers = held_out._replace(output=np.broadcast_to(constant, output.shape), threshold=None)
-    return figures(answers, names)
+    constant = np.broadcast_to(constant, shape)
+    return figures(held_out._replace(output=constant, threshold=None), names)

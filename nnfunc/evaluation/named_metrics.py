@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from nnfunc import check
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS, Reading
 
-__all__ = ["NamedMetric", "Sums", "add_sums", "compute", "default_names", "find_metric", "metric_names", "row_sums"]
+__all__ = ["NamedMetric", "Sums", "default_names", "find_metric", "metric_names", "row_sums"]
 
 BINS = 15
 """The number of bins of the calibration error."""
@@ -32,24 +34,50 @@ class NamedMetric(NamedTuple):
     kinds: tuple[str, ...]
 
 
-class Sums(NamedTuple):
-    """Weighted sums over rows, which `add_sums` adds up over batches.
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Weighted sums over rows of a streaming metric, which add up over batches; a pytree.
 
-    values: an array, or arrays by name. weight: the sum of the weights. pivot: what was subtracted from targets before
-    they were squared; None for metrics that need none.
+    values: arrays by name. weight: the sum of the weights. pivot: what was subtracted from targets before they were
+    squared; None for metrics that need none. kind: of the outputs. name: of the metric.
     """
 
-    values: Any
+    values: dict[str, Any]
     weight: Any
-    pivot: Any = None
+    pivot: Any
+    kind: str
+    name: str
+
+    def add(self, other: "Sums", xp: Any = np) -> "Sums":
+        """The sums of the rows of both; zeros are those of no rows. other: of the same metric. xp: numpy, or jax's."""
+        first, second, pivot = self.values, other.values, self.pivot
+        if pivot is not None:
+            pivot = xp.where(self.weight > 0, self.pivot, other.pivot)
+            first, second = (_shift(sums, sums.pivot - pivot) for sums in (self, other))
+        values = {name: part + second[name] for name, part in first.items()}
+        return replace(self, values=values, weight=self.weight + other.weight, pivot=pivot)
+
+    def value(self, xp: Any = np) -> Any:
+        """The value of the metric; NaN without a row that counts. xp: numpy, or jax's."""
+        metric = find_metric("metrics", self.kind, self.name)
+        assert metric.value is not None
+        counted = xp.where(self.weight > 0, self.weight, 1)
+        return xp.where(self.weight > 0, metric.value(xp, self.values, counted), np.nan)
 
 
-def row_sums(xp: Any, metric: NamedMetric, reading: Reading, weight: Any) -> Sums:
-    """The sums of a streaming metric over the rows. xp: numpy or jax.numpy. weight: [rows], 0 for rows to leave out."""
+jax.tree_util.register_dataclass(Sums, data_fields=["values", "weight", "pivot"], meta_fields=["kind", "name"])
+
+
+def row_sums(xp: Any, name: str, reading: Reading, weight: Any) -> Sums:
+    """The sums of a streaming metric over rows.
+
+    xp: numpy, or jax's. name: of the metric. reading: the rows. weight: [rows], 0 for those to leave out.
+    """
+    metric = find_metric("metrics", reading.kind, name)
     assert metric.rows is not None
     rows = metric.rows(xp, reading)
-    values = {name: _weighted(xp, part, weight) for name, part in rows.items() if name != "pivot"}
-    return Sums(values, xp.sum(weight), rows.get("pivot"))
+    values = {part: _weighted(xp, values, weight) for part, values in rows.items() if part != "pivot"}
+    return Sums(values, xp.sum(weight), rows.get("pivot"), reading.kind, name)
 
 
 def _weighted(xp: Any, rows: Any, weight: Any) -> Any:
@@ -57,29 +85,11 @@ def _weighted(xp: Any, rows: Any, weight: Any) -> Any:
     return xp.sum(xp.where(spread > 0, rows * spread, 0), axis=0)  # no product of matrices, which a GPU would round
 
 
-def add_sums(xp: Any, first: Sums, second: Sums) -> Sums:
-    """The sums of two batches together; zeros are those of no rows. xp: numpy or jax.numpy."""
-    if first.pivot is None:
-        values = {name: first.values[name] + second.values[name] for name in first.values}
-        return Sums(values, first.weight + second.weight)
-    pivot = xp.where(first.weight > 0, first.pivot, second.pivot)
-    shifted = [_shift(sums, sums.pivot - pivot) for sums in (first, second)]
-    values = {name: shifted[0][name] + shifted[1][name] for name in first.values}
-    return Sums(values, first.weight + second.weight, pivot)
-
-
 def _shift(sums: Sums, by: Any) -> dict[str, Any]:
     """The sums of targets that are larger by a number."""
     total, square = sums.values["sum"], sums.values["square"]
     moved = {"sum": total + sums.weight * by, "square": square + 2 * by * total + sums.weight * by * by}
     return sums.values | moved
-
-
-def compute(xp: Any, metric: NamedMetric, sums: Sums) -> Any:
-    """The value of a streaming metric; NaN without a row that counts. xp: numpy or jax.numpy."""
-    assert metric.value is not None
-    weight = xp.where(sums.weight > 0, sums.weight, 1)
-    return xp.where(sums.weight > 0, metric.value(xp, sums.values, weight), np.nan)
 
 
 def find_metric(where: str, kind: str, name: str) -> NamedMetric:
@@ -100,8 +110,9 @@ def find_metric(where: str, kind: str, name: str) -> NamedMetric:
         check.fail(
             where, f"the objective has outputs of no known kind, so it has no metrics by name, such as {name!r}."
         )
-    expected = f"metrics should be among {', '.join(names)}"
-    hint = check.nearest(str(name), names).removeprefix("; ")
+    expected = f"metrics should be names of metrics of outputs of the kind {kind!r}"
+    near = check.nearest(str(name), names).removeprefix("; ")
+    hint = near if near.startswith("did") else f"They are {', '.join(names)}."
     return check.fail(where, expected=expected, actual=repr(name), hint=hint)
 
 

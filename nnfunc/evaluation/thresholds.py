@@ -1,6 +1,6 @@
 """The threshold of the probability, from which on an answer is yes, chosen for a metric."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -10,18 +10,12 @@ from nnfunc.evaluation.held_out_metrics import row_weights
 from nnfunc.evaluation.named_metrics import find_metric
 from nnfunc.evaluation.readings import ANSWERS
 
-__all__ = ["THRESHOLD_METRICS", "check_threshold_metric", "choose_threshold"]
+__all__ = ["THRESHOLD_METRICS", "ThresholdMetric", "check_threshold_metric", "choose_threshold"]
 
-THRESHOLD_METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "f1",
-    "f1_macro",
-    "f1_micro",
-    "f1_weighted",
-    "precision",
-    "recall",
-)
+ThresholdMetric = Literal[
+    "accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "precision", "recall"
+]
+THRESHOLD_METRICS: tuple[str, ...] = get_args(ThresholdMetric)
 """The metrics for which a threshold can be chosen."""
 
 

@@ -43,8 +43,11 @@ def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
     if problem:
         return RunState("broken", problem)
     if (folder / "result.json").is_file():
-        is_readable = bool(read_json_table(folder / "result.json"))
-        return RunState("complete") if is_readable else RunState("broken", "result.json cannot be read")
+        result = read_json_table(folder / "result.json")
+        if not result:
+            return RunState("broken", "result.json cannot be read")
+        early = result.get("stopped_early")
+        return RunState("complete", f"stopped early at step {early}" if isinstance(early, int) else "")
     if is_locked(folder):
         return RunState("running")
     if (folder / "merged.json").is_file():  # written by `nnfunc merge`, not trained

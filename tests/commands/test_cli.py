@@ -541,8 +541,8 @@ train = {{ steps = 1, loop = "step" }}
 def test_one_answer_for_all_is_the_best_of_those_that_count():
     x, y = np.zeros((9, 1), np.float32), np.array([7] * 5 + [0] * 3 + [1])
     data = nf.data.arrays((x, y), batch_size=3)
-    answer = constant_prediction({"name": "classification", "ignore_index": 7}, data)
+    answer = constant_prediction("classes", {"ignore_index": 7}, data)
     np.testing.assert_allclose(np.exp(answer[:2]) / np.exp(answer).sum(), [4 / 6, 2 / 6], rtol=1e-5)
     amounts = nf.data.arrays((x, np.array([0, 0, 0, 0, 0, 0, 0, 0, 9], np.float32)), batch_size=3)
-    assert constant_prediction({"name": "regression", "loss": "mae"}, amounts) == 0
-    assert constant_prediction({"name": "regression", "loss": "mse"}, amounts) == 1
+    assert constant_prediction("values", {"loss": "mae"}, amounts) == 0
+    assert constant_prediction("values", {"loss": "mse"}, amounts) == 1

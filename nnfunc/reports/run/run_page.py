@@ -98,6 +98,8 @@ def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
     train = config.get("train")
     steps = train.get("steps") if isinstance(train, dict) else None
     text = f"{steps} steps" if steps is not None else "A run"
+    if math.isfinite(early := to_float(result.get("stopped_early"))):
+        text = f"Stopped early at step {early:.0f} of {steps}"
     if math.isfinite(seconds := to_float(result.get("seconds"))):
         first = to_float(result.get("first"))
         text += f" in {seconds:.1f} s" if not first > 0 else f"; the time from step {first:.0f} on is {seconds:.1f} s"

@@ -23,7 +23,7 @@ __all__ = [
     "draws_numbers",
 ]
 
-Totals = dict[str, tuple[Array, Array]]
+Totals = dict[str, Any]
 """{"loss": (sum, weight), metric: (sum, weight), ...}: they add up over batches."""
 ObjectiveFunction = Callable[..., tuple[Array, dict[str, Array]]]
 """(predict, batch) -> (loss, metrics), with parameters named `key` and `step` where it reads them."""
