@@ -193,6 +193,21 @@ def runs(
     list_runs(folder, sort=sort, plot=plot, html=html, csv=csv)
 
 
+@app.command()
+def ui(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that contains runs.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 is any free one.")] = 8080,
+) -> None:
+    """Serve the pages of all runs below a folder to a browser: they grow while the runs train.
+
+    It needs: pip install 'nnfunc[serve]'
+    """
+    from nnfunc.commands.ui.serve_ui import serve_ui
+
+    serve_ui(folder, host=host, port=port)
+
+
 @app.command(cls=_JaxCommand)
 def evaluate(
     run: RunFolder,

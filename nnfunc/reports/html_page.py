@@ -16,7 +16,7 @@ from nnfunc.reports.palette import THEMES
 
 __all__ = [
     "Cell",
-    "chart_data",
+    "card_texts",
     "draw_charts",
     "link",
     "render_cards",
@@ -68,11 +68,6 @@ def _static(name: str) -> str:
     return (resources.files("nnfunc.reports") / "static" / name).read_text(encoding="utf-8")
 
 
-def chart_data(charts: Iterable[Chart]) -> dict[str, Any]:
-    """The data of the charts by name, for a live page."""
-    return {chart.name: chart.data for chart in charts}
-
-
 def render_charts(charts: Sequence[Chart], *, single: bool = False, png: bytes | None = None) -> str:
     """The charts side by side, or below each other where `single`; "" without any.
 
@@ -110,9 +105,13 @@ def render_note(text: str) -> str:
 
 def render_cards(cards: Iterable[tuple[str, str]]) -> str:
     """A row of `cards` (value, label), each a large value above its label."""
+    return f'<div class="cards" id="cards">{card_texts(cards)}</div>'
+
+
+def card_texts(cards: Iterable[tuple[str, str]]) -> str:
+    """The cards of `render_cards` without what is around them."""
     card = '<div class="card"><b>{}</b>{}</div>'
-    rendered = "".join(card.format(html.escape(value), html.escape(label)) for value, label in cards)
-    return f'<div class="cards" id="cards">{rendered}</div>'
+    return "".join(card.format(html.escape(value), html.escape(label)) for value, label in cards)
 
 
 def render_tables(**tables: Mapping[str, Any]) -> str:

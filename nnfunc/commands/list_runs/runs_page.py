@@ -1,5 +1,6 @@
 """Several runs in one page: a table, their curves, and their settings over their scores, all linked."""
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nnfunc.reports.sweep.report_data import SweepData
 from nnfunc.reports.sweep.sweep_charts import parallel_chart
 from nnfunc.runs import metrics_log
 
-__all__ = ["build_runs_page", "plot_runs", "runs_charts", "table_rows", "write_runs_page"]
+__all__ = ["build_runs_page", "plot_runs", "runs_charts", "runs_header", "table_rows", "write_runs_page"]
 
 PANELS, AXES = 4, 8
 POINTS = 12_000  # of all curves of a chart
@@ -28,6 +29,7 @@ RANKS = (
     f"The better a run ranks by its best validation metric, the more {BETTER_NAME} it is, from {WORSE_NAME}; the best "
     f"is {BEST_NAME}."
 )
+COMPARE = '<form id="compare" action="/" method="get"><button>Compare the checked runs</button></form>'
 BRUSH = "Drag along an axis to choose runs: the table and the curves show only those."
 
 
@@ -50,10 +52,10 @@ def build_runs_page(entries: list[Entry], *, title: str = "", live: str = "", li
     draw = html_page.render_charts if live else html_page.draw_charts
     few = len([entry for entry in entries if _curves(entry)]) <= len(COLOURS)
     note = html_page.render_note("" if few else RANKS)
-    table = html_page.render_sorted("runs", _header(entries), table_rows(entries, links=links))
+    table = html_page.render_sorted("runs", runs_header(entries, links=links), table_rows(entries, links=links))
     return html_page.render_page(
         title or counted(len(entries), "run"),
-        html_page.render_section("Runs", table),
+        html_page.render_section("Runs", COMPARE * links + table),
         html_page.render_section("Curves", note + draw(curves) if curves else ""),
         html_page.render_section(
             "Settings and scores", html_page.render_note(f"{RANKS} {BRUSH}") + draw(parallel, single=True) if parallel else ""
@@ -137,15 +139,16 @@ def _compare(entries: list[Entry]) -> SweepData | None:
     )
 
 
-def _header(entries: list[Entry]) -> list[str]:
+def runs_header(entries: list[Entry], *, links: bool = False) -> list[str]:
+    """The heads of the table of runs. links: as for `table_rows`."""
     metrics = runs_table.metric_names(entries)
-    header = ["run", "state", "model", "parameters", "steps"]
+    header = ["run", *["compare"] * links, "state", "model", "parameters", "steps"]
     header += [f"{part} {metric}" for part in runs_table.METRIC_COLUMNS for metric in metrics]
     return [*header, "time", *runs_table.differing_settings(entries), "note"]
 
 
 def table_rows(entries: list[Entry], *, links: bool = False) -> list[Line]:
-    """The rows of the table of runs. links: whether each name leads to the page of the run."""
+    """The rows of the table of runs. links: whether each leads to the page of the run, and can be compared."""
     metrics, settings = runs_table.metric_names(entries), runs_table.differing_settings(entries)
     return [(entry.name, _cells(entry, metrics, settings, links)) for entry in entries]
 
@@ -156,7 +159,9 @@ def _cells(entry: Entry, metrics: list[str], settings: list[str], links: bool) -
         name = Cell(entry.name, None, html_page.link(f"run/{entry.name}/", entry.name))
     count = entry.parameters
     parameters = "" if count is None else Cell(f"{count:,}", count)
-    cells: list[Cell | str] = [name, entry.state, entry.model, parameters, Cell(runs_table.steps_text(entry), entry.steps)]
+    box = f'<input type="checkbox" form="compare" name="run" value="{html.escape(entry.name)}" '
+    box += f'aria-label="compare {html.escape(entry.name)}">'
+    cells: list[Cell | str] = [name, *[Cell("", None, box)] * links, entry.state, entry.model, parameters, Cell(runs_table.steps_text(entry), entry.steps)]
     for part in runs_table.METRIC_COLUMNS:
         values = getattr(entry, part)
         cells += [Cell(format_metric(m, values[m]), values[m]) if m in values else "" for m in metrics]

@@ -16,6 +16,7 @@
   let filter = null;    // the same of the text in a filter
   const views = new Map();
   const cell = (row, i) => row.cells[i]?.dataset.value ?? row.cells[i]?.textContent ?? "";
+  const signals = (view) => Object.entries(view.getState({ data: () => false }).signals);
   const visible = (trial) => (!brushed || brushed.has(trial)) && (!filter || filter.has(trial));
   const resort = (table) => {
     const head = table.tHead.querySelector("th[aria-sort]");
@@ -45,7 +46,7 @@
     const all = new Set($("tr[data-trial]").map((row) => row.dataset.trial));
     const chosen = brushed || filter ? Object.fromEntries([...(brushed ?? filter ?? all)].filter(visible).map((t) => [t, 1])) : null;
     for (const view of views.values()) {
-      if ("chosen" in view.getState({ data: () => false }).signals) await view.signal("chosen", chosen).runAsync();
+      if (signals(view).some(([name]) => name === "chosen")) await view.signal("chosen", chosen).runAsync();
     }
     $("table.sorted").forEach(refilter);
   };
@@ -140,6 +141,7 @@
     if (spec.marks) spec.data = [{ ...spec.data[0], values }, ...spec.data.slice(1)];
     else spec = scaled({ ...spec, data: { name: "rows", values } }, chart.log ? "log" : "linear");
     const mode = dark.matches ? "dark" : "light";
+    const brushes = spec.marks && views.has(name) ? signals(views.get(name)).filter(([n, v]) => /^brush\d+$/.test(n) && v) : [];
     const { view } = await vegaEmbed(plot, spec, {
       mode: spec.marks ? "vega" : "vega-lite",
       config: page.themes[mode],
@@ -149,6 +151,8 @@
     });
     views.get(name)?.finalize();
     views.set(name, view);
+    brushes.forEach(([brush, value]) => view.signal(brush, value));
+    if (brushes.length) await view.runAsync();
     plot.view = view;   // for tests and the console
     if (chart.spec.marks) {
       view.addDataListener("inside", (_, inside) => {
@@ -186,7 +190,7 @@
     button.hidden = false;
     button.onclick = () => {
       const view = views.get(button.dataset.clear);
-      Object.keys(view.getState({ data: () => false }).signals).filter((n) => /^brush\d+$/.test(n)).forEach((n) => view.signal(n, null));
+      signals(view).filter(([n]) => /^brush\d+$/.test(n)).forEach(([n]) => view.signal(n, null));
       view.runAsync();
     };
   }
@@ -212,26 +216,34 @@
   // A live page asks for new data every two seconds.
   const source = document.body.dataset.live;
   if (!source) return;
+  let key = null;
   const poll = async () => {
-    const response = await fetch(source).catch(() => null);
+    const response = await fetch(source, { cache: "no-cache" }).catch(() => null);
     if (response?.status === 200) {
       const news = await response.json();
-      for (const [name, data] of Object.entries(news.charts)) {
-        if (!page.charts[name]) return location.reload();   // a metric that was not there
-        page.charts[name].data = data;
+      if ((key !== null && news.key !== key) || Object.keys(news.charts).some((name) => !page.charts[name])) {
+        return location.reload();   // a metric or a setting that was not there
+      }
+      key = news.key;
+      for (const [name, { data, spec }] of Object.entries(news.charts)) {
+        const chart = page.charts[name];
+        if (JSON.stringify(chart.data) === JSON.stringify(data)) continue;
+        Object.assign(chart, { data, spec: spec ?? chart.spec });
         const view = views.get(name);
-        if (!view) continue;
-        if (page.charts[name].spec.marks) await draw(name);
-        else await view.change("rows", vega.changeset().remove(() => true).insert(rows(data))).runAsync();
+        if (view && spec) await draw(name);
+        else await view?.change("rows", vega.changeset().remove(() => true).insert(rows(data))).runAsync();
       }
       for (const [id, html] of Object.entries(news.parts)) {
         const part = document.getElementById(id);
-        if (part.tagName !== "TABLE") part.innerHTML = html;
-        else {
-          part.tBodies[0].innerHTML = html;
-          resort(part);
-          refilter(part);
+        if (part?.tagName !== "TABLE") {
+          if (part) part.innerHTML = html;
+          continue;
         }
+        const checked = new Set($("input:checked", part).map((box) => box.value));
+        part.tBodies[0].innerHTML = html;
+        $("input", part).forEach((box) => (box.checked = checked.has(box.value)));
+        resort(part);
+        refilter(part);
       }
     }
     setTimeout(poll, 2000);
