@@ -94,10 +94,13 @@ def thin(length: int, limit: int) -> np.ndarray:
 
 
 def linked(spec: dict[str, Any]) -> dict[str, Any]:
-    """The specification of a chart that shows only the trials that the page has chosen."""
-    chosen = {"name": "chosen", "value": None}
-    shown = {"filter": "!chosen || chosen[datum.trial]"}
-    return spec | {"params": [chosen, *spec.get("params", [])], "transform": [shown, *spec.get("transform", [])]}
+    """The specification of a chart in which the trials that the page has not chosen fade; see `_fading`."""
+    return spec | {"params": [{"name": "chosen", "value": None}, *spec.get("params", [])]}
+
+
+def _fading(opacity: float) -> dict[str, Any]:
+    """The encoding of this opacity, for the trials that the page has chosen."""
+    return {"condition": {"test": "!chosen || chosen[datum.trial]", "value": opacity}, "value": 0.03}
 
 
 def lines(
@@ -134,24 +137,27 @@ def lines(
         encoding["color"] = {"field": "series", "type": "nominal", "scale": scale, "legend": legend}
     elif is_linked:
         encoding["color"] = {"field": "rank", "type": "quantitative", "scale": RANK_SCALE, "legend": None}
-    tips = [{"field": "series", "type": "nominal", "title": "run" if is_linked else "curve"}] + [{"field": "about", "type": "nominal"}] * ("about" in data)
-    tips += [{"field": x, "type": "quantitative"}, {"field": "value", "type": "quantitative", "format": ".5~g"}]
+    shown = {"run" if is_linked else "curve": "series", **({"": "about"} if "about" in data else {}), x: x}
+    parts = [f"'{title}': (datum.datum || datum)['{field}']" for title, field in shown.items()]
+    parts.append("'value': format((datum.datum || datum).value, '.5~g')")
+    tips = {"expr": f"{{{', '.join(parts)}}}"}  # the point nearest to the cursor has the row in `datum.datum`
     hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
     zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
     is_crowd = is_linked and not colours
-    look = {"strokeWidth": 1.0, "strokeOpacity": 0.55} if is_crowd else {"strokeWidth": 1.8}
-    curve = {"mark": {"type": "line", "clip": True} | look}
+    curve: dict[str, Any] = {"mark": {"type": "line", "clip": True, "strokeWidth": 1.0 if is_crowd else 1.8}}
+    if is_linked:
+        curve["encoding"] = {"strokeOpacity": _fading(0.55 if is_crowd else 1.0)}
     few = count < 3 * len(set(data["series"])) if count else True
     seen = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
-    point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True}}
+    point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True, "tooltip": tips}}
     if count <= NEAREST:
-        point |= {"params": [hover], "encoding": {"fillOpacity": seen, "tooltip": tips}}
+        point |= {"params": [hover], "encoding": {"fillOpacity": seen}}
     else:
-        point |= {"encoding": {"fillOpacity": {"value": 0}, "tooltip": tips}}
+        point |= {"encoding": {"fillOpacity": {"value": 0}}}
     layers = [curve | {"params": [zoom]}, point, *extra]
     if is_crowd:
         best = {"mark": {"type": "line", "strokeWidth": 3, "color": BEST, "clip": True}}
-        layers.append(best | {"transform": [{"filter": "datum.rank === 1"}], "encoding": {"color": {"value": BEST}}})
+        layers.append(best | {"transform": [{"filter": "datum.rank === 1"}], "encoding": {"color": {"value": BEST}, "strokeOpacity": _fading(1.0)}})
     marks = [{"at": at, "text": text, "colour": colour} for at, text, colour in rules]
     if marks:
         rule = {"x": {"field": "at", "type": "quantitative"}, "y": None, "detail": None}
@@ -202,8 +208,9 @@ def scatter(
 ) -> Chart:
     """A chart of points. x, y, colour: their encodings. extra: more layers."""
     encoding = {"x": dict(x), "y": dict(y)}
-    points = {"mark": {"type": "point", "filled": True, "size": 36, "fillOpacity": 0.75, "clip": True}}
-    points |= {"encoding": {"color": dict(colour or {"value": BETTER}), "tooltip": [dict(entry) for entry in tooltip]}}
+    look = {"color": dict(colour or {"value": BETTER}), "tooltip": [dict(entry) for entry in tooltip]}
+    look["fillOpacity"] = _fading(0.75) if is_linked else {"value": 0.75}
+    points = {"mark": {"type": "point", "filled": True, "size": 36, "clip": True}, "encoding": look}
     zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
     if all(part.get("type") == "quantitative" for part in (x, y)):
         points["params"] = [zoom]

@@ -39,11 +39,11 @@ def library() -> str:
         return ""
     version: Any = vl_convert.__version__  # pyright: ignore[reportAttributeAccessIssue]
     folder = tuning.cache_folder()
-    file = folder / f"vega-{version}.js.gz.txt" if folder else None
+    file = folder / f"vega-{version}.txt" if folder else None
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if file is not None:
             return file.read_text(encoding="ascii")
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;")
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     packed = pack(f"/* {LICENCE} */\n{script}")
     with contextlib.suppress(OSError):  # a folder that cannot be written
         if file is not None:
@@ -93,14 +93,12 @@ def _without_params(part: Any) -> Any:
         return [_without_params(entry) for entry in part if not _is_for_the_cursor(entry)]
     if not isinstance(part, dict):
         return part
-    if "param" in (part.get("condition") or ()):
-        return {"value": part["value"]}
+    condition = part.get("condition")
+    if isinstance(condition, dict) and ("param" in condition or str(condition.get("test")).startswith("!chosen")):
+        return {"value": part["value"] if "param" in condition else condition["value"]}
     return {name: entry if name == "values" else _without_params(entry) for name, entry in part.items() if name != "params"}
 
 
 def _is_for_the_cursor(entry: Any) -> bool:
-    """Whether a part of a specification is invisible, or filters by what a user has chosen."""
-    if not isinstance(entry, dict):
-        return False
-    encoding = entry.get("encoding") or {}
-    return encoding.get("fillOpacity") == {"value": 0} or str(entry.get("filter", "")).startswith("!chosen")
+    """Whether a part of a specification is an invisible layer."""
+    return isinstance(entry, dict) and (entry.get("encoding") or {}).get("fillOpacity") == {"value": 0}

@@ -1,14 +1,14 @@
 """The report of a sweep: what it says and draws, for few and many names, seeds, and runs that failed."""
 
 import base64
-import dataclasses
 import html.parser
 import io
 import re
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from helpers.sample_sweeps import make as made
+from helpers.sample_sweeps import settings as drawn
 from PIL import Image
 from scipy import stats
 
@@ -20,9 +20,6 @@ from nnfunc.reports.sweep.report_data import build_sweep_data
 from nnfunc.reports.sweep.significance import compare_settings
 from nnfunc.reports.sweep.summary_text import describe_best, describe_importance, headline
 from nnfunc.reports.sweep.sweep_page import write_page
-from nnfunc.runs.best_metric import BestMetric
-from nnfunc.sweeps.plan import Plan
-from nnfunc.sweeps.result import Result
 
 RED, ORANGE = "#c23b4b", "#d9782d"
 
@@ -72,62 +69,6 @@ def written(result, folder, **options):
         assert address.startswith("data:image/png;base64,")
         Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).verify()
     return found
-
-
-def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused=None, **later):
-    """A result whose accuracy rises in a line to the scores; diverged trials end at step 50 of 100."""
-    hypers = [dict(h) for h in hypers for _ in range(seeds)]
-    figure, refused, stopped = BestMetric.parse(figure), refused or {}, later.get("stopped_at", {})
-    scores, at = np.asarray(scores, np.float64), np.arange(10, 101, 10)
-    rank = f"validation/{figure.name}"
-    curves = {rank: np.outer(scores, at / 100).astype(np.float32)}
-    curves["train/loss"] = 2 - np.outer(np.ones(len(scores)), at / 100).astype(np.float32)
-    curves["train/gradient_norm"] = np.ones_like(curves["train/loss"])
-    for curve in curves.values():
-        curve[list(diverged), 5:] = np.nan
-        curve[list(refused)] = np.nan
-        for trial, step in stopped.items():
-            curve[trial, at > step] = np.nan
-    ended = np.isin(np.arange(len(scores)), [*diverged, *refused, *stopped])
-    kept = np.where(ended, np.nan, scores)
-    plan = Plan(len(hypers) // seeds, seeds, 100, ["lr"], {"act": "'<x>' (str) is no number"}, {}, [])
-    known = {
-        "hypers": hypers,
-        "metric": figure,
-        "seeds": seeds,
-        "plan": plan,
-        "seconds": 12.34,
-        "steps": {"train": at, "validation": at},
-        "curves": curves,
-        "scores": kept,
-        "diverged": dict.fromkeys(diverged, 50),
-        "refused": refused,
-        "stopped_at": stopped,
-        "ranks_last": set(stopped),
-        "seed": [i % seeds for i in range(len(hypers))],
-        "lineage": [],
-        "complete": True,
-        "_outcomes": [],
-        "_carries": {},
-        "_impl": None,
-        "_specs": None,
-    }
-    names = {field.name for field in dataclasses.fields(Result)}
-    result = Result(**{name: value for name, value in known.items() if name in names})
-    for name, value in later.items():
-        setattr(result, name, value)
-    return result
-
-
-def drawn(count, seed=0):
-    """Settings whose score hangs on lr strongly, on dropout weakly, and not on batch_order."""
-    draw = np.random.default_rng(seed)
-    lr, dropout, order = 10 ** draw.uniform(-5, 0, count), *draw.uniform(0, 0.5, (2, count))
-    hypers = [
-        {"lr": float(a), "batch_order": float(c), "dropout": float(b), "decay": 0.01}
-        for a, b, c in zip(lr, dropout, order, strict=True)
-    ]
-    return hypers, 0.9 - 0.05 * (np.log10(lr) + 2.5) ** 2 - 0.3 * dropout
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -118,6 +118,7 @@ def create_application(folder: Path, hosts: list[str]) -> Any:
     routes = [
         Route("/", list_page),
         Route("/data.json", list_data),
+        Route("/favicon.ico", lambda request: Response(status_code=204)),
         Route("/run/{name:path}/data.json", run_data),
         Route("/run/{name:path}/", run_page),
     ]

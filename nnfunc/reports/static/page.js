@@ -16,7 +16,7 @@
   let filter = null;    // the same of the text in a filter
   const views = new Map();
   const cell = (row, i) => row.cells[i]?.dataset.value ?? row.cells[i]?.textContent ?? "";
-  const signals = (view) => Object.entries(view.getState({ data: () => false }).signals);
+  const signals = (view) => Object.entries(view.getState({ signals: () => true, data: () => false }).signals);
   const visible = (trial) => (!brushed || brushed.has(trial)) && (!filter || filter.has(trial));
   const resort = (table) => {
     const head = table.tHead.querySelector("th[aria-sort]");
@@ -231,7 +231,7 @@
         Object.assign(chart, { data, spec: spec ?? chart.spec });
         const view = views.get(name);
         if (view && spec) await draw(name);
-        else await view?.change("rows", vega.changeset().remove(() => true).insert(rows(data))).runAsync();
+        else await view?.data("rows", rows(data)).runAsync();
       }
       for (const [id, html] of Object.entries(news.parts)) {
         const part = document.getElementById(id);

@@ -124,7 +124,7 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
             {"name": "names", "values": names},
         ],
         "scales": [{"name": "rank", "type": "linear", "domain": [1, max(last, 2)], "range": [BETTER, WORSE]}],
-        "marks": marks,
+        "marks": [mark | {"aria": False} for mark in marks],  # the description tells what they show
     }
     description = f"Parallel coordinates of {len(order)} runs: their values of {', '.join(a.name for a in axes)}"
     return Chart("parallel", "Parallel coordinates", description, spec, columns)
