@@ -60,6 +60,8 @@ class Chart(NamedTuple):
             spec["data"] = [spec["data"][0] | {"values": rows}, *spec["data"][1:]]
             return spec
         spec |= {"data": {"values": rows}}
+        if self.data.get("grid"):
+            spec["height"] = min(spec["height"], 500)  # without the names of all rows
         return _with_scale(spec, "log" if self.log else "linear")
 
 

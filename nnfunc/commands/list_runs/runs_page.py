@@ -73,7 +73,7 @@ def runs_charts(entries: list[Entry]) -> list[Chart]:
     ranks = _rank(entries)
     charts = [_curve_chart(name, plotted, colours, ranks) for name in names]
     data = _compare(entries)
-    return charts + [parallel_chart(data, data.axes[:AXES])] * bool(data and data.axes)
+    return [*charts, parallel_chart(data, data.axes[:AXES])] if data is not None and data.axes else charts
 
 
 def _curves(entry: Entry) -> dict[str, tuple[np.ndarray, np.ndarray]]:

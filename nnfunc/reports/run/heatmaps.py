@@ -45,7 +45,7 @@ METRICS = (
     ),
     LayerMetric("activations", "dead", "Dead fraction", "fraction of units that are always 0", "magma", False),
 )
-COLUMNS, CELLS = 160, 16_000
+COLUMNS, CELLS = 160, 10_000
 
 
 def heatmap_charts(rows: list[Row]) -> list[Chart]:

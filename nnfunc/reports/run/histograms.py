@@ -40,7 +40,7 @@ def render_histograms(rows: list[Row]) -> str:
     ]
     if not layers:
         return ""
-    columns = int(np.clip(24000 // len(layers), 32, 100))  # so that the file stays small
+    columns = int(np.clip(9000 // len(layers), 6, 100))  # so that the file stays below 2 MB
     order = {path: i for i, path in enumerate(dict.fromkeys(layer.path for layer in layers))}
     layers.sort(key=lambda layer: (metrics_log.natural_order(_group(layer.path)), order[layer.path]))
     groups: dict[str, list[str]] = {}
