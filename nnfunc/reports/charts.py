@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc.reports.palette import BEST, BETTER, TRAIN, WORSE
 
-__all__ = ["Chart", "RANK_SCALE", "bars", "heatmap", "lines", "linked", "scatter", "shorten", "thin"]
+__all__ = ["RANK_SCALE", "Chart", "bars", "heatmap", "lines", "linked", "scatter", "shorten", "thin"]
 
 NEAREST = 4000  # with more points, only those under the cursor tell their values
 RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "interpolate": "rgb"}  # that of "hcl" passes through pink
@@ -159,7 +159,13 @@ def lines(
     layers = [curve | {"params": [zoom]}, point, *extra]
     if is_crowd:
         best = {"mark": {"type": "line", "strokeWidth": 3, "color": BEST, "clip": True}}
-        layers.append(best | {"transform": [{"filter": "datum.rank === 1"}], "encoding": {"color": {"value": BEST}, "strokeOpacity": _fading(1.0)}})
+        layers.append(
+            best
+            | {
+                "transform": [{"filter": "datum.rank === 1"}],
+                "encoding": {"color": {"value": BEST}, "strokeOpacity": _fading(1.0)},
+            }
+        )
     marks = [{"at": at, "text": text, "colour": colour} for at, text, colour in rules]
     if marks:
         rule = {"x": {"field": "at", "type": "quantitative"}, "y": None, "detail": None}
@@ -191,7 +197,12 @@ def heatmap(
         "color": {"field": "value", "type": "quantitative"} | dict(colour),
         "tooltip": [dict(entry) for entry in tooltip],
     }
-    spec = {"width": "container", "height": height or step * len(data["y"]), "mark": {"type": "rect"}, "encoding": encoding}
+    spec = {
+        "width": "container",
+        "height": height or step * len(data["y"]),
+        "mark": {"type": "rect"},
+        "encoding": encoding,
+    }
     return Chart(name, title, f"{title}: a heat map", spec, data | {"grid": True})
 
 
@@ -226,7 +237,12 @@ def bars(name: str, title: str, data: dict[str, Any], *, x: Mapping[str, Any], f
     number = {"type": "quantitative", "format": ".3~g"}
     tips = [{"field": "name", "type": "nominal"}, *({"field": part} | number for part in ("value", "low", "high"))]
     bar = {"mark": {"type": "bar", "color": BETTER, "fillOpacity": 0.4 if faded else 1}}
-    bar |= {"encoding": {"x": {"field": "value", "type": "quantitative", "axis": {"tickCount": 6}} | dict(x), "tooltip": tips}}
+    bar |= {
+        "encoding": {
+            "x": {"field": "value", "type": "quantitative", "axis": {"tickCount": 6}} | dict(x),
+            "tooltip": tips,
+        }
+    }
     rule = {"mark": {"type": "rule", "color": TRAIN, "strokeWidth": 2}}
     rule |= {"encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "tooltip": tips}}
     spec = {"width": "container", "height": 24 * len(data["name"]), "encoding": {"y": y}, "layer": [bar, rule]}

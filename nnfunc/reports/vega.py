@@ -96,7 +96,9 @@ def _without_params(part: Any) -> Any:
     condition = part.get("condition")
     if isinstance(condition, dict) and ("param" in condition or str(condition.get("test")).startswith("!chosen")):
         return {"value": part["value"] if "param" in condition else condition["value"]}
-    return {name: entry if name == "values" else _without_params(entry) for name, entry in part.items() if name != "params"}
+    return {
+        name: entry if name == "values" else _without_params(entry) for name, entry in part.items() if name != "params"
+    }
 
 
 def _is_for_the_cursor(entry: Any) -> bool:

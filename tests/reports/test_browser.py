@@ -64,7 +64,7 @@ def drawn(page, name):
     """The element of a chart, once it is drawn."""
     plot = page.locator(f'[data-chart="{name}"]')
     plot.scroll_into_view_if_needed()
-    page.wait_for_function("name => document.querySelector(`[data-chart=\"${name}\"]`).view", arg=name)
+    page.wait_for_function('name => document.querySelector(`[data-chart="${name}"]`).view', arg=name)
     return plot
 
 

@@ -166,7 +166,9 @@ def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
 @given(st.lists(ROWS, max_size=6))
 def test_no_row_makes_the_page_fail(rows):
     rows = [row for row in map(metrics_log.parse_row, map(json.dumps, rows)) if row is not None]
-    json.dumps([chart.full_spec() for chart in [*heatmaps.heatmap_charts(rows), *curve_charts(rows, 3), *speed_charts(rows)]])
+    json.dumps(
+        [chart.full_spec() for chart in [*heatmaps.heatmap_charts(rows), *curve_charts(rows, 3), *speed_charts(rows)]]
+    )
     Page(histograms.render_histograms(rows))
 
 
@@ -189,7 +191,7 @@ def test_events_and_the_best_checkpoint_are_marked_in_the_curves():
     for chart in curve_charts([*rows, event], best=90):
         marks = [layer["data"]["values"] for layer in chart.spec["layer"] if "data" in layer]
         (marks,) = [values for values in marks if "at" in values[0]]
-        assert [(mark["at"], mark["text"]) for mark in marks][0] == (55, "rollback: back")
+        assert (marks[0]["at"], marks[0]["text"]) == (55, "rollback: back")
         assert (marks[-1]["at"] == 90) == (chart.name in ("curve-loss", "curve-accuracy"))
 
 
@@ -220,9 +222,10 @@ def test_one_palette_for_page_pictures_and_words():
     assert RANK_SCALE["range"] == [palette.BETTER, palette.WORSE]
     assert RANK_SCALE["interpolate"] == "rgb"
     hue = lambda colour: colorsys.rgb_to_hsv(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)))[0] * 360
-    assert 200 < hue(palette.BETTER) < 230 and palette.BETTER_NAME == "blue"
-    assert 35 < hue(palette.WORSE) < 50 and palette.WORSE_NAME == "ochre"
-    assert 130 < hue(palette.BEST) < 160 and palette.BEST_NAME == "green"
+    assert 200 < hue(palette.BETTER) < 230
+    assert 35 < hue(palette.WORSE) < 50
+    assert 130 < hue(palette.BEST) < 160
+    assert (palette.BETTER_NAME, palette.WORSE_NAME, palette.BEST_NAME) == ("blue", "ochre", "green")
 
 
 # the arithmetic

@@ -23,6 +23,7 @@ from nnfunc.reports.sweep.summary_text import describe_best, describe_importance
 from nnfunc.reports.sweep.sweep_charts import curve_charts, pair_charts, parallel_chart, slice_charts
 from nnfunc.reports.sweep.sweep_page import RANKING, write_page
 
+
 class Page(html.parser.HTMLParser):
     """What a page says below each title, its pictures by their words, and the cells of its tables."""
 
@@ -355,7 +356,7 @@ def test_parallel_lines_run_through_values_to_scores():
     chart = parallel_chart(own, own.axes)
     rows = {row["trial"]: row for row in chart.rows()}
     assert len(rows) == 4
-    assert rows["0"]["p0"] == 0 and rows["0"]["p1"] == 0  # the least rate has the least score
+    assert (rows["0"]["p0"], rows["0"]["p1"]) == (0, 0)  # the least rate has the least score
     assert rows["1"]["p0"] == pytest.approx(0.338, abs=1e-3)  # log10(0.01 / 0.001) / log10(900)
     assert rows["1"]["p1"] == 1
     assert rows["3"]["p1"] < 0  # diverged, beyond the worst
@@ -363,13 +364,19 @@ def test_parallel_lines_run_through_values_to_scores():
     assert chart.rows()[-1]["trial"] == "1"  # the best is drawn last
     with Image.open(io.BytesIO(vega.draw_png([chart]))) as image:
         colours = {colour for _, colour in image.convert("RGBA").convert("RGB").getcolors(1 << 20)}
-    near = lambda colour: min(sum(abs(a - int(colour[i : i + 2], 16)) for a, i in zip(c, (1, 3, 5))) for c in colours)
+    near = lambda colour: min(np.abs(np.subtract([*bytes.fromhex(colour[1:])], other)).sum() for other in colours)
     assert max(near(colour) for colour in (palette.BEST, palette.ALERT)) < 40
 
 
 def test_one_bad_score_does_not_flatten_the_colours_of_the_rest():
     own = build_sweep_data(made([{"lr": 0.1 * i} for i in range(1, 6)], [1.0, 1.1, 1.2, 1.3, 1e9], figure="min loss"))
-    assert [row["rank"] for row in sorted(parallel_chart(own, own.axes).rows(), key=lambda row: row["trial"])] == [1, 2, 3, 4, 5]
+    assert [row["rank"] for row in sorted(parallel_chart(own, own.axes).rows(), key=lambda row: row["trial"])] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_slices_and_pairs_have_every_run():
@@ -392,7 +399,7 @@ def test_curves_mark_the_best_and_where_runs_diverged():
     last = {row["trial"]: (row["step"], row["value"]) for row in accuracy.rows()}
     assert last["1"] == (100, pytest.approx(0.8))
     assert last["3"] == (50, pytest.approx(0.3))
-    crosses = lambda chart: next(l["data"]["values"] for l in chart.spec["layer"] if "data" in l)
+    crosses = lambda chart: next(part["data"]["values"] for part in chart.spec["layer"] if "data" in part)
     assert [(c["step"], c["value"]) for c in crosses(accuracy)] == [(50, pytest.approx(0.3))]
     assert [(c["step"], c["value"]) for c in crosses(loss)] == [(50, pytest.approx(1.5))]
 

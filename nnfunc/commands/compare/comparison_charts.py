@@ -47,7 +47,10 @@ def result_chart(plan: ComparisonPlan, results: list[dict[str, Any]]) -> Chart:
     layers = [
         {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends},
         {"mark": {"type": "tick", "thickness": 3, "size": 20}, "encoding": {"y": {"field": "mean"} | number}},
-        {"mark": {"type": "point", "size": 26, "fillOpacity": 0.6, "filled": True}, "encoding": {"y": {"field": "value"} | number}},
+        {
+            "mark": {"type": "point", "size": 26, "fillOpacity": 0.6, "filled": True},
+            "encoding": {"y": {"field": "value"} | number},
+        },
     ]
     spec = {"width": "container", "height": 260, "encoding": encoding, "layer": layers}
     title = f"test {metric}{suffix}: every seed, and the mean with its 95 % interval"
@@ -79,6 +82,15 @@ def curve_charts(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[Ch
     title = "validation error, %" if as_error else f"validation {metric}"
     scale = {"seconds": {"scale": {"type": "log", "nice": False}}}
     return [
-        lines(f"curve-{x}", f"{title}, over {x}", data, colours, x=x, log=min(data["value"]) > 0, x_scale=scale.get(x), height=260)
+        lines(
+            f"curve-{x}",
+            f"{title}, over {x}",
+            data,
+            colours,
+            x=x,
+            log=min(data["value"]) > 0,
+            x_scale=scale.get(x),
+            height=260,
+        )
         for x, data in by_x.items()
     ]

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from nnfunc.commands.compare.comparison_charts import curve_charts, result_chart
 from nnfunc.commands.compare.comparison_plan import ComparisonPlan
 from nnfunc.commands.compare.comparison_table import Row, headline_metric, table_cells
-from nnfunc.commands.compare.comparison_charts import curve_charts, result_chart
 from nnfunc.reports import html_page, vega
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import status

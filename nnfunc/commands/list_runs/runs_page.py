@@ -58,7 +58,8 @@ def build_runs_page(entries: list[Entry], *, title: str = "", live: str = "", li
         html_page.render_section("Runs", COMPARE * links + table),
         html_page.render_section("Curves", note + draw(curves) if curves else ""),
         html_page.render_section(
-            "Settings and scores", html_page.render_note(f"{RANKS} {BRUSH}") + draw(parallel, single=True) if parallel else ""
+            "Settings and scores",
+            html_page.render_note(f"{RANKS} {BRUSH}") + draw(parallel, single=True) if parallel else "",
         ),
         charts=charts,
         live=live,
@@ -69,7 +70,9 @@ def runs_charts(entries: list[Entry]) -> list[Chart]:
     """The validation curves of the runs, and parallel coordinates of the settings that differ."""
     plotted = [entry for entry in entries if _curves(entry)]
     names = sort_names({name for entry in plotted for name in _curves(entry)})[:PANELS]
-    colours = dict(zip((entry.name for entry in plotted), COLOURS, strict=False)) if len(plotted) <= len(COLOURS) else {}
+    colours = (
+        dict(zip((entry.name for entry in plotted), COLOURS, strict=False)) if len(plotted) <= len(COLOURS) else {}
+    )
     ranks = _rank(entries)
     charts = [_curve_chart(name, plotted, colours, ranks) for name in names]
     data = _compare(entries)
@@ -161,7 +164,14 @@ def _cells(entry: Entry, metrics: list[str], settings: list[str], links: bool) -
     parameters = "" if count is None else Cell(f"{count:,}", count)
     box = f'<input type="checkbox" form="compare" name="run" value="{html.escape(entry.name)}" '
     box += f'aria-label="compare {html.escape(entry.name)}">'
-    cells: list[Cell | str] = [name, *[Cell("", None, box)] * links, entry.state, entry.model, parameters, Cell(runs_table.steps_text(entry), entry.steps)]
+    cells: list[Cell | str] = [
+        name,
+        *[Cell("", None, box)] * links,
+        entry.state,
+        entry.model,
+        parameters,
+        Cell(runs_table.steps_text(entry), entry.steps),
+    ]
     for part in runs_table.METRIC_COLUMNS:
         values = getattr(entry, part)
         cells += [Cell(format_metric(m, values[m]), values[m]) if m in values else "" for m in metrics]

@@ -145,7 +145,13 @@ def _each_class(rows: list[dict[str, Any]]) -> str:
     header = [str(name).replace("_", " ") for name in rows[0]]
     text = lambda value: "" if value != value else f"{value:.4g}"
     table = [
-        ("", [str(row["class"]), *(Cell(text(float(value)), float(value)) for name, value in row.items() if name != "class")])
+        (
+            "",
+            [
+                str(row["class"]),
+                *(Cell(text(float(value)), float(value)) for name, value in row.items() if name != "class"),
+            ],
+        )
         for row in rows
     ]
     return render_sorted("classes", header, table)
@@ -155,9 +161,11 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
     """The matrix, the most frequent mistakes, and the examples behind each cell."""
     counts, names, reading = evaluation.confusion(held_out), answers.names, answers.reading
     truth, prediction = (np.reshape(part, -1).astype(int) for part in (reading.target, reading.prediction))
-    losses = -np.take_along_axis(reading.log_probability, np.clip(truth, 0, None)[:, None], 1)[:, 0] if (
-        held_out.kind in CLASSES
-    ) else evaluation.row_losses(held_out)
+    losses = (
+        -np.take_along_axis(reading.log_probability, np.clip(truth, 0, None)[:, None], 1)[:, 0]
+        if (held_out.kind in CLASSES)
+        else evaluation.row_losses(held_out)
+    )
     examples, budget = {}, EXAMPLES
     mistakes = sorted(zip(*np.nonzero(counts), strict=True), key=lambda cell: (cell[0] == cell[1], -counts[cell]))
     share = max(2, min(BEHIND_A_CELL, EXAMPLES // max(len(mistakes), 1)))
@@ -173,15 +181,23 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
     for true, guess in [cell for cell in mistakes if cell[0] != cell[1]][:50]:
         count, key = counts[true, guess], html.escape(f"{names[true]}|{names[guess]}")
         label = html.escape(f"{names[true]} predicted as {names[guess]}")
-        button = f'<button type="button" data-examples="{key}" data-title="{label}" data-count="{count:g}">examples</button>'
+        button = (
+            f'<button type="button" data-examples="{key}" data-title="{label}" data-count="{count:g}">examples</button>'
+        )
         share_of = count / counts[true].sum()
-        rows.append(("", [names[true], names[guess], f"{count:g}", Cell(f"{share_of:.1%}", share_of), Cell("", None, button)]))
+        rows.append(
+            ("", [names[true], names[guess], f"{count:g}", Cell(f"{share_of:.1%}", share_of), Cell("", None, button)])
+        )
     header = ["truth", "prediction", "count", "share of the truth", "examples"]
     table = render_sorted("mistakes", header, rows) if rows else "<p>There is no mistake.</p>"
     note = "Click a cell, or a button below, to see the examples behind it, those with the largest loss first."
     panel = '<div id="examples" role="region" aria-live="polite" aria-label="Examples"></div>'
     if len(names) > MAX_CLASSES:
-        return render_note(f"{len(names)} classes: only the most frequent mistakes are shown.") + table + panel, [], examples
+        return (
+            render_note(f"{len(names)} classes: only the most frequent mistakes are shown.") + table + panel,
+            [],
+            examples,
+        )
     fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
     data = {"x": names, "y": names, "value": shorten(counts.ravel()), "share": shorten(fraction.ravel(), 3)}
     chart = heatmap(
@@ -225,7 +241,9 @@ def _curve_groups(held_out: HeldOut) -> list[tuple[str, str, list[Chart]]]:
             data["value"] += shorten(table[y])
         if tables:
             colours = dict(zip([str(t["name"]) for t in tables], COLOURS, strict=False))
-            charts.append(lines(f"curve-{key}", title, data, colours, x=x, x_scale=unit, y=unit | {"title": y}, height=240))
+            charts.append(
+                lines(f"curve-{key}", title, data, colours, x=x, x_scale=unit, y=unit | {"title": y}, height=240)
+            )
     bins = curves["calibration"][0] if curves["calibration"] else {"probability": []}
     if len(bins["probability"]):
         data = {"series": ["bins"] * len(bins["probability"]), "probability": shorten(bins["probability"])}
@@ -236,7 +254,9 @@ def _curve_groups(held_out: HeldOut) -> list[tuple[str, str, list[Chart]]]:
         diagonal["encoding"] = encoding | {"detail": None, "color": {"value": TRAIN}}
         y = unit | {"title": "frequency"}
         title = "calibration: frequency over predicted probability"
-        chart = lines("calibration", title, data, {"bins": VALIDATION}, x="probability", x_scale=unit, y=y, extra=[diagonal])
+        chart = lines(
+            "calibration", title, data, {"bins": VALIDATION}, x="probability", x_scale=unit, y=y, extra=[diagonal]
+        )
         charts.append(chart._replace(spec=chart.spec | {"height": 240}))
     more = len(curves["precision_recall"]) - MAX_CURVES
     note = f"The curves of the first {MAX_CURVES} classes of {more + MAX_CURVES}." if more > 0 else ""
@@ -258,7 +278,9 @@ def _number_charts(held_out: HeldOut) -> list[Chart]:
         rule = {"mark": {"type": "line", "strokeDash": [4, 4], "color": TRAIN}}
         rule["data"] = {"values": [{"target": end, "prediction": end} for end in ends]}
         x, y = {"field": "target"} | number, {"field": "prediction"} | number
-        charts.append(scatter(f"fit{output}", f"prediction over target{suffix}", data, x=x, y=y, tooltip=tips, extra=[rule]))
+        charts.append(
+            scatter(f"fit{output}", f"prediction over target{suffix}", data, x=x, y=y, tooltip=tips, extra=[rule])
+        )
         zero = {"mark": {"type": "rule", "strokeDash": [4, 4], "color": TRAIN}, "data": {"values": [{"zero": 0}]}}
         zero["encoding"] = {"x": None, "y": {"field": "zero", "type": "quantitative", "title": "residual"}}
         x, y = {"field": "prediction"} | number, {"field": "residual"} | number

@@ -55,7 +55,9 @@ def _input(x: Any, form: InputFormat, title: str) -> str:
 
 def _row(x: np.ndarray, form: InputFormat) -> str:
     """The features of a row in their units."""
-    names = form.columns if form.columns is not None and len(form.columns) == len(x) else [f"x{i}" for i in range(len(x))]
+    names = (
+        form.columns if form.columns is not None and len(form.columns) == len(x) else [f"x{i}" for i in range(len(x))]
+    )
     values = x.astype(np.float64)
     if form.scaling and len(form.scaling["mean"]) == len(x):
         values = values * np.asarray(form.scaling["std"]) + np.asarray(form.scaling["mean"])

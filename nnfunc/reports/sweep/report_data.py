@@ -65,7 +65,9 @@ class SweepData(NamedTuple):
     def tell(self, trial: int) -> str:
         """A trial in one line: its number, score and values."""
         score = self.scores[trial]
-        outcome = f"{self.score_axis.name} {score:.5g}" if np.isfinite(score) else "diverged" * bool(self.diverged[trial])
+        outcome = (
+            f"{self.score_axis.name} {score:.5g}" if np.isfinite(score) else "diverged" * bool(self.diverged[trial])
+        )
         stopped = " (stopped early)" if self.stopped[trial] and np.isfinite(score) else ""
         name = self.names[trial] if self.names else trial
         return f"{name}: {outcome or 'no score'}{stopped}, {self.describe(trial)}"

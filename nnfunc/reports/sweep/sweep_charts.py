@@ -63,7 +63,9 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
     is_chosen = "datum.inside && (!chosen || chosen[datum.trial])"
     path = {
         "path": {"signal": "'M' + " + " + 'L' + ".join(place)},
-        "stroke": {"signal": f"datum.rank === null ? '{ALERT}' : datum.rank === 1 ? '{BEST}' : scale('rank', datum.rank)"},
+        "stroke": {
+            "signal": f"datum.rank === null ? '{ALERT}' : datum.rank === 1 ? '{BEST}' : scale('rank', datum.rank)"
+        },
         "strokeWidth": {"signal": "datum.rank === 1 ? 3.5 : 1.3"},
         "strokeDash": {"signal": "datum.rank === null ? [4, 3] : []"},
         "strokeOpacity": {"signal": f"{is_chosen} ? (datum.rank === 1 ? 1 : {alpha}) : 0.04"},
@@ -74,7 +76,9 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
         {
             "type": "rule",
             "from": {"data": "names"},
-            "encode": {"update": {"x": x, "y": {"value": 0}, "y2": {"signal": "height"}, "stroke": {"value": "#7b858f"}}},
+            "encode": {
+                "update": {"x": x, "y": {"value": 0}, "y2": {"signal": "height"}, "stroke": {"value": "#7b858f"}}
+            },
         },
         {
             "type": "text",
@@ -104,7 +108,11 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
         marks.append({"type": "text", "encode": {"update": place_of_diverged | look}})
     for i in range(count):
         strip = {"x": {"signal": f"{i + 0.5} * gap - 14"}, "width": {"value": 28}, "y": {"value": -36}}
-        strip |= {"height": {"signal": "height + 72"}, "fill": {"value": "transparent"}, "cursor": {"value": "ns-resize"}}
+        strip |= {
+            "height": {"signal": "height + 72"},
+            "fill": {"value": "transparent"},
+            "cursor": {"value": "ns-resize"},
+        }
         brush = {"x": {"signal": f"{i + 0.5} * gap - 9"}, "width": {"value": 18}, "fill": {"value": VALIDATION}}
         brush |= {"y": {"signal": f"brush{i} ? (1 - span{i}[1]) * height : 0"}, "fillOpacity": {"value": 0.35}}
         brush |= {"y2": {"signal": f"brush{i} ? (1 - span{i}[0]) * height : 0"}}
@@ -162,13 +170,17 @@ def _curve_chart(data: SweepData, result: Result, name: str) -> Chart:
     y: dict[str, Any] = {}
     log = None
     if len(steady):
-        log = bool(mode == "min" and steady.min() > 0 and steady.max() > 20 * steady.min()) if steady.min() > 0 else None
+        log = (
+            bool(mode == "min" and steady.min() > 0 and steady.max() > 20 * steady.min()) if steady.min() > 0 else None
+        )
         low, high = axis_limits(np.log10(steady) if log else steady, mode)
         low, high = (10**low, 10**high) if log else (low, high)
         if low < high:
             y = {"scale": {"domain": [float(low), float(high)]}}
     ends = [int(np.flatnonzero(trial == t)[-1]) for t in np.flatnonzero(data.diverged) if (trial == t).any()]
-    crosses = [{"step": columns["step"][i], "value": columns["value"][i], "about": f"run {trial[i]} diverged"} for i in ends]
+    crosses = [
+        {"step": columns["step"][i], "value": columns["value"][i], "about": f"run {trial[i]} diverged"} for i in ends
+    ]
     extra = [
         {
             "data": {"values": crosses},
@@ -177,7 +189,9 @@ def _curve_chart(data: SweepData, result: Result, name: str) -> Chart:
         }
     ] * bool(crosses)
     title = name.replace("/", " ").replace("_", " ")
-    return lines(f"curve-{name.replace('/', '-')}", title, columns, log=log, is_linked=True, y=y, extra=extra, height=260)
+    return lines(
+        f"curve-{name.replace('/', '-')}", title, columns, log=log, is_linked=True, y=y, extra=extra, height=260
+    )
 
 
 def _trial_scatter(data: SweepData, name: str, title: str, a: Axis, b: Axis) -> Chart:
@@ -192,7 +206,9 @@ def _trial_scatter(data: SweepData, name: str, title: str, a: Axis, b: Axis) -> 
     colour = {"condition": [red, {"test": "datum.rank === 1", "value": BEST}], "field": "rank", "type": "quantitative"}
     colour |= {"scale": RANK_SCALE, "legend": None}
     tips = [{"field": "about", "type": "nominal", "title": "run"}]
-    return scatter(name, title, columns, x=_encoding(a, "a"), y=_encoding(b, "b"), colour=colour, tooltip=tips, is_linked=True)
+    return scatter(
+        name, title, columns, x=_encoding(a, "a"), y=_encoding(b, "b"), colour=colour, tooltip=tips, is_linked=True
+    )
 
 
 def _identify(data: SweepData, trials: np.ndarray, *, about: bool = True) -> dict[str, list[Any]]:
