@@ -205,15 +205,31 @@ def runs(
         str | None,
         typer.Option(help="Sort by a column, best, last, test, a metric or a setting, such as schedule.peak."),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot the validation curves of all runs: a .png or .html file.")
+    plot: Annotated[Path | None, typer.Option(help="Plot the validation curves of all runs: a .png file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with the curves, the table and the settings: an .html file.")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with numbers in full precision.")] = False,
 ) -> None:
     """List the runs below a folder: state, metrics and the settings that differ."""
     from nnfunc.commands.list_runs.list_runs import list_runs
 
-    list_runs(folder, sort=sort, plot=plot, csv=csv)
+    list_runs(folder, sort=sort, plot=plot, html=html, csv=csv)
+
+
+@app.command()
+def ui(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that contains runs.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 is any free one.")] = 8080,
+) -> None:
+    """Serve the pages of all runs below a folder to a browser: they grow while the runs train.
+
+    It needs: pip install 'nnfunc[serve]'
+    """
+    from nnfunc.commands.ui.serve_ui import serve_ui
+
+    serve_ui(folder, host=host, port=port)
 
 
 @app.command(cls=_JaxCommand)

@@ -170,6 +170,7 @@ def fit_config(
 
 def _write_results(config: Config, folder: Path, training: Training) -> None:
     """Write result.json with the metrics of the best checkpoint, and the report; print both."""
+    from nnfunc.commands.report_run import evaluate_for_report
     from nnfunc.reports import run as run_report
 
     data, test = config.data(), config.test()
@@ -197,7 +198,9 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
-    run_report.write_report(folder)
+    with tuning.pinned(saved_forms(folder) or {}):
+        evaluation = evaluate_for_report(config, state)
+    run_report.write_report(folder, evaluation)
     if test is not None:
         print(f"test    {metrics_line(result['test'])}")
         print_naive_forecasts("test", result["test"], config)

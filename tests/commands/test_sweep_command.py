@@ -115,9 +115,9 @@ def pictures():
 def _no_pictures(request, monkeypatch):
     """Reports take most of the time, and have tests of their own; those of `place` are whole."""
     if "pictures" not in request.fixturenames:
-        page = lambda result, folder, *more: (folder / "report.html").touch()
+        page = lambda result, folder, *more, **options: (folder / "report.html").touch()
         monkeypatch.setattr(finish_sweep, "write_page", page)
-        monkeypatch.setattr(reports, "write_report", lambda folder: None)
+        monkeypatch.setattr(reports, "write_report", lambda folder, evaluation: None)
 
 
 @pytest.fixture

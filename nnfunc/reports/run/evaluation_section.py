@@ -1,0 +1,314 @@
+"""What a run's report says about held-out data: metrics, confusion, curves, residuals, the worst examples."""
+
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnfunc import evaluation
+from nnfunc.check import counted
+from nnfunc.evaluation import HeldOut
+from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS
+from nnfunc.reports.charts import Chart, heatmap, lines, scatter, shorten, thin
+from nnfunc.reports.format import format_metric
+from nnfunc.reports.html_page import Cell, draw_charts, render_note, render_sorted
+from nnfunc.reports.palette import COLOURS, TRAIN, VALIDATION
+from nnfunc.reports.run.example_html import InputFormat, example_card
+
+__all__ = ["Evaluation", "build_evaluation", "sample_section"]
+
+WORST, BEHIND_A_CELL, EXAMPLES = 24, 12, 400  # examples: the worst, of a cell, and of all cells
+MAX_CURVES, POINTS, MAX_CLASSES = 8, 2000, 60
+
+
+class Evaluation(NamedTuple):
+    """The parts of a page: (title, HTML) of each section, {cell: HTML of its examples}, their layout, and the charts."""
+
+    sections: list[tuple[str, str]]
+    examples: dict[str, list[str]]
+    layout: str
+    charts: list[Chart]
+
+
+def build_evaluation(
+    held_out: HeldOut,
+    split: str,
+    inputs: Callable[[int], Any],
+    form: InputFormat,
+    baseline: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """The sections on the rows of a split.
+
+    held_out: outputs and targets. split: its name. inputs: the index of a row -> its input. form: of the inputs.
+    baseline: the metrics of always giving the same answer.
+    """
+    if held_out.kind not in CLASSES + ANSWERS + NUMBERS or not len(held_out.target):
+        return Evaluation([], {}, form.layout, [])
+    sections = [(f"Metrics on the {split} split", _metrics(held_out, baseline or {}))]
+    charts, examples = [], {}
+    answers = _Answers(held_out, inputs, form)
+    if held_out.kind in (*CLASSES, "binary") and held_out.kind != "tokens":
+        content, chart, examples = _confusion(held_out, answers)
+        charts += chart
+        sections.append(("Confusion", content))
+    rows = evaluation.per_class(held_out) if held_out.kind != "tokens" else []
+    if rows:
+        sections.append(("Each class", _each_class(rows)))
+    for title, note, group in _curve_groups(held_out):
+        charts += group
+        sections.append((title, render_note(note) + draw_charts(group)))
+    if held_out.kind in NUMBERS:
+        group = _number_charts(held_out)
+        charts += group
+        note = f"Every row of the {split} split. On the line a prediction equals its target."
+        sections.append(("Predictions", render_note(note) + draw_charts(group)))
+    sections.append((f"The {WORST} worst", _worst(held_out, answers, split)))
+    return Evaluation(sections, examples, form.layout, charts)
+
+
+def sample_section(texts: Sequence[str], note: str) -> tuple[str, str]:
+    """The section of texts that a language model generated."""
+    cards = "".join(f'<div class="example"><pre>{html.escape(text)}</pre></div>' for text in texts)
+    return "Sample texts", f'{render_note(note)}<div class="examples texts">{cards}</div>'
+
+
+class _Answers:
+    """The examples of a split with what the model says of them."""
+
+    def __init__(self, held_out: HeldOut, inputs: Callable[[int], Any], form: InputFormat):
+        self.inputs, self.form, self.ids = inputs, form, held_out.ids
+        self.reading, self.kind = held_out.reading(), held_out.kind
+        self.names = _class_names(held_out)
+
+    def card(self, row: int, position: int, note: str) -> str:
+        """The example of a row; position: in the reading, which may have several for each row."""
+        label = f"row {int(self.ids[row])}" if self.ids is not None else f"row {row}"
+        return example_card(self.inputs(row), self.form, self.says(position), f"{label}{note}")
+
+    def says(self, i: int) -> str:
+        reading = self.reading
+        if self.kind in CLASSES:
+            return f"{self._name(reading.target[i])} → {self._name(reading.prediction[i])} ({self._sure(i):.0%})"
+        if self.kind == "binary":
+            truth, prediction = int(reading.target[i, 0]), int(reading.prediction[i, 0])
+            return f"{self._name(truth)} → {self._name(prediction)} ({self._sure(i):.0%})"
+        if self.kind == "labels":
+            some = lambda row: ", ".join(self.names[j] for j in np.flatnonzero(row > 0)) or "none"
+            return f"{some(reading.target[i])} → {some(reading.prediction[i])}"
+        text = lambda row: ", ".join(f"{value:.4g}" for value in row[:4])
+        return f"{text(reading.target[i])} → {text(reading.prediction[i])}"
+
+    def _name(self, index: float) -> str:
+        return self.names[int(index)] if 0 <= index < len(self.names) else "none"
+
+    def _sure(self, i: int) -> float:
+        """The probability of the prediction."""
+        probability = self.reading.probability[i]
+        if self.kind == "binary":
+            yes = float(probability[0])
+            return yes if self.reading.prediction[i, 0] > 0 else 1 - yes
+        prediction = int(self.reading.prediction[i])
+        return float(probability[prediction]) if prediction >= 0 else math.nan
+
+
+def _class_names(held_out: HeldOut) -> list[str]:
+    if held_out.kind not in CLASSES + ANSWERS:
+        return []
+    if held_out.kind == "tokens":
+        return [str(i) for i in range(np.shape(held_out.output)[-1])]
+    return [str(row["class"]) for row in evaluation.per_class(held_out)]
+
+
+def _metrics(held_out: HeldOut, baseline: Mapping[str, float]) -> str:
+    """The metrics with their intervals, and those of the baseline."""
+    values = evaluation.figures(held_out)
+    intervals = evaluation.bootstrap(held_out, list(values))
+    note = f"{counted(len(held_out.target), 'row')}. The 95 % intervals are of 1,000 bootstrap resamples of the rows."
+    header = ["metric", "value", "95 % interval", *["baseline"] * bool(baseline)]
+    rows = []
+    for name, value in values.items():
+        low, high = intervals[name]
+        ends = f"{format_metric(name, low)} to {format_metric(name, high)}" if math.isfinite(low + high) else ""
+        row = [name.replace("_", " "), Cell(format_metric(name, value), value), ends]
+        if baseline:
+            constant = baseline.get(name, math.nan)
+            row.append(Cell(format_metric(name, constant), constant) if math.isfinite(constant) else "")
+        rows.append(("", row))
+    more = " The baseline always gives the same answer, the best one for the training split." if baseline else ""
+    return render_note(note + more) + render_sorted("metrics", header, rows)
+
+
+def _each_class(rows: list[dict[str, Any]]) -> str:
+    """A table with a row for each class, label or tag."""
+    header = [str(name).replace("_", " ") for name in rows[0]]
+    text = lambda value: "" if value != value else f"{value:.4g}"
+    table = [
+        (
+            "",
+            [
+                str(row["class"]),
+                *(Cell(text(float(value)), float(value)) for name, value in row.items() if name != "class"),
+            ],
+        )
+        for row in rows
+    ]
+    return render_sorted("classes", header, table)
+
+
+def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], dict[str, list[str]]]:
+    """The matrix, the most frequent mistakes, and the examples behind each cell."""
+    counts, names, reading = evaluation.confusion(held_out), answers.names, answers.reading
+    truth, prediction = (np.reshape(part, -1).astype(int) for part in (reading.target, reading.prediction))
+    losses = (
+        -np.take_along_axis(reading.log_probability, np.clip(truth, 0, None)[:, None], 1)[:, 0]
+        if (held_out.kind in CLASSES)
+        else evaluation.row_losses(held_out)
+    )
+    examples, budget = {}, EXAMPLES
+    mistakes = sorted(zip(*np.nonzero(counts), strict=True), key=lambda cell: (cell[0] == cell[1], -counts[cell]))
+    share = max(2, min(BEHIND_A_CELL, EXAMPLES // max(len(mistakes), 1)))
+    for true, guess in mistakes:
+        inside = np.flatnonzero((truth == true) & (prediction == guess) & (reading.counted > 0))
+        inside = inside[np.argsort(-losses[inside])][: min(share, budget)]
+        budget -= len(inside)
+        note = lambda i: f", loss {losses[i]:.3g}"
+        cards = [answers.card(int(i) // reading.positions, int(i), note(i)) for i in inside]
+        if cards:
+            examples[f"{names[true]}|{names[guess]}"] = cards
+    rows = []
+    for true, guess in [cell for cell in mistakes if cell[0] != cell[1]][:50]:
+        count, key = counts[true, guess], html.escape(f"{names[true]}|{names[guess]}")
+        label = html.escape(f"{names[true]} predicted as {names[guess]}")
+        button = (
+            f'<button type="button" data-examples="{key}" data-title="{label}" data-count="{count:g}">examples</button>'
+        )
+        share_of = count / counts[true].sum()
+        rows.append(
+            ("", [names[true], names[guess], f"{count:g}", Cell(f"{share_of:.1%}", share_of), Cell("", None, button)])
+        )
+    header = ["truth", "prediction", "count", "share of the truth", "examples"]
+    table = render_sorted("mistakes", header, rows) if rows else "<p>There is no mistake.</p>"
+    note = "Click a cell, or a button below, to see the examples behind it, those with the largest loss first."
+    panel = '<div id="examples" role="region" aria-live="polite" aria-label="Examples"></div>'
+    if len(names) > MAX_CLASSES:
+        return (
+            render_note(f"{len(names)} classes: only the most frequent mistakes are shown.") + table + panel,
+            [],
+            examples,
+        )
+    fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
+    data = {"x": names, "y": names, "value": shorten(counts.ravel()), "share": shorten(fraction.ravel(), 3)}
+    chart = heatmap(
+        "confusion",
+        "Truth by row, prediction by column; the colour is the share of the row",
+        data,
+        colour={
+            "field": "share",
+            "scale": {"scheme": "viridis", "domain": [0, 1]},
+            "legend": {"title": None, "orient": "top", "format": ".0%", "gradientLength": 180, "gradientThickness": 8},
+        },
+        x={"title": "prediction", "sort": None, "axis": {"labelAngle": -30, "labelLimit": 90}},
+        y={"title": "truth"},
+        tooltip=[
+            {"field": "y", "type": "nominal", "title": "truth"},
+            {"field": "x", "type": "nominal", "title": "prediction"},
+            {"field": "value", "type": "quantitative", "title": "count"},
+            {"field": "share", "type": "quantitative", "title": "share", "format": ".1%"},
+        ],
+        step=26 if len(names) <= 12 else 18,
+    )
+    return render_note(note) + draw_charts([chart], single=True) + panel + table, [chart], examples
+
+
+def _curve_groups(held_out: HeldOut) -> list[tuple[str, str, list[Chart]]]:
+    """The precision-recall, ROC and calibration curves: (title, note, charts)."""
+    if held_out.kind not in ("classes", *ANSWERS):
+        return []
+    curves = evaluation.curves(held_out)
+    unit = {"scale": {"domain": [0, 1]}}
+    charts = []
+    for key, title, x, y in (
+        ("precision_recall", "precision over recall", "recall", "precision"),
+        ("roc", "true over false positive rate (ROC)", "false_positive_rate", "true_positive_rate"),
+    ):
+        tables = curves[key][:MAX_CURVES]
+        data: dict[str, list[Any]] = {"series": [], x: [], "value": []}
+        for table in tables:
+            data["series"] += [str(table["name"])] * len(table[x])
+            data[x] += shorten(table[x])
+            data["value"] += shorten(table[y])
+        if tables:
+            colours = dict(zip([str(t["name"]) for t in tables], COLOURS, strict=False))
+            charts.append(
+                lines(f"curve-{key}", title, data, colours, x=x, x_scale=unit, y=unit | {"title": y}, height=240)
+            )
+    bins = curves["calibration"][0] if curves["calibration"] else {"probability": []}
+    if len(bins["probability"]):
+        data = {"series": ["bins"] * len(bins["probability"]), "probability": shorten(bins["probability"])}
+        data |= {"value": shorten(bins["frequency"]), "about": [f"{count:,.0f} rows" for count in bins["count"]]}
+        diagonal = {"data": {"values": [{"a": 0, "b": 0}, {"a": 1, "b": 1}]}}
+        diagonal |= {"mark": {"type": "line", "strokeDash": [4, 4], "color": TRAIN}}
+        encoding = {"x": {"field": "a", "type": "quantitative"}, "y": {"field": "b", "type": "quantitative"}}
+        diagonal["encoding"] = encoding | {"detail": None, "color": {"value": TRAIN}}
+        y = unit | {"title": "frequency"}
+        title = "calibration: frequency over predicted probability"
+        chart = lines(
+            "calibration", title, data, {"bins": VALIDATION}, x="probability", x_scale=unit, y=y, extra=[diagonal]
+        )
+        charts.append(chart._replace(spec=chart.spec | {"height": 240}))
+    more = len(curves["precision_recall"]) - MAX_CURVES
+    note = f"The curves of the first {MAX_CURVES} classes of {more + MAX_CURVES}." if more > 0 else ""
+    return [("Curves of probabilities", note, charts)] if charts else []
+
+
+def _number_charts(held_out: HeldOut) -> list[Chart]:
+    """Predictions against targets, and residuals, of the first outputs."""
+    reading, charts = held_out.reading(), []
+    rows = thin(len(reading.target), POINTS)
+    for output in range(min(reading.target.shape[1], 4)):
+        target, prediction = reading.target[rows, output], reading.prediction[rows, output]
+        suffix = f" of output {output}" if reading.target.shape[1] > 1 else ""
+        data = {"row": rows.tolist(), "target": shorten(target), "prediction": shorten(prediction)}
+        data["residual"] = shorten(prediction - target)
+        ends = [float(min(target.min(), prediction.min())), float(max(target.max(), prediction.max()))]
+        number = {"type": "quantitative", "scale": {"zero": False}}
+        tips = [{"field": name, "type": "quantitative"} for name in data]
+        rule = {"mark": {"type": "line", "strokeDash": [4, 4], "color": TRAIN}}
+        rule["data"] = {"values": [{"target": end, "prediction": end} for end in ends]}
+        x, y = {"field": "target"} | number, {"field": "prediction"} | number
+        charts.append(
+            scatter(f"fit{output}", f"prediction over target{suffix}", data, x=x, y=y, tooltip=tips, extra=[rule])
+        )
+        zero = {"mark": {"type": "rule", "strokeDash": [4, 4], "color": TRAIN}, "data": {"values": [{"zero": 0}]}}
+        zero["encoding"] = {"x": None, "y": {"field": "zero", "type": "quantitative", "title": "residual"}}
+        x, y = {"field": "prediction"} | number, {"field": "residual"} | number
+        title = f"residual over prediction{suffix}"
+        charts.append(scatter(f"residual{output}", title, data, x=x, y=y, tooltip=tips, extra=[zero]))
+        counts, edges = np.histogram(prediction - target, bins=min(40, max(8, int(math.sqrt(len(rows))))))
+        bins = {"low": shorten(edges[:-1]), "high": shorten(edges[1:]), "count": counts.tolist()}
+        encoding = {"x": {"field": "low", "type": "quantitative", "bin": "binned", "title": "residual"}}
+        encoding |= {"x2": {"field": "high"}, "y": {"field": "count", "type": "quantitative"}}
+        encoding |= {"tooltip": [{"field": name, "type": "quantitative"} for name in bins]}
+        spec = {"width": "container", "height": 220, "mark": {"type": "bar", "color": VALIDATION}, "encoding": encoding}
+        title = f"residuals{suffix}"
+        charts.append(Chart(f"residuals{output}", title, f"{title}: a histogram", spec, bins))
+    return charts
+
+
+def _worst(held_out: HeldOut, answers: _Answers, split: str) -> str:
+    """The examples with the largest losses: truth, prediction and loss."""
+    indices, losses = evaluation.worst(held_out, WORST)
+    positions = answers.reading.positions
+    cards = []
+    for row, loss in zip(indices.tolist(), losses.tolist(), strict=True):
+        inside = slice(row * positions, (row + 1) * positions)
+        at = row * positions
+        if positions > 1 and answers.reading.log_probability is not None:
+            truth = np.clip(answers.reading.target[inside].astype(int), 0, None)
+            likelihood = np.take_along_axis(answers.reading.log_probability[inside], truth[:, None], 1)[:, 0]
+            at += int(np.argmin(np.where(answers.reading.counted[inside] > 0, likelihood, np.inf)))
+        cards.append(answers.card(row, at, f", loss {loss:.3g}"))
+    note = f"The rows of the {split} split with the largest loss: truth → prediction."
+    return render_note(note) + f'<div class="examples {answers.form.layout}">{"".join(cards)}</div>'
