@@ -117,8 +117,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(run, tmp_path):
     np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_a_sweep_shares_the_data(run, tmp_path, monkeypatch):
-    name, folder = run
+    _, folder = run
     monkeypatch.chdir(tmp_path)
     space = ["optimizer.learning_rate=[0.01,0.02]", "train.steps=10"]
     assert main("sweep", folder / "it.toml", *space, "--run", "sweep") == 0
