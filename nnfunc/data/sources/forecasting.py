@@ -173,7 +173,8 @@ def _windows(facts: Mapping[str, Any], key: str, one: Series, stride: int) -> di
 def _join(facts: Mapping[str, Any], values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """x in the layout. values: [n, context]. known: covariates [n, context + horizon, k]."""
     if facts["layout"] == "flat":
-        return np.concatenate([values, known.swapaxes(1, 2).reshape(len(values), -1)], 1)
+        columns = [values, *(known[..., i] for i in range(known.shape[-1]))]
+        return np.concatenate(columns, 1)
     now, later = known[:, : facts["context"]], known[:, facts["horizon"] :]
     return np.concatenate([values[..., None], now, later], 2)
 
@@ -216,7 +217,8 @@ def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
             hint = "Add rows with a time and the covariates, and without a value."
             check.fail("predict", expected=expected, actual=later, hint=hint)
         values, known = _scale(facts, key, one)
-        rows.append(_join(facts, values[None, -context:], known[None, last - context : last + horizon]))
+        known = np.resize(known[last - context : last + horizon], (context + horizon, known.shape[1]))  # or of width 0
+        rows.append(_join(facts, values[None, -context:], known[None]))
     return np.concatenate(rows), list(table)
 
 
