@@ -61,9 +61,9 @@ def predict(
             for y in run.predict_batches(x, batch_size=batch_size, width=width):
                 width = width or len(y)
                 end = start + len(y)
-                kept = {name: column[start:end] for name, column in first.items()}
+                columns = {name: column[start:end] for name, column in first.items()}
                 predicted = prediction_columns(run, y, names and names[start:end])
-                write(_join_columns(kept, predicted), y)
+                write(_join_columns(columns, predicted), y)
                 show(len(y), piece.done)
                 start = end
 
@@ -80,10 +80,10 @@ def _keep_columns(columns: Mapping[str, Sequence[Any]], keep: Sequence[str], hav
     return dict(columns) if "all" in keep else {name: columns[name] for name in keep}
 
 
-def _join_columns(kept: Mapping[str, Any], predicted: Mapping[str, Any]) -> dict[str, Any]:
+def _join_columns(columns: Mapping[str, Any], predicted: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of the input, then those of the predictions, with another name where the input has the same."""
-    renamed = {f"predicted_{name}" if name in kept else name: column for name, column in predicted.items()}
-    return {**kept, **renamed}
+    renamed = {f"predicted_{name}" if name in columns else name: column for name, column in predicted.items()}
+    return {**columns, **renamed}
 
 
 @contextmanager

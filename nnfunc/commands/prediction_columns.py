@@ -33,7 +33,7 @@ def prediction_columns(run: Run, output: Any, names: list[str] | None = None) ->
     result = read_outputs(kind, output, threshold=run.threshold)
     if kind == "tags":
         tags = [[_name(run.names, tag) for tag in row] for row in result["tags"].tolist()]
-        return {"tags": [row[: len(words.split(" "))] for row, words in zip(tags, names or [], strict=True)]}
+        return {"tags": [row[: len(text.split(" "))] for row, text in zip(tags, names or [], strict=True)]}
     classes = run.names
     if kind == "tokens":
         codec = preprocessing.codec

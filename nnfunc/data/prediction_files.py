@@ -334,10 +334,10 @@ def _parquet_pieces(file: Path, limit: int | None) -> Iterator[Piece]:
             for batch in opened.iter_batches(batch_size=limit or total):
                 frame = arrow.Table.from_batches([batch])
                 columns = read_columns(frame, ",")[1]
-                kept = {name: frame[name].to_pylist() for name in frame.column_names}
+                values = {name: frame[name].to_pylist() for name in frame.column_names}
                 describe = lambda row, first=first: f"row {first + row}"
                 first += len(batch)
-                yield Piece(FileColumns(columns, str(file), describe), kept, first / total)
+                yield Piece(FileColumns(columns, str(file), describe), values, first / total)
     except arrow.ArrowException as error:
         if isinstance(error, NnfuncError):
             raise

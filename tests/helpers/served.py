@@ -7,7 +7,7 @@ class Served:
     """An application in this process; `get` and `post` return answers."""
 
     def __init__(self, run, name="pets", **limits):
-        from nnfunc.commands.serve.application import Limits, Server, create_application
+        from nnfunc.commands.serve.http_application import Limits, Server, create_application
 
         self.server = Server.of(name, run, Limits(**limits))
         self.server.start()

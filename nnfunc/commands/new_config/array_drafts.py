@@ -30,9 +30,11 @@ def draft_images(folder: Path, label: str | None) -> Draft:
     options: dict[str, Any] = {"name": "images", "path": str(folder)}
     square = len(sizes) == 1 and len(set(next(iter(sizes)))) == 1 and largest <= 2 * IMAGE_SIZE and largest >= 8
     side = largest if square else IMAGE_SIZE
-    seen = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3]) + (", ..." if len(sizes) > 3 else "")
+    size_text = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3]) + (
+        ", ..." if len(sizes) > 3 else ""
+    )
     if not square:
-        options["size"] = Note(side, f"images are {seen}: all are scaled and cropped to {side} x {side}")
+        options["size"] = Note(side, f"images are {size_text}: all are scaled and cropped to {side} x {side}")
     options |= {"channels": channels} if channels != 3 else {}
     options["flip"] = Note(False, "true where a mirror image is of the same class")
     splits = data.images(**arguments_of(options))
@@ -49,7 +51,7 @@ def draft_images(folder: Path, label: str | None) -> Draft:
     }
     tables |= training_tables(steps, comment, peak=2e-3, weight_decay=0.05, best="max accuracy")
     facts = [
-        f"{len(files):,} images ({seen}) of {check.counted(splits.classes or 0, 'class').replace('classs', 'classes')}"
+        f"{len(files):,} images ({size_text}) of {splits.classes} classes: {check.join_names(splits.names or (), 5)}"
     ]
     return Draft(f"Classify the images of {folder.name}", facts, tables)
 

@@ -44,8 +44,8 @@ def choose_steps(examples: int, epochs: int, *, most: int = 5000) -> tuple[int, 
         size *= 2
     size = max(size, min(8, examples))
     steps = min(max(round(epochs * examples / size), 200), most)
-    seen = steps * size / examples
-    text = f"{seen:.0f}" if seen >= 2 else f"{seen:.1f}"
+    times = steps * size / examples
+    text = f"{times:.0f}" if times >= 2 else f"{times:.1f}"
     return size, steps, f"{text} epochs: each example is seen about {text} times"
 
 

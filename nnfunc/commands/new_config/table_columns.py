@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.sources.cells import parse_dates
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import CODE, is_missing, parse_numbers, read_columns
+from nnfunc.data.sources.table_cells import parse_dates
 
 __all__ = ["Column", "find_label", "guess_separator", "look_at_columns"]
 
 LABELS = ("label", "target", "class", "y", "outcome", "output", "category", "kind", "species")
 DATE_FORMATS = (None, "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%Y%m%d")
 ID = re.compile(r"(.*[_ ])?(id|index|nr|no|key)|unnamed.*", re.IGNORECASE)
-WORDS = 4  # mean number of words from which on strings are texts
+TEXT_LENGTH = 4  # mean number of words, from which on strings are texts
 CATEGORIES = 1000  # the most categories of a column
 
 
@@ -81,8 +81,8 @@ def _look(name: str, values: Any, rows: int) -> Column:
     for date_format in DATE_FORMATS:
         if _parses(lambda form=date_format: parse_dates("", name, present, date_format=form)):
             return Column("date", missing, len(counts), date_format or "", table)
-    words = sum(n * len(word.split()) for word, n in counts.items()) / sum(counts.values())
-    if words >= WORDS:
+    mean_length = sum(n * len(word.split()) for word, n in counts.items()) / sum(counts.values())
+    if mean_length >= TEXT_LENGTH:
         return Column("text", missing, len(counts))
     if len(counts) > CATEGORIES or len(counts) > max(20, (rows - missing) // 2):
         return Column("none", missing, len(counts), "nearly a different word in each row", table)

@@ -18,15 +18,13 @@ def draft_text(path: Path, label: str | None) -> Draft:
     if path.is_file():
         separator = guess_separator(path)
         columns, _ = look_at_columns(path, separator)
-        texts = [name for name, column in columns.items() if column.type == "text"]
-        words = texts or [name for name, column in columns.items() if column.distinct > 50 and column.type != "number"]
-        if not words:
-            hint = "For other columns: nnfunc new table."
-            check.fail(
-                "new", f"{path} should have a column of texts, but has {check.join_names(list(columns))}.", hint=hint
-            )
-        options["text"] = words[0]
-        options["label"] = find_label({n: c for n, c in columns.items() if n != words[0]}, label)
+        candidates = [name for name, column in columns.items() if column.type == "text"]
+        candidates += [name for name, column in columns.items() if column.type == "none" and column.distinct > 50]
+        if not candidates:
+            problem = f"{path} should have a column of texts, but has {check.join_names(list(columns))}."
+            check.fail("new", problem, hint="For other columns: nnfunc new table.")
+        options["text"] = candidates[0]
+        options["label"] = find_label({n: c for n, c in columns.items() if n != candidates[0]}, label)
         options |= {"separator": separator} if separator != "," else {}
     options |= {"block_size": Note(128, "the most tokens of a text that are read"), "vocab_size": 2000}
     splits = data.text_classification(**arguments_of(options))

@@ -51,11 +51,11 @@ def _source(data_type: str, files: Sequence[Path]) -> Path:
         return files[0]
     names = [path for path in sorted(Path().iterdir()) if not path.name.startswith(".")]
     if endings:
-        found = [path for path in names if path.is_file() and path.name.lower().endswith(endings)]
+        matches = [path for path in names if path.is_file() and path.name.lower().endswith(endings)]
     else:
-        found = [path for path in names if path.is_dir() and any(child.is_dir() for child in path.iterdir())]
-    if len(found) != 1:
+        matches = [path for path in names if path.is_dir() and any(child.is_dir() for child in path.iterdir())]
+    if len(matches) != 1:
         expected = f"there should be one {' or '.join(endings) or 'folder of class folders'} here"
-        actual = check.join_names([str(path) for path in found]) if found else "none"
+        actual = check.join_names([str(path) for path in matches]) if matches else "none"
         check.fail("new", expected=expected, actual=actual, hint=f"Name it: nnfunc new {data_type} FILE")
-    return found[0]
+    return matches[0]

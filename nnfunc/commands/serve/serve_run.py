@@ -44,7 +44,7 @@ def serve(
     check.within("serve", 0, 65535, port=port)
     import uvicorn  # pyright: ignore[reportMissingImports]
 
-    from nnfunc.commands.serve.application import Limits, Server, create_application
+    from nnfunc.commands.serve.http_application import Limits, Server, create_application
 
     class HttpServer(uvicorn.Server):
         """uvicorn, which tells when it listens, and ends with exit code 0 after a signal."""
