@@ -14,8 +14,8 @@ __all__ = ["training_plan"]
 
 
 def training_plan(config: Config, needs: Needs) -> str:
-    """The lines data, model and steps. config: of the run. needs: of `dry_run`."""
-    return "\n".join([f"data    {_data(config)}", f"model   {_model(config, needs)}", f"steps   {_steps(config)}"])
+    """The lines data, model and plan. config: of the run. needs: of `dry_run`."""
+    return "\n".join([f"data    {_data(config)}", f"model   {_model(config, needs)}", f"plan    {_steps(config)}"])
 
 
 def _data(config: Config) -> str:
@@ -46,7 +46,7 @@ def _steps(config: Config) -> str:
     steps, size = train["steps"], config.tables["data"].get("batch_size", data.batch_size)
     window = data.window - 1 if data.window else 1
     epochs = steps * size * window / count_examples(data.arrays)
-    text = f"{steps:,} of {check.counted(size, 'example')} ({epochs:.3g} epochs), {config.tables['optimizer']['name']}"
+    text = f"{steps:,} steps of {check.counted(size, 'example')} ({epochs:.3g} epochs), {config.tables['optimizer']['name']}"
     schedule = config.tables.get("schedule")
     rate = config.tables["optimizer"].get("learning_rate") if schedule is None else _peak(schedule)
     if isinstance(rate, int | float):

@@ -144,6 +144,10 @@ def check_table(table: str) -> None:
     """Refuse a `table` that configs do not have."""
     if table in TABLES:
         return
+    if table in ("sweep", "every", "models"):
+        command = "sweep" if table == "sweep" else "compare"
+        problem = f"the table {table!r} is not of one run."
+        check.fail(WHERE, problem, hint=f"Explained by: nnfunc {command} --help")
     used = [name for name in NAMED_TABLES if table in factories(name)]
     hint = f"It is a name of {used[0]}: nnfunc config {used[0]} --{used[0]} {table}" if used else ""
     owners = [name for name in TABLES for f in factories(name) if table in get_schema(name, f).types]

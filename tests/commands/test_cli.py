@@ -98,11 +98,11 @@ def test_train_ends_with_the_test_accuracy_and_the_report(work):
         r"step +\d+/40 \| train loss [\d.]+ acc [\d.]+% \| val loss [\d.]+ acc [\d.]+%"
         r" \| [\d.,]+ steps/s \| \d+:\d\d left"
     )
-    data, model, steps, *lines = lines
+    data, model, plan, *lines = lines
     assert data == "data    digits: 1,257 training, 180 validation, 360 test examples; 10 classes"
     params = 64 * 12 + 2 * 12 + 12 * 10 + 10  # batch norm in place of a bias
     assert re.fullmatch(rf"model   mlp: {params} parameters \(3.69 kB\); a step needs .* of memory, CPU", model), model
-    assert steps == "steps   40 of 32 examples (1.02 epochs), adamw at 0.01, warmup_cosine"
+    assert plan == "plan    40 steps of 32 examples (1.02 epochs), adamw at 0.01, warmup_cosine"
     assert len(lines) == 5
     assert all(re.fullmatch(pattern, line) and len(line) <= 100 for line in lines), lines
 

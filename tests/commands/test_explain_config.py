@@ -85,6 +85,7 @@ def test_tables_and_their_factories(capsys):
 WRONG = {
     ("model.dropot",): "model has no key 'dropot'. Did you mean 'dropout'",
     ("model.dropot", "--model", "mlp"): "model mlp has no key 'dropot'. Did you mean 'dropout'?",
+    ("sweep.trials",): "the table 'sweep' is not of one run. Explained by: nnfunc sweep --help",
     ("modle.dropout",): "there is no table 'modle'. Did you mean 'model'?",
     ("mlp",): "It is a name of model: nnfunc config model --model mlp",
     ("steps",): "Did you mean train.steps?",

@@ -1,5 +1,6 @@
 """`nnfunc serve`: answers under load, limits, mistakes, the page, and the end after SIGTERM."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -212,6 +213,18 @@ def test_a_body_without_a_length_is_limited_too(served):
 
     answer = served.post("/predict", content=content(), headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]) == (413, "a request should have at most 5,000 bytes.")
+
+
+def test_a_body_that_drips_in_is_given_up(run):
+    async def content():
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            yield b" "
+
+    served = Served(run, seconds=0.2)
+    answer = served.post("/predict", content=content(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (408, "the request took too long to arrive.")
+    served.server.stop()
 
 
 def test_uploaded_files(served, run):

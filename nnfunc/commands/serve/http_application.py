@@ -110,8 +110,18 @@ class Server:
         self.answered += 1
         return rows
 
+    def prepare_json(self, body: bytes) -> Inputs:
+        """The inputs of the model for the body {"rows": [...]}."""
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, f"the body is not JSON ({_one_line(error)}).") from error
+        if not isinstance(content, dict) or set(content) != {"rows"}:
+            raise HTTPException(400, 'the body should be {"rows": [...]}.')
+        return self.prepare_rows(content["rows"])
+
     def prepare_rows(self, rows: Any) -> Inputs:
-        """The inputs of the model for rows of JSON."""
+        """The inputs of the model for rows as JSON has them."""
         if not isinstance(rows, list) or not rows:
             raise HTTPException(400, 'rows should be a list with at least one row, such as {"rows": [...]}.')
         self._check_count(len(rows))
@@ -204,10 +214,12 @@ class _LimitBody:
             await JSONResponse({"error": problem}, 413, {"connection": "close"})(scope, receive, send)
             return
 
+        deadline = asyncio.get_running_loop().time() + self.limits.seconds
+
         async def limited() -> Any:
             nonlocal total
             try:
-                async with asyncio.timeout(self.limits.seconds):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the request took too long to arrive.", {"connection": "close"}) from None
@@ -230,13 +242,8 @@ async def _predict(server: Server, request: Request) -> Response:
         return JSONResponse({"predictions": rows})
     if content_type not in ("application/json", ""):
         raise HTTPException(415, f"send application/json or multipart/form-data, not {content_type}.")
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is not JSON ({_one_line(error)}).") from error
-    if not isinstance(body, dict) or set(body) != {"rows"}:
-        raise HTTPException(400, 'the body should be {"rows": [...]}.')
-    return JSONResponse({"predictions": await server.predict(lambda: server.prepare_rows(body["rows"]))})
+    body = await request.body()
+    return JSONResponse({"predictions": await server.predict(lambda: server.prepare_json(body))})
 
 
 async def _read_form(request: Request) -> tuple[dict[str, str], list[tuple[str, bytes]]]:

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc.commands.serve.input_form import Field
-from nnfunc.reports.html_page import render_page, render_section
 
 __all__ = ["render_form"]
 
 STYLE = """<style>
+:root { color-scheme: light dark; --grey: #5c6770; --blue: #1f5fbf; --line: #8884; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
+table { border-collapse: collapse; width: 100%; font-size: .87rem; } tr { border-bottom: 1px solid var(--line); }
+th { text-align: left; font-weight: 500; } th, td { padding: .1rem .8rem .1rem 0; } .note { color: var(--grey); }
+@media (prefers-color-scheme: dark) {
+  :root { --grey: #9aa5ae; --blue: #7fb0f5; } body { background: #14171a; color: #dde2e6; } }
 form { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .8rem 1.2rem; margin: 1rem 0; }
 label { display: block; overflow-wrap: anywhere; } .wide, form p, form button { grid-column: 1 / -1; margin: 0; }
 input, select, textarea { display: block; box-sizing: border-box; width: 100%; font: inherit; padding: .35rem .5rem;
@@ -55,10 +61,14 @@ def render_form(
     if rows and (len(rows) == 1 or any(images)):
         captions = [file for file, _ in files] if any(images) else [""]
         shown = list(zip(rows, images, captions, strict=True))[:SHOWN]
-        answer += render_section("Prediction", "".join(_answer(*one) for one in shown))
+        answer += "<h2>Prediction</h2>" + "".join(_answer(*one) for one in shown)
     elif rows:
-        answer += render_section(f"{len(rows):,} predictions", _table(rows))
-    return render_page(f"{name}: predictions", STYLE, form, answer)
+        answer += f"<h2>{len(rows):,} predictions</h2>{_table(rows)}"
+    title = html.escape(f"{name}: predictions")
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f"<title>{title}</title>{STYLE}"
+    body = f"<main><h1>{title}</h1>\n{form}\n{answer}</main>"
+    return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}</body></html>\n"
 
 
 def _input(field: Field, value: str) -> str:
