@@ -29,24 +29,54 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class ExactRows:
-    """The rows of a batch for a metric that needs those of all batches at once; a pytree.
+    """The rows of a batch for metrics that need those of all batches at once; a pytree.
 
-    output, target: [batch, ...]. mask: [batch], False for padding. kind: of the outputs. name: of the metric.
+    output, target: [batch, ...]. mask: [batch], False for padding. kind: of the outputs. names: of the metrics.
     """
 
     output: Any
     target: Any
     mask: Any
     kind: str
-    name: str
+    names: tuple[str, ...]
 
-    def value(self) -> float:
-        """The value of the metric."""
+    def values(self) -> dict[str, float]:
+        """The values of the metrics."""
         rows = np.asarray(self.mask) > 0.5
-        return figures(HeldOut(self.kind, self.output[rows], self.target[rows]), [self.name])[self.name]
+        return figures(HeldOut(self.kind, self.output[rows], self.target[rows]), self.names)
 
 
-jax.tree_util.register_dataclass(ExactRows, data_fields=["output", "target", "mask"], meta_fields=["kind", "name"])
+@dataclass(frozen=True, eq=False)
+class PackedSums:
+    """The sums of several metrics in one vector, because every array that leaves a program costs time; a pytree.
+
+    vector: of all numbers. structure: of the sums. shapes: of the arrays in it.
+    """
+
+    vector: Any
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(sums: dict[str, Sums]) -> "PackedSums":
+        leaves, structure = jax.tree.flatten(sums)
+        return PackedSums(
+            jnp.concatenate([leaf.reshape(-1) for leaf in leaves]), structure, tuple(map(np.shape, leaves))
+        )
+
+    @staticmethod
+    def total(parts: list["PackedSums"]) -> dict[str, Sums]:
+        """The sums of all batches, in float64. parts: of each batch, in NumPy."""
+        vector = np.sum([part.vector for part in parts], axis=0, dtype=np.float64)
+        ends = np.cumsum([int(np.prod(shape)) for shape in parts[0].shapes])
+        leaves = zip(np.split(vector, ends[:-1]), parts[0].shapes, strict=True)
+        return jax.tree.unflatten(parts[0].structure, [leaf.reshape(shape) for leaf, shape in leaves])
+
+
+jax.tree_util.register_dataclass(ExactRows, data_fields=["output", "target", "mask"], meta_fields=["kind", "names"])
+jax.tree_util.register_dataclass(PackedSums, data_fields=["vector"], meta_fields=["structure", "shapes"])
+EXACT, PACKED = "exact rows", "packed sums"
+"""The keys of totals that are no names of metrics."""
 
 
 def check_metrics(where: str, objective: Any, names: Any) -> None:
@@ -68,7 +98,7 @@ def check_metrics(where: str, objective: Any, names: Any) -> None:
 
 def refuse_exact(where: str, task: Any) -> None:
     """Refuse metrics that need the outputs of a whole split at once. where: begins the error. task: with metrics."""
-    exact = [name for name in task.metrics if find_metric(where, task.objective.kind, name).exact is not None]
+    exact = [name for name in task.metrics if find_metric(where, task.objective.kind, name).is_exact]
     if exact:
         problem = f"{exact[0]} needs the outputs of the whole validation split, which no trial keeps."
         check.fail(where, problem, hint="Leave it out of metrics here; nnfunc evaluate computes it for a saved trial.")
@@ -95,13 +125,16 @@ def metric_totals(
     reading = read(jnp, kind, output, target)
     counted = jnp.ones(len(target), bool) if mask is None else mask
     weight = jnp.repeat(counted.astype(reading.counted.dtype), reading.positions) * reading.counted
-    totals: dict[str, Any] = {}
-    for name in names:
-        if find_metric("metrics", kind, name).exact is None:
-            totals[name] = row_sums(jnp, name, reading, weight)
-        else:
-            totals[name] = ExactRows(output, target, counted, kind, name)
-    return totals
+    exact = tuple(name for name in names if find_metric("metrics", kind, name).is_exact)
+    totals: dict[str, Any] = {name: row_sums(jnp, name, reading, weight) for name in names if name not in exact}
+    return totals | ({EXACT: ExactRows(output, target, counted, kind, exact)} if exact else {})
+
+
+def pack_totals(totals: Totals) -> Totals:
+    """The totals of a batch with fewer arrays, for `metrics_of_batches`. totals: by name."""
+    packed = {name: total for name, total in totals.items() if isinstance(total, Sums) and total.pivot is None}
+    rest = {name: total for name, total in totals.items() if name not in packed}
+    return rest | ({PACKED: PackedSums.of(packed)} if packed else {})
 
 
 def add_totals(first: Totals, second: Totals, xp: Any = np) -> Totals:
@@ -117,13 +150,13 @@ def mean_of_totals(totals: Totals, xp: Any = np) -> dict[str, Any]:
 
 
 def metrics_of_batches(parts: list[Totals]) -> dict[str, float]:
-    """The metrics of all batches, in float64. parts: the totals of each batch, in NumPy."""
-    wide = lambda leaf: leaf.astype(np.float64)
-    exact = {name for name, total in parts[0].items() if isinstance(total, ExactRows)}
-    sums = [jax.tree.map(wide, {name: part[name] for name in part if name not in exact}) for part in parts]
+    """The metrics of all batches, in float64. parts: of `pack_totals` of each batch, in NumPy."""
+    plain = [{name: part[name] for name in part if name not in (EXACT, PACKED)} for part in parts]
+    sums = reduce(add_totals, [jax.tree.map(lambda leaf: leaf.astype(np.float64), part) for part in plain])
+    if PACKED in parts[0]:
+        sums |= PackedSums.total([part[PACKED] for part in parts])
     with np.errstate(all="ignore"):
-        values = mean_of_totals(reduce(add_totals, sums))
-    for name in exact:
-        rows = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part[name] for part in parts))
-        values[name] = rows.value()
-    return {name: float(values[name]) for name in parts[0]}
+        values = {name: float(value) for name, value in mean_of_totals(sums).items()}
+    if EXACT in parts[0]:
+        values |= jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part[EXACT] for part in parts)).values()
+    return values
