@@ -46,9 +46,11 @@ def main(file: Path) -> dict[str, dict[str, float]]:
             p, truth = model.predict_proba(x[2]), y[2]
             results[name] = {"accuracy": np.mean(p.argmax(1) == truth), "log_loss": metrics.log_loss(truth, p)}
             if p.shape[1] == 2:
-                best = metrics.precision_recall_curve(truth, p[:, 1])
-                f1 = 2 * best[0] * best[1] / np.maximum(best[0] + best[1], 1e-12)
-                results[name] |= {"roc_auc": metrics.roc_auc_score(truth, p[:, 1]), "best_f1": f1.max()}
+                precision, recall, levels = metrics.precision_recall_curve(y[1], model.predict_proba(x[1])[:, 1])
+                f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+                answers = p[:, 1] >= levels[f1[:-1].argmax()]  # chosen on the validation split, as for the network
+                results[name] |= {"f1": metrics.f1_score(truth, answers)}
+                results[name] |= {"roc_auc": metrics.roc_auc_score(truth, p[:, 1])}
                 results[name] |= {"average_precision": metrics.average_precision_score(truth, p[:, 1])}
         else:
             predictions = [np.reshape(model.predict(part), (-1, 1)) for part in x]
