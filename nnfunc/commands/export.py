@@ -57,6 +57,7 @@ def export(
     }
     if (folder / "codec.json").is_file():
         metadata["codec"] = (folder / "codec.json").read_text("utf-8")
+    labels = examples.labels if run.kind in ("", *COMPARED) else None
     print(f"{count_examples(examples.x)} examples {examples.source}")
     with explain_full_disk(file, "Export again."):
         report = export_model(
@@ -69,7 +70,7 @@ def export(
             transform=_transform(preprocessing),
             names=None if run.kind == "binary" else run.names,  # it has one output
             metadata=metadata,
-            labels=preprocessing.restore_target(examples.labels) if run.kind in ("", *COMPARED) else None,
+            labels=None if labels is None else preprocessing.restore_target(labels),
             tolerance=tolerance,
             quantize=quantize,  # pyright: ignore[reportArgumentType]  checked above
         )

@@ -24,14 +24,14 @@ class NamedMetric(NamedTuple):
 
     rows: (xp, reading) -> array or dict of arrays [rows, ...], which are summed. value: (xp, sums, weight) -> the
     metric of sums over rows of this weight. mode: "max" where higher is better, else "min". exact: None, or (reading,
-    weight [rows]) -> the metric of all rows at once, in NumPy. kinds: of outputs that have it.
+    weight [rows]) -> the metric of all rows at once, in NumPy. outputs: of outputs that have it.
     """
 
     rows: Callable[[Any, Reading], Any] | None
     value: Callable[[Any, Any, Any], Any] | None
     mode: str
     exact: Callable[[Reading, np.ndarray], float] | None
-    kinds: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def find_metric(where: str, kind: str, name: str) -> NamedMetric:
     metric = _METRICS.get(name) if isinstance(name, str) else None
     variants = [metric] if isinstance(metric, NamedMetric) else metric or []
     for variant in variants:
-        if kind in variant.kinds:
+        if kind in variant.outputs:
             return variant
     names = metric_names(kind)
     if not names:
@@ -121,7 +121,7 @@ def metric_names(kind: str) -> list[str]:
     names = [
         name
         for name, metric in _METRICS.items()
-        if any(kind in variant.kinds for variant in ([metric] if isinstance(metric, NamedMetric) else metric))
+        if any(kind in variant.outputs for variant in ([metric] if isinstance(metric, NamedMetric) else metric))
     ]
     return names + (["top5_accuracy"] if kind in CLASSES else [])
 
@@ -154,11 +154,11 @@ def _mean(xp: Any, sums: Any, weight: Any) -> Any:
 
 
 def _mean_of(
-    rows: Callable[[Any, Reading], Any], kinds: tuple[str, ...], mode: str = "min", finish: Any = None
+    rows: Callable[[Any, Reading], Any], outputs: tuple[str, ...], mode: str = "min", finish: Any = None
 ) -> NamedMetric:
     """The metric that is the mean of the rows, each value of the means finished by a function (xp, means)."""
     value = _mean if finish is None else lambda xp, sums, weight: xp.mean(finish(xp, sums["value"] / weight))
-    return NamedMetric(lambda xp, reading: {"value": rows(xp, reading)}, value, mode, None, kinds)
+    return NamedMetric(lambda xp, reading: {"value": rows(xp, reading)}, value, mode, None, outputs)
 
 
 def _one_hot(xp: Any, index: Any, count: int, dtype: Any) -> Any:
@@ -270,8 +270,8 @@ def _balanced(xp: Any, counts: Any, weight: Any) -> Any:
 def _scores(score: str) -> dict[str, Any]:
     """The variants of a score by name: macro, or that of yes for binary answers; micro; weighted."""
 
-    def metric(average: str, kinds: tuple[str, ...]) -> NamedMetric:
-        return NamedMetric(_count_rows, partial(_score, score=score, average=average), "max", None, kinds)
+    def metric(average: str, outputs: tuple[str, ...]) -> NamedMetric:
+        return NamedMetric(_count_rows, partial(_score, score=score, average=average), "max", None, outputs)
 
     several = ("classes", "tags", "labels")
     variants: dict[str, Any] = {score: [metric("macro", several), metric("last", ("binary",))]}
@@ -331,16 +331,14 @@ def _by_column(reading: Reading, weight: np.ndarray, score: str) -> float:
     rows = weight > 0
     weight = weight[rows]
     truth, probability = (part[rows] for part in _columns(reading))
-    if reading.kind in CLASSES and truth.shape[1] == 2:  # the other class has the same
-        truth, probability = truth[:, 1:], probability[:, 1:]
     function = getattr(metrics, score)
     both = [column for column in range(truth.shape[1]) if 0 < truth[:, column].sum() < len(truth)]
     values = [function(truth[:, column], probability[:, column], sample_weight=weight) for column in both]
     return float(np.mean(values)) if values else float("nan")
 
 
-def _exact(function: Any, kinds: tuple[str, ...], mode: str = "max") -> NamedMetric:
-    return NamedMetric(None, None, mode, function, kinds)
+def _exact(function: Any, outputs: tuple[str, ...], mode: str = "max") -> NamedMetric:
+    return NamedMetric(None, None, mode, function, outputs)
 
 
 _POINTS = ("classes", "tags")

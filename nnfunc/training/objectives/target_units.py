@@ -5,6 +5,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from nnfunc import check
 from nnfunc.data.preprocessing import restore_targets
 from nnfunc.training.objectives.objective import Objective
@@ -34,12 +37,12 @@ def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
         outputs = []
 
         def record(x):
-            outputs.append(predict(x))
+            outputs.append(jax.tree.map(jnp.asarray, predict(x)))
             return outputs[-1]
 
         loss = scaled(record, batch, mask)["loss"]
         replay = iter(outputs)
-        metrics = scaled(lambda x: restore(next(replay), kind=objective.kind), (x, restore(targets)), mask)
+        metrics = scaled(lambda x: restore(next(replay), kind=objective.kind), (x, restore(jnp.asarray(targets))), mask)
         return metrics | {"loss": loss}
 
     restored = mean_objective(totals, objective.inspect, objective.kind, objective.ignore_index)
