@@ -243,7 +243,7 @@ def test_a_model_that_takes_no_categories_is_refused(work, capsys):
 
 
 @pytest.mark.parametrize("name", ["poisson", "classification"])
-def test_objectives_that_predict_no_values_are_refused_for_scaled_targets(work, capsys, name):
+def test_objectives_without_values_refuse_scaled_targets(work, capsys, name):
     text = (work / "rents.toml").read_text().replace('name = "regression"', f'name = "{name}"')
     (work / "wrong.toml").write_text(text.replace("rmse", "mae").replace('metrics = ["mae", "r2"]', ""))
     assert main("train", work / "wrong.toml", "--run", work / "wrong") == 2

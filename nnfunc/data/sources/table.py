@@ -14,8 +14,8 @@ from nnfunc.data.download import fail_damaged
 from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
-from nnfunc.data.sources.cells import fold_column, parse_flags, parse_order, parse_strings
 from nnfunc.data.sources.columns import DescribeRow, check_columns, parse_class_labels, parse_numbers, read_columns
+from nnfunc.data.sources.table_cells import fold_column, parse_flags, parse_order, parse_strings
 from nnfunc.data.splits import Splits, cut_in_order
 from nnfunc.data.table_features import (
     SPECIAL,
@@ -106,7 +106,8 @@ def table(
     else:
         special = {"dates": dates, "one_hot": one_hot, "texts": texts, "categorical": categorical}
         features = _describe_features(special, impute, standardise, date_format, text_features)
-        check.choice(WHERE, (True, False, "robust"), standardise=standardise)
+        if not isinstance(standardise, bool) and standardise != "robust":
+            check.fail(WHERE, expected="standardise should be true, false or 'robust'", actual=repr(standardise))
     check.choice(WHERE, ("classification", "regression"), task=task)
     if (scale_target or log_target) and task != "regression":
         check.fail(WHERE, expected="scale_target and log_target are for task = 'regression'", actual=f"task = {task!r}")
@@ -129,8 +130,8 @@ def table(
 
     cells: Cells = {}
     if features is not None:
-        taken = set(chain(*special.values()))
-        features |= {"numbers": features.get("numbers", {"columns": [c for c in columns if c not in taken]})}
+        others = set(chain(*special.values()))
+        features |= {"numbers": features.get("numbers", {"columns": [c for c in columns if c not in others]})}
         cells = parse_cells(name, features, source_columns, describe_row)
         for column in columns:
             fold_column(ids, cells[column])
@@ -151,7 +152,7 @@ def table(
     if preprocessing is not None:
         scaling, target = (preprocessing.facts.get(key) for key in ("standardise", "target"))
     else:
-        train = cuts["train"]
+        train: Any = cuts["train"]
         if features is not None:
             features, _ = fit_features(features, cells, train)
         elif standardise:
@@ -207,7 +208,8 @@ def _describe_features(
     special: dict[str, Sequence[str]], impute: str | None, standardise: Any, date_format: str | None, text_features: int
 ) -> dict[str, Any] | None:
     """The features before they are fitted, None for a table that has numbers alone, without missing ones."""
-    check.choice(WHERE, ("mean", "median", None), impute=impute)
+    if impute is not None:
+        check.choice(WHERE, ("mean", "median"), impute=impute)
     check.size(WHERE, text_features=text_features)
     if impute is None and not any(special.values()):
         return None
