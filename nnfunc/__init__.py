@@ -54,7 +54,7 @@ from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resne
 from nnfunc.models.rnn import rnn_classifier, rnn_lm
 from nnfunc.models.seq2seq import Seq2SeqInput, seq2seq
 from nnfunc.models.table_model import table_model
-from nnfunc.models.text import tagger, text_classifier
+from nnfunc.models.text_models import tagger, text_classifier
 from nnfunc.models.transformer import TokenInput, TransformerInput, transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.summary import summary

@@ -35,7 +35,7 @@ def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], proble
 
 
 def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
-    """Check that start steps are within the run, and that the number of micro-batches divides the batch size.
+    """Check start steps against the run, micro-batches against the batch size, and the model's vocabulary.
 
     resolved: the tables with defaults. problems: takes the mistakes; of the keys of a mistake, one that the
     command line overrides is named.
@@ -56,6 +56,10 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
             expected = f"{subject}should be below train.steps = {steps}, where the run ends"
             hint = "Use inf for never." if pattern else ""
             problems.add("train.steps" if by_steps else path, expected=expected, actual=str(value), hint=hint)
+    model, ids = resolved.get("model") or {}, data.get("vocab_size", 0)
+    if model.get("vocab_size", ids) < ids:
+        expected, hint = f"should be at least data.vocab_size = {ids}", "The model has no vector for larger ids."
+        problems.add("model.vocab_size", expected=expected, actual=str(model["vocab_size"]), hint=hint)
     size, count = data.get("batch_size"), task.get("accumulate", 1)
     if size and count > 0 and size % count:
         blamed = "data.batch_size" if "data.batch_size" in problems.overridden else "task.accumulate"

@@ -2,7 +2,7 @@
 
 python scripts/data/shapes.py [FOLDER]        (needs Pillow)
 
-Each shape is turned, in any dark color on any light one, with a line across and noise, so that no single pixel tells it.
+Each shape is turned, in any dark color on any light one, with a line across and noise, so that no pixel tells it.
 """
 
 import sys

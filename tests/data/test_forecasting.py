@@ -64,7 +64,7 @@ def test_windows_hold_the_series_and_are_split_by_time(tmp_path):
         np.testing.assert_allclose([row for _, row in windows], [row for _, row in expected], rtol=1e-5)
     mean, std = splits.preprocessing.facts["scaling"]["north"]
     np.testing.assert_allclose([mean, std], [np.mean(NORTH[:27]), np.std(NORTH[:27])])  # of the training days alone
-    assert splits.preprocessing.facts["unit"] == "second"
+    assert splits.preprocessing.facts["resolution"] == "second"
 
 
 def test_no_value_after_a_cut_reaches_an_earlier_split(tmp_path):
@@ -77,7 +77,7 @@ def test_no_value_after_a_cut_reaches_an_earlier_split(tmp_path):
     np.testing.assert_array_equal(before.validation[1][:3], after.validation[1][:3])
 
 
-def test_long_and_wide_tables_are_equal_and_rows_may_have_any_order(tmp_path):
+def test_long_and_wide_tables_in_any_order_are_equal(tmp_path):
     expected = originals(nf.data.forecasting(wide(tmp_path), **SIZES))
     splits = nf.data.forecasting(long(tmp_path), value="sales", series="shop", **SIZES)
     result = originals(splits)
@@ -91,7 +91,7 @@ def test_long_and_wide_tables_are_equal_and_rows_may_have_any_order(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["flat", "sequence"])
-def test_covariates_are_those_of_the_window_and_of_the_times_to_predict(tmp_path, layout):
+def test_covariates_are_those_of_the_window_and_the_horizon(tmp_path, layout):
     splits = nf.data.forecasting(
         long(tmp_path), value="sales", series="shop", covariates=["open"], layout=layout, **SIZES
     )
@@ -144,7 +144,7 @@ def test_an_earlier_run_fixes_scaling_and_cuts_for_longer_files(tmp_path):
 def test_times_in_equal_steps(tmp_path, times, unit, step):
     rows = list(zip(times, NORTH, SOUTH, strict=True))
     facts = nf.data.forecasting(wide(tmp_path, rows), **SIZES).preprocessing.facts
-    assert (facts["unit"], facts["step"]) == (unit, step)
+    assert (facts["resolution"], facts["step"]) == (unit, step)
 
 
 def test_predictions_follow_the_last_values_in_their_units(tmp_path):

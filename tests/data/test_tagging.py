@@ -15,7 +15,7 @@ SENTENCES = [([f"w{i}", "runs", "."][: 2 + i % 2], ["N", "V", "P"][: 2 + i % 2])
 def write(folder, sentences=SENTENCES, name="it.conll"):
     file = folder / name
     if name.endswith(".jsonl"):
-        text = "".join(json.dumps({"words": words, "tags": tags}) + "\n" for words, tags in sentences)
+        text = "".join(json.dumps({"tokens": words, "tags": tags}) + "\n" for words, tags in sentences)
     else:
         text = "\n".join("".join(f"{w} x {t}\n" for w, t in zip(*one, strict=True)) for one in sentences)
     file.write_text(text)
@@ -118,16 +118,16 @@ def test_mistakes_have_one_line_with_file_and_line(tmp_path, name):
     "line, message",
     [
         (
-            '{"words": ["a"], "tags": ["X", "Y"]}',
+            '{"tokens": ["a"], "tags": ["X", "Y"]}',
             "line 2 should have a tag for each word, and a word, got 1 words and 2",
         ),
-        ('{"words": "a b", "tags": ["X", "Y"]}', "line 2 should have a list of texts as 'words', got 'a b'"),
-        ('{"words": []}', "line 2 should have a list of texts as 'tags', got None"),
+        ('{"tokens": "a b", "tags": ["X", "Y"]}', "line 2 should have a list of texts as 'tokens', got 'a b'"),
+        ('{"tokens": []}', "line 2 should have a list of texts as 'tags', got None"),
     ],
 )
 def test_mistakes_in_json_lines_name_the_line(tmp_path, line, message):
     file = tmp_path / "it.jsonl"
-    file.write_text('{"words": ["a", "b"], "tags": ["X", "Y"]}\n' + line + "\n")
+    file.write_text('{"tokens": ["a", "b"], "tags": ["X", "Y"]}\n' + line + "\n")
     with pytest.raises(ValueError, match=message):
         nf.data.tagging(file)
 

@@ -137,7 +137,7 @@ def test_mistakes_in_json_lines_name_the_line(tmp_path, line, message):
         nf.data.text_classification(file)
 
 
-def test_an_empty_file_and_an_empty_class_of_a_folder_are_refused(tmp_path):
+def test_an_empty_file_and_an_empty_class_are_refused(tmp_path):
     for label in ("neg", "pos"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "1.txt").write_text(label)

@@ -24,13 +24,13 @@ def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: C
     first: dict[Any, int] = {}
     for index, content in enumerate(contents):
         first.setdefault(content, index)
-    kept = list(first.values())
-    if len(kept) < len(contents):
+    distinct = list(first.values())
+    if len(distinct) < len(contents):
         index = next(i for i, content in enumerate(contents) if first[content] != i)
         text = f"{describe_row(index)} repeats {describe_row(first[contents[index]])}"
-        count = check.counted(len(contents) - len(kept), "repeated example")
+        count = check.counted(len(contents) - len(distinct), "repeated example")
         warnings.warn(f"{where}: {name}: {text}; {count} left out.", stacklevel=4)
-    return kept
+    return distinct
 
 
 def split_examples(

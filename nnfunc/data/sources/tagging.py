@@ -24,9 +24,9 @@ NO_TAG = -100  # of padding, which `nf.tagging` leaves out
 
 
 class Sentence(NamedTuple):
-    """words, and the tags, () if there are none; position: in its file, such as "line 7"."""
+    """tokens: its words. tags: () if there are none. position: in its file, such as "line 7"."""
 
-    words: tuple[str, ...]
+    tokens: tuple[str, ...]
     tags: tuple[str, ...]
     position: str
 
@@ -35,7 +35,7 @@ def tagging(
     path: str | Path,
     *,
     columns: tuple[int, int] = (0, -1),
-    words: str = "words",
+    tokens: str = "tokens",
     tags: str = "tags",
     block_size: int | None = None,
     affixes: int = 3,
@@ -52,8 +52,8 @@ def tagging(
     of padding is -100. A sentence that repeats an earlier one is left out, with a warning.
     path: a file with a word and its tag in each line, between columns of blanks or tabs, and a blank line between
     sentences (lines of comments and of -DOCSTART- are skipped); or a .jsonl file with an object such as
-    {"words": ["a", "b"], "tags": ["X", "Y"]} in each line; or a folder of files such as train.conll and test.conll.
-    columns: the indices of the words and the tags among the columns, from the end where negative. words, tags: the
+    {"tokens": ["a", "b"], "tags": ["X", "Y"]} in each line; or a folder of files such as train.conll and test.conll.
+    columns: the indices of the words and the tags among the columns, from the end where negative. tokens, tags: the
     keys of the objects. block_size: the most words of a sentence, by default that of the longest one; a longer one is
     refused. affixes: at least 0. min_count: how often a feature has to occur in training to be in the vocabulary, so
     that the model also learns from unknown ones. vocab_size: the most ids of features, the most frequent ones, at
@@ -73,7 +73,7 @@ def tagging(
     check.size(WHERE, 0, affixes=affixes)
     check.size(WHERE, min_count=min_count)
     check.size(WHERE, 3, vocab_size=vocab_size)
-    facts: Any = {"columns": list(columns), "words": words, "tags": tags, "affixes": affixes}
+    facts: Any = {"columns": list(columns), "tokens": tokens, "tags": tags, "affixes": affixes}
     names = None
     if preprocessing is not None:
         preprocessing.check_factory(WHERE)
@@ -86,7 +86,7 @@ def tagging(
         at = drop_repeats(WHERE, str(files[part]), [s[:2] for s in sentences], lambda i, s=sentences: s[i].position)
         parts[part] = [sentences[i] for i in at], np.zeros(len(at), np.int32)
     if block_size is None:
-        block_size = max(len(sentence.words) for sentences in tables.values() for sentence in sentences)
+        block_size = max(len(sentence.tokens) for sentences in tables.values() for sentence in sentences)
     check.size(WHERE, block_size=block_size)
     for part, (sentences, _) in parts.items():
         check_lengths(WHERE, str(files[part]), sentences, block_size)
@@ -109,7 +109,7 @@ def tagging(
     record = Preprocessing(
         "tagging",
         {
-            **{key: facts[key] for key in ("columns", "words", "tags", "affixes")},
+            **{key: facts[key] for key in ("columns", "tokens", "tags", "affixes")},
             "block_size": block_size,
             "names": list(names),
             "classes": len(names),
@@ -126,7 +126,7 @@ def tagging(
         if pair is None:
             return None
         y = pad_rows([[codes[tag] for tag in tags] for _, tags in pair[0]], block_size, NO_TAG)
-        return encode(record, [words for words, _ in pair[0]]), y
+        return encode(record, [tokens for tokens, _ in pair[0]]), y
 
     return Splits(*map(arrays, splits.values()), classes=record.classes, names=record.names, preprocessing=record)
 
@@ -150,8 +150,8 @@ def encode(preprocessing: Preprocessing, sentences: Sequence[Sequence[str]]) -> 
 def check_lengths(where: str, name: str, sentences: Sequence[Sentence], block_size: int) -> None:
     """Refuse a sentence of more than `block_size` words. where, name: the function and the file, for messages."""
     for sentence in sentences:
-        if len(sentence.words) > block_size:
-            problem = f"{sentence.position} begins a sentence of {len(sentence.words)} words"
+        if len(sentence.tokens) > block_size:
+            problem = f"{sentence.position} begins a sentence of {len(sentence.tokens)} words"
             problem += f", more than block_size = {block_size}"
             fail_damaged(where, name, problem, "Split it, or train with a larger block_size.")
 
@@ -172,22 +172,22 @@ def _check_tags(files: Mapping[str, Path], tables: Mapping[str, Any], names: Any
 
 
 def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True) -> list[Sentence]:
-    """The sentences of a file. facts: with columns, words and tags. tagged: whether they need tags."""
+    """The sentences of a file. facts: with columns, tokens and tags. tagged: whether they need tags."""
     if file.suffix.lower() in JSON_LINES:
-        return _read_json(where, file, facts["words"], facts["tags"] if tagged else None)
+        return _read_json(where, file, facts["tokens"], facts["tags"] if tagged else None)
     sentences: list[Sentence] = []
-    words, tags, first, width = [], [], 0, None
+    tokens, tags, first, width = [], [], 0, None
     content = decode_utf8(where, file, read_bytes(where, file))
     for number, line in enumerate([*content.split("\n"), ""], 1):
         row = line.rstrip("\r").split("\t") if "\t" in line else line.split()
         if not line.strip():
-            if words:
-                sentences.append(Sentence(tuple(words), tuple(tags), f"line {first}"))
-                words, tags = [], []
+            if tokens:
+                sentences.append(Sentence(tuple(tokens), tuple(tags), f"line {first}"))
+                tokens, tags = [], []
             continue
-        if row[0] == "-DOCSTART-" or (line.startswith("#") and len(row) != width and not words):
+        if row[0] == "-DOCSTART-" or (line.startswith("#") and len(row) != width and not tokens):
             continue
-        first = first if words else number
+        first = first if tokens else number
         width = len(row) if width is None else width
         if len(row) != width:
             problem = f"line {number} should have {width} columns, as those before it, but has {len(row)}"
@@ -196,27 +196,27 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
         if (width < 2 and tagged) or not all(-width <= index < width for index in indices):
             problem = f"line {number} should have a word and its tag, in columns {list(indices)}, but is {line[:60]!r}"
             fail_damaged(where, file, problem, "Columns are counted from 0, and from the end where negative.")
-        words.append(row[indices[0]])
+        tokens.append(row[indices[0]])
         tags += [row[indices[1]]] if tagged else []
     if not sentences:
         fail_damaged(where, file, "it should have sentences, with a word in each line, but is empty")
     return sentences
 
 
-def _read_json(where: str, file: Path, words_key: str, tags_key: str | None) -> list[Sentence]:
+def _read_json(where: str, file: Path, tokens_key: str, tags_key: str | None) -> list[Sentence]:
     columns, lines = read_json_lines(where, file)
-    check_columns(str(file), [words_key, *([tags_key] if tags_key else [])], columns, where=where)
+    check_columns(str(file), [tokens_key, *([tags_key] if tags_key else [])], columns, where=where)
     sentences = []
     for row, line in enumerate(lines):
-        words, tags = columns[words_key][row], columns[tags_key][row] if tags_key else []
-        for key, value in ((words_key, words), (tags_key, tags)):
+        tokens, tags = columns[tokens_key][row], columns[tags_key][row] if tags_key else []
+        for key, value in ((tokens_key, tokens), (tags_key, tags)):
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 problem = f"line {line} should have a list of texts as {key!r}, got {check.describe(value)}"
-                fail_damaged(where, file, problem, 'Such as {"words": ["a", "b"], "tags": ["X", "Y"]}.')
-        if not words or (tags_key and len(words) != len(tags)):
-            problem = f"line {line} should have a tag for each word, and a word, got {len(words)} words"
+                fail_damaged(where, file, problem, 'Such as {"tokens": ["a", "b"], "tags": ["X", "Y"]}.')
+        if not tokens or (tags_key and len(tokens) != len(tags)):
+            problem = f"line {line} should have a tag for each word, and a word, got {len(tokens)} words"
             fail_damaged(where, file, f"{problem} and {len(tags)} tags" if tags_key else problem, "Correct the line.")
-        sentences.append(Sentence(tuple(words), tuple(tags), f"line {line}"))
+        sentences.append(Sentence(tuple(tokens), tuple(tags), f"line {line}"))
     return sentences
 
 
@@ -234,13 +234,13 @@ def read_sentences(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarra
         if path is not None:
             name, new = str(path), _read(where, path, preprocessing.facts, tagged=False)
         else:
-            words = item.split() if isinstance(item, str) else list(item)
-            if not words or not all(isinstance(word, str) for word in words):
+            tokens = item.split() if isinstance(item, str) else list(item)
+            if not tokens or not all(isinstance(word, str) for word in tokens):
                 expected = f"sentence {index} of the input should be a text or a list of words, at least one"
                 check.fail(where, expected=expected, actual=check.describe(item), exc_type=TypeError)
-            new = [Sentence(tuple(words), (), f"sentence {index}")]
+            new = [Sentence(tuple(tokens), (), f"sentence {index}")]
         check_lengths(where, name, new, preprocessing.facts["block_size"])
-        sentences += [sentence.words for sentence in new]
+        sentences += [sentence.tokens for sentence in new]
     if not sentences:
         check.fail(where, expected="the input should have at least one sentence", actual="none")
-    return encode(preprocessing, sentences), [" ".join(words) for words in sentences]
+    return encode(preprocessing, sentences), [" ".join(tokens) for tokens in sentences]

@@ -31,7 +31,7 @@ def read_table(where: str, source: Any, facts: dict[str, Any]) -> tuple[str, dic
     """(the name of the table, its series by name).
 
     where: begins the message of an error. source, and time, value, series, covariates and separator in `facts`: as
-    for `nf.data.forecasting`. facts: takes the unit and the step of the times, or has those of the run.
+    for `nf.data.forecasting`. facts: takes the resolution and the step of the times, or has those of the run.
     Raises: ValueError, with file and line.
     """
     time, value, series, covariates = (facts[key] for key in ("time", "value", "series", "covariates"))
@@ -80,7 +80,7 @@ def read_table(where: str, source: Any, facts: dict[str, Any]) -> tuple[str, dic
 def _parse_times(
     where: str, name: str, column: str, values: Any, describe_row: Callable[[int], str], facts: dict[str, Any]
 ) -> np.ndarray:
-    """int64 [n], in the unit of the facts: integers, seconds, or months."""
+    """int64 [n], in the resolution of the facts: integers, seconds, or months."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuM":
         is_date, missing = values.dtype.kind == "M", np.isnat(values) if values.dtype.kind == "M" else np.zeros(0, bool)
         if missing.any():
@@ -98,15 +98,17 @@ def _parse_times(
                 hint = "A time is an integer, or an ISO date such as 2026-11-30 or 2026-11-30T06:00."
                 fail_damaged(where, name, f"{problem}, got {text.distinct[code][:60]!r}", hint)
         times = np.array([time[0] for time in parsed if time is not None], np.int64)[text.codes]
-    unit = "integer"
+    resolution = "integer"
     if is_date:
         month_ends, months = (_months(times + shift) for shift in (UNITS["day"], 0))
         is_end = months is None and month_ends is not None and (times + UNITS["day"]).max() % UNITS["day"] == 0
         counted = month_ends if is_end else months
-        unit, times = ("second", times) if counted is None else ("month", counted)
-    expected = facts.setdefault("unit", unit)
-    if unit != expected:
-        check.fail(where, expected=f"{name} should have times in the unit of the run, {expected}s", actual=f"{unit}s")
+        resolution, times = ("second", times) if counted is None else ("month", counted)
+    expected = facts.setdefault("resolution", resolution)
+    if resolution != expected:
+        check.fail(
+            where, expected=f"{name} should have times in the unit of the run, {expected}s", actual=f"{resolution}s"
+        )
     return times
 
 
@@ -155,10 +157,10 @@ def _check_steps(
 
 
 def _step_text(facts: dict[str, Any]) -> str:
-    step, unit = facts["step"], facts["unit"]
-    if unit == "integer":
+    step, resolution = facts["step"], facts["resolution"]
+    if resolution == "integer":
         return f"{step}"
-    for word, seconds in UNITS.items() if unit == "second" else ():
+    for word, seconds in UNITS.items() if resolution == "second" else ():
         if step % seconds == 0:
             return check.counted(step // seconds, word)
-    return check.counted(step, unit)
+    return check.counted(step, resolution)
