@@ -143,9 +143,9 @@ def test_series_go_on_in_their_own_units(runs, tmp_path, monkeypatch, capsys):
 
 
 BODIES = {
-    "texts": (["a good film", {"review": "bad.csv"}], "review"),
-    "tags": (["the cat1 sleeps", ["see", "it.txt"]], "words"),
-    "series": ([{"day": day, "shop": "a", "sales": 100 + day} for day in range(5)], "series"),
+    "texts": ["a good film", "bad.csv", {"review": "bad.csv"}],  # a text that looks like a file
+    "tags": ["the cat1 sleeps", "see it.txt", ["see", "it.txt"]],
+    "series": [{"day": day, "shop": "a", "sales": 100 + day} for day in range(5)],
 }
 
 
@@ -155,17 +155,17 @@ def test_they_are_served(runs, name):
         pytest.importorskip(package)
     from helpers.served import Served
 
-    run, (body, _) = nf.load_run(runs[name]), BODIES[name]
+    run, body = nf.load_run(runs[name]), BODIES[name]
     served = Served(run)
     answer = served.post("/predict", json={"rows": body})
     assert answer.status_code == 200, answer.text
     rows = answer.json()["predictions"]
     if name == "texts":
-        expected = jax.nn.softmax(run.predict([{"review": "a good film"}, {"review": "bad.csv"}]))
+        expected = jax.nn.softmax(run.predict([{"review": "a good film"}, *[{"review": "bad.csv"}] * 2]))
         np.testing.assert_allclose([[row["p_bad"], row["p_good"]] for row in rows], expected, rtol=1e-5)
         wrong = {"rows": [["a", "list"]]}
     elif name == "tags":
-        assert [len(row["tags"]) for row in rows] == [3, 2]
+        assert [len(row["tags"]) for row in rows] == [3, 2, 2]
         wrong = {"rows": [{"words": 3}]}
     else:
         expected = run.predict(body)
