@@ -48,7 +48,7 @@ class Chart(NamedTuple):
         return [dict(zip(self.data, row, strict=True)) for row in zip(*self.data.values(), strict=True)]
 
     def full_spec(self) -> dict[str, Any]:
-        """The specification with its data and scale, for a picture, in which at most `IN_A_PICTURE` trials are drawn."""
+        """The specification with its data and scale, for a picture, which shows at most `IN_A_PICTURE` trials."""
         spec, rows = dict(self.spec), self.rows()
         trials = list(dict.fromkeys(row["trial"] for row in rows)) if "trial" in self.data else []
         if len(trials) > IN_A_PICTURE:

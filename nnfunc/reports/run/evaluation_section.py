@@ -24,7 +24,10 @@ MAX_CURVES, POINTS, MAX_CLASSES = 8, 2000, 60
 
 
 class Evaluation(NamedTuple):
-    """The parts of a page: (title, HTML) of each section, {cell: HTML of its examples}, their layout, and the charts."""
+    """The parts of a page.
+
+    sections: (title, HTML). examples: {cell: HTML of its examples}. layout: of the examples. charts: of the sections.
+    """
 
     sections: list[tuple[str, str]]
     examples: dict[str, list[str]]
