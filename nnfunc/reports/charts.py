@@ -150,10 +150,10 @@ def lines(
     if is_linked:
         curve["encoding"] = {"strokeOpacity": _fading(0.55 if is_crowd else 1.0)}
     few = count < 3 * len(set(data["series"])) if count else True
-    seen = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
+    visible = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
     point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True, "tooltip": tips}}
     if count <= NEAREST:
-        point |= {"params": [hover], "encoding": {"fillOpacity": seen}}
+        point |= {"params": [hover], "encoding": {"fillOpacity": visible}}
     else:
         point |= {"encoding": {"fillOpacity": {"value": 0}}}
     layers = [curve | {"params": [zoom]}, point, *extra]
@@ -223,7 +223,7 @@ def scatter(
     encoding = {"x": dict(x), "y": dict(y)}
     look = {"color": dict(colour or {"value": BETTER}), "tooltip": [dict(entry) for entry in tooltip]}
     look["fillOpacity"] = _fading(0.75) if is_linked else {"value": 0.75}
-    points = {"mark": {"type": "point", "filled": True, "size": 36, "clip": True}, "encoding": look}
+    points: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 36, "clip": True}, "encoding": look}
     zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
     if all(part.get("type") == "quantitative" for part in (x, y)):
         points["params"] = [zoom]

@@ -19,7 +19,7 @@ from nnfunc.reports.run.example_html import InputFormat, example_card
 
 __all__ = ["Evaluation", "build_evaluation", "sample_section"]
 
-WORST, BEHIND_A_CELL, EXAMPLES = 24, 12, 400  # examples: the worst, of a cell, and of all cells
+WORST, PER_CELL, EXAMPLES = 24, 12, 400  # examples: the worst, of a cell, and of all cells
 MAX_CURVES, POINTS, MAX_CLASSES = 8, 2000, 60
 
 
@@ -171,10 +171,10 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
     )
     examples, budget = {}, EXAMPLES
     mistakes = sorted(zip(*np.nonzero(counts), strict=True), key=lambda cell: (cell[0] == cell[1], -counts[cell]))
-    share = max(2, min(BEHIND_A_CELL, EXAMPLES // max(len(mistakes), 1)))
+    limit = max(2, min(PER_CELL, EXAMPLES // max(len(mistakes), 1)))
     for true, guess in mistakes:
         inside = np.flatnonzero((truth == true) & (prediction == guess) & (reading.counted > 0))
-        inside = inside[np.argsort(-losses[inside])][: min(share, budget)]
+        inside = inside[np.argsort(-losses[inside])][: min(limit, budget)]
         budget -= len(inside)
         note = lambda i: f", loss {losses[i]:.3g}"
         cards = [answers.card(int(i) // reading.positions, int(i), note(i)) for i in inside]
@@ -187,9 +187,9 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
         button = (
             f'<button type="button" data-examples="{key}" data-title="{label}" data-count="{count:g}">examples</button>'
         )
-        share_of = count / counts[true].sum()
+        fraction = count / counts[true].sum()
         rows.append(
-            ("", [names[true], names[guess], f"{count:g}", Cell(f"{share_of:.1%}", share_of), Cell("", None, button)])
+            ("", [names[true], names[guess], f"{count:g}", Cell(f"{fraction:.1%}", fraction), Cell("", None, button)])
         )
     header = ["truth", "prediction", "count", "share of the truth", "examples"]
     table = render_sorted("mistakes", header, rows) if rows else "<p>There is no mistake.</p>"
@@ -230,7 +230,7 @@ def _curve_groups(held_out: HeldOut) -> list[tuple[str, str, list[Chart]]]:
     if held_out.kind not in ("classes", *ANSWERS):
         return []
     curves = evaluation.curves(held_out)
-    unit = {"scale": {"domain": [0, 1]}}
+    zero_to_one = {"scale": {"domain": [0, 1]}}
     charts = []
     for key, title, x, y in (
         ("precision_recall", "precision over recall", "recall", "precision"),
@@ -245,7 +245,16 @@ def _curve_groups(held_out: HeldOut) -> list[tuple[str, str, list[Chart]]]:
         if tables:
             colours = dict(zip([str(t["name"]) for t in tables], COLOURS, strict=False))
             charts.append(
-                lines(f"curve-{key}", title, data, colours, x=x, x_scale=unit, y=unit | {"title": y}, height=240)
+                lines(
+                    f"curve-{key}",
+                    title,
+                    data,
+                    colours,
+                    x=x,
+                    x_scale=zero_to_one,
+                    y=zero_to_one | {"title": y},
+                    height=240,
+                )
             )
     bins = curves["calibration"][0] if curves["calibration"] else {"probability": []}
     if len(bins["probability"]):
@@ -255,10 +264,17 @@ def _curve_groups(held_out: HeldOut) -> list[tuple[str, str, list[Chart]]]:
         diagonal |= {"mark": {"type": "line", "strokeDash": [4, 4], "color": TRAIN}}
         encoding = {"x": {"field": "a", "type": "quantitative"}, "y": {"field": "b", "type": "quantitative"}}
         diagonal["encoding"] = encoding | {"detail": None, "color": {"value": TRAIN}}
-        y = unit | {"title": "frequency"}
+        y = zero_to_one | {"title": "frequency"}
         title = "calibration: frequency over predicted probability"
         chart = lines(
-            "calibration", title, data, {"bins": VALIDATION}, x="probability", x_scale=unit, y=y, extra=[diagonal]
+            "calibration",
+            title,
+            data,
+            {"bins": VALIDATION},
+            x="probability",
+            x_scale=zero_to_one,
+            y=y,
+            extra=[diagonal],
         )
         charts.append(chart._replace(spec=chart.spec | {"height": 240}))
     more = len(curves["precision_recall"]) - MAX_CURVES
@@ -284,7 +300,10 @@ def _number_charts(held_out: HeldOut) -> list[Chart]:
         charts.append(
             scatter(f"fit{output}", f"prediction over target{suffix}", data, x=x, y=y, tooltip=tips, extra=[rule])
         )
-        zero = {"mark": {"type": "rule", "strokeDash": [4, 4], "color": TRAIN}, "data": {"values": [{"zero": 0}]}}
+        zero: dict[str, Any] = {
+            "mark": {"type": "rule", "strokeDash": [4, 4], "color": TRAIN},
+            "data": {"values": [{"zero": 0}]},
+        }
         zero["encoding"] = {"x": None, "y": {"field": "zero", "type": "quantitative", "title": "residual"}}
         x, y = {"field": "prediction"} | number, {"field": "residual"} | number
         title = f"residual over prediction{suffix}"

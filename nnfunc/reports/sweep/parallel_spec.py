@@ -53,9 +53,9 @@ def parallel_spec(
     for i in range(count):
         signals += _brush(i)
         low, high = (f"brush{i} ? (1 - span{i}[{end}]) * height : 0" for end in (0, 1))
-        left = f"{i + 0.5} * gap"
-        brush = _mark("rect", x=f"{left} - 9", width=18, y=high, y2=low, fill=f"'{VALIDATION}'", fillOpacity=0.35)
-        strip = _mark("rect", x=f"{left} - 14", width=28, y=-36, height="height + 72", fill="'transparent'")
+        middle = f"{i + 0.5} * gap"
+        brush = _mark("rect", x=f"{middle} - 9", width=18, y=high, y2=low, fill=f"'{VALIDATION}'", fillOpacity=0.35)
+        strip = _mark("rect", x=f"{middle} - 14", width=28, y=-36, height="height + 72", fill="'transparent'")
         strip["encode"]["update"]["cursor"] = {"value": "ns-resize"}
         marks += [brush | {"interactive": False}, strip | {"name": f"strip{i}"}]
     inside = " && ".join(f"(!brush{i} || inrange(datum.p{i}, span{i}))" for i in range(count))
