@@ -53,6 +53,7 @@ from nnfunc.models.mlp import mlp
 from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resnet50
 from nnfunc.models.rnn import rnn_classifier, rnn_lm
 from nnfunc.models.seq2seq import Seq2SeqInput, seq2seq
+from nnfunc.models.table_model import table_model
 from nnfunc.models.transformer import TokenInput, TransformerInput, transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.summary import summary
@@ -315,6 +316,7 @@ __all__ = [
     "sweep",
     "sweep_plan",
     "sweeps",
+    "table_model",
     "tagging",
     "tapped",
     "testing",

@@ -84,6 +84,8 @@ def evaluate(
         if getattr(task.objective, "kind", ""):
             model = (task.objective, as_model(task.model), state.params, state.model_state)
             held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config), **most)
+    for metric in metrics:
+        find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
     if held_out is not None and held_out.threshold is not None:
         values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
     print(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
@@ -93,19 +95,20 @@ def evaluate(
     target = None
     with suppress(ConfigError, OSError):
         target = training_target(config.data())
+        target = None if target is None else config.preprocessing.restore_target(target)
     names = list(metrics) or list(dict.fromkeys([*metric_names_of(held_out), *task.metrics]))
     losses = {"loss": values["loss"], "baseline": constant.get(name, {}).get("loss")}
     levels = config.tables["objective"].get("quantiles", (0.1, 0.5, 0.9))
     result = {"run": str(folder), "rows": name, "step": step, "threshold": held_out.threshold}
     result |= evaluation_result(held_out, names, target, losses, levels)
+    if json_file is not None:
+        with explain_full_disk(json_file, "Evaluate again."):
+            run_folder.write_json(json_file, _plain(result))
     if held_out.threshold is not None and held_out.kind == "binary":
         print(f"yes from a probability of {held_out.threshold:.4g} on, chosen on the validation split")
     from nnfunc.commands.evaluation_tables import print_tables  # rich takes a while to import
 
     print_tables(open_console(), result)
-    if json_file is not None:
-        with explain_full_disk(json_file, "Evaluate again."):
-            run_folder.write_json(json_file, _plain(result))
     return values
 
 

@@ -40,7 +40,7 @@ def print_tables(console: Console, result: Mapping[str, Any]) -> None:
 
 def _table(*columns: str) -> Table:
     """A table whose first column is on the left, and whose others are numbers."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", overflow="fold")
     return table
@@ -55,7 +55,7 @@ def _metrics(result: Mapping[str, Any]) -> Table:
     table = _table("metric", "value", interval, *([baseline] if baseline else []))
     for name, row in result["metrics"].items():
         low, high = row["low"], row["high"]
-        ends = "" if low is None else f"{_number(name, low)} to {_number(name, high)}"
+        ends = "" if low is None or low != low else f"{_number(name, low)} to {_number(name, high)}"
         worse = row["baseline"] is not None and row["better"] is False
         value = Text(_number(name, row["value"]), "red" if worse else "bold")
         table.add_row(name, value, ends, *([_number(name, row["baseline"])] if baseline else []))
@@ -66,7 +66,7 @@ def _by_class(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     if not rows:
         return None
     names = [name for name in rows[0] if name != "class"]
-    labels = {"average_precision": "avg. precision", "roc_auc": "ROC AUC"}
+    labels = {"average_precision": "AP", "roc_auc": "AUC"}
     table = _table("class", *(labels.get(name, name) for name in names))
     for row in rows[:MOST_CLASSES]:
         counts = ("support", "predicted")

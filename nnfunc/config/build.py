@@ -61,7 +61,7 @@ class TableCall:
 class Recipe:
     """The function (hypers, step) -> Task of a config. Configs that differ only in numbers have equal recipes.
 
-    parts: the calls of all factories.
+    parts: the calls of all factories. target: how the data set scaled the targets, which the metrics undo; or None.
 
     A call takes hypers: those of `config.hypers`, possibly traced, and optionally any other argument of a
     factory, which replaces that of the config: a number such as {"model.dropout": 0.1}, or a static value
@@ -69,6 +69,7 @@ class Recipe:
     """
 
     parts: tuple[TableCall, ...]
+    target: FrozenDict | None = None
 
     def __call__(self, hypers: Mapping[str, Any], step: Any = 0) -> Any:
         self._check(hypers)
@@ -88,6 +89,10 @@ class Recipe:
                 if part.table == "optimizer" and "schedule" in results:
                     values["learning_rate"] = results["schedule"]
                 results[part.table] = factory(**values)
+        if self.target is not None:
+            from nnfunc.training.objectives.target_units import in_target_units
+
+            results["objective"] = in_target_units(results["objective"], _fill_slots(self.target, hypers, step))
         return _make_task(results, augments)
 
     def _arguments(self, part: TableCall, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A checked config, and what a run needs of it."""
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +56,9 @@ class Config:
             if table in RUN_TABLES and "run" in values:  # a base that was trained again needs another build
                 arguments.append(("base_saved_at", last_saved(values["run"])))
             parts.append(TableCall(path, table, name, tuple(arguments)))
-        return Recipe(tuple(parts)), hypers
+        scales = self.tables["data"].get("scale_target") or self.tables["data"].get("log_target")
+        target = self.preprocessing.facts.get("target") if scales else None
+        return Recipe(tuple(parts), None if target is None else insert_slots("target", target, None)), hypers
 
     @property
     def train(self) -> dict[str, Any]:
@@ -134,6 +137,9 @@ class Config:
             values = {"seed": self.tables["seed"]} | values
         if table == "schedule" and "total_steps" in types:
             values = end | values
+        if table == "model" and "categories" in types:
+            facts = self.preprocessing.facts
+            values = {"numbers": math.prod(facts["shape"]), "categories": facts.get("categories", [])} | values
         if table == "augment" and "classes" in types and "classes" not in values:
             values["classes"] = self.preprocessing.classes
             if values["classes"] is None:

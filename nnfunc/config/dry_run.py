@@ -49,6 +49,7 @@ def located(config: Config) -> Iterator[None]:
 def _trace(config: Config) -> None:
     data = config.data()
     _check_classes(config, data)
+    _check_categories(config)
     if config.tables.get("task", {}).get("threshold") is not None and data.validation is None:
         fail(
             config.where,
@@ -77,6 +78,15 @@ def _check_classes(config: Config, data: Any) -> None:
             expected = f"should be {data.classes}, the number of classes of the data"
             path = f"augment.{name}.classes"
             fail(config.where, path, expected=expected, actual=str(classes), hint="Remove it.")
+
+
+def _check_categories(config: Config) -> None:
+    """Check that the model reads the categories of a table."""
+    name, columns = config.tables["model"]["name"], config.tables["data"].get("categorical")
+    if columns and "categories" not in get_schema("model", name).types:
+        problem = f"{name} reads no categories, and the data has some: {', '.join(columns)}"
+        hint = "Use table_model, or name the columns in data.one_hot instead."
+        fail(config.where, "model.name", problem, hint=hint)
 
 
 def _check_schedules(config: Config, feed: DeviceFeed) -> None:

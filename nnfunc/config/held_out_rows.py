@@ -64,6 +64,7 @@ def held_out_rows(
     ignored = objective.ignore_index if isinstance(objective, Objective) else None
     if kind in CLASSES and ignored is not None:
         target = np.where(target == ignored, np.asarray(-100, target.dtype), target)
+    output, target = config.preprocessing.restore_target(output, kind), config.preprocessing.restore_target(target)
     return HeldOut(kind, output, target, config.preprocessing.names, _row_ids(config, split, rows, data), threshold)
 
 

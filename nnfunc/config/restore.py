@@ -17,6 +17,7 @@ from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.schema import RUN_TABLES
+from nnfunc.data.dataset import count_examples
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import FILES
 from nnfunc.evaluation.held_out import HeldOut
@@ -73,6 +74,7 @@ class Run(TrainedModel):
     def predict(self, rows: Any, *, batch_size: int | None = None) -> np.ndarray:
         """The outputs of the model for each row, [n, ...]: the logits of a classifier, else the values.
 
+        Values, quantiles and deviations are in the units of the file, also when the targets were scaled.
         The files of the training data are not needed.
         rows: raw, as in the training data: an array [n, ...]; for a table, a data frame, a dict of columns or
         a list of dicts, with the columns in any order; for images, files or a folder; or the path of a .npy,
@@ -92,19 +94,21 @@ class Run(TrainedModel):
         preprocessing = self.config.preprocessing
         x, files = load_inputs(preprocessing, rows)
         transform = None if "window" in preprocessing.facts else preprocessing.transform
-        width, parts = min(batch_size, len(x)), []
-        for start in range(0, len(x), width):
-            part = x[start : start + width]
-            # padded to the same shape, so that there is one program
-            filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))
+        size = count_examples(x)
+        width, parts = min(batch_size, size), []
+        for start in range(0, size, width):
+            # padded with the last row to the same shape, so that there is one program
+            at = np.minimum(np.arange(start, start + width), size - 1)
+            filled = jax.tree.map(lambda leaf, at=at: leaf[at], x)
             filled = filled if transform is None else transform(filled)
             if start == 0:
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
                 args = (self.params, self.state, filled)
                 device_memory.compile_checked("predict", self._apply, what, hint, *args)
             y = jax.device_get(self._apply(self.params, self.state, filled))
-            parts.append(y[: len(part)])
-        return np.concatenate(parts), files
+            parts.append(jax.tree.map(lambda leaf, n=size - start: leaf[:n], y))
+        y = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return preprocessing.restore_target(y, self.kind), files
 
     @property
     def kind(self) -> str:

@@ -89,6 +89,7 @@ _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on t
 RUN_TABLES = ("lora", "start", "objective")
 """The tables that may have a key run: the folder of another run, whose checkpoint is copied."""
 INJECTED = {
+    "model": ("numbers", "categories"),
     "optimizer": ("learning_rate",),
     "schedule": ("total_steps",),
     "data": ("seed",),
@@ -118,8 +119,8 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
     else:
         modules = [_MODULES[table]]
     public: dict[str, Callable[..., Any]] = {}
-    if table == "objective":  # a config names the run of the teacher
-        public = {"distillation": importlib.import_module("nnfunc.config.adapters").distillation_from}
+    if table == "objective":
+        public = {name: _fixed_factory(name) for name in _OBJECTIVES_OF_RUNS}
     for module in [importlib.import_module(f"nnfunc.{name}") for name in modules]:
         public = {name: getattr(module, name) for name in module.__all__} | public
     return {name: f for name, f in public.items() if inspect.isfunction(f) and _is_factory(table, name, f)}
@@ -132,11 +133,13 @@ _MODULES = {
     "augment": "data.augment",
     "average": "optimizers.averages",
 }
+_OBJECTIVES_OF_RUNS = ("distillation",)
+"""The objectives that name the run of another model in a config, and the model itself in Python."""
 _RETURNS = {"model": "Model", "objective": "Objective", "augment": "Augmentation", "average": "Average"}
 
 
 def _fixed_factory(table: str) -> Callable[..., Any]:
-    """The factory of a table without a name."""
+    """The factory of a table without a name, or of an objective that names a run."""
     modules = {
         "train": "training.train_run",
         "log": "config.task_options",
@@ -144,9 +147,10 @@ def _fixed_factory(table: str) -> Callable[..., Any]:
         "plateau": "training.task",
         "lora": "config.adapters",
         "start": "config.adapters",
+        "distillation": "config.adapters",
     }
     module = importlib.import_module(f"nnfunc.{modules.get(table, 'optimizers')}")
-    return getattr(module, FIXED_FACTORIES[table])
+    return getattr(module, FIXED_FACTORIES.get(table, f"{table}_from"))
 
 
 def _is_factory(table: str, name: str, function: Callable[..., Any]) -> bool:

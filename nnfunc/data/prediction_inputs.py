@@ -18,6 +18,7 @@ from nnfunc.data.sources.image_class_folders import ENDINGS, find_images
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
 from nnfunc.data.sources.npz import load_npy
+from nnfunc.data.table_features import SPECIAL, encode, parse_cells
 from nnfunc.errors import NnfuncError
 
 __all__ = ["load_inputs"]
@@ -25,8 +26,8 @@ __all__ = ["load_inputs"]
 WHERE = "predict"
 
 
-def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str] | None]:
-    """(x [n, ...] in the form of the data set's arrays, the names of the image files or None).
+def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[str] | None]:
+    """(x in the form of the data set's arrays [n, ...], the names of the image files or None).
 
     preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv or .parquet file. For
     tables also columns by name, in any order and possibly with others: a data frame, a dict of columns, a list
@@ -44,7 +45,11 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
         names = dict.fromkeys(str(name) for row in source for name in row)
         source = {name: [row.get(name) for row in source] for name in names}
     if isinstance(source, Mapping | Path) or hasattr(source, "columns"):
-        x = _from_columns(preprocessing, name, source)
+        columns, describe_row = _read_columns(preprocessing, name, source)
+        if "features" in preprocessing.facts:
+            return _encode(preprocessing, name, columns, describe_row), None
+        numbers = [parse_numbers(name, column, values, describe_row) for column, values in columns.items()]
+        x = np.stack(numbers, axis=1, dtype=np.float64)
     else:
         try:
             x = as_numpy(WHERE, name, source)
@@ -52,7 +57,19 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
             if isinstance(error, NnfuncError):
                 raise
             check.fail(WHERE, f"{name} should be rows of the same length: {error}")
+    if "features" in preprocessing.facts:
+        names = preprocessing.facts["columns"]
+        if x.ndim != 2 or x.shape[1] != len(names) or not len(x):
+            expected, hint = f"{name} should have {len(names)} columns", f"In this order: {', '.join(names)}."
+            check.fail(WHERE, expected=expected, actual=f"shape {x.shape}", hint=hint)
+        return _encode(preprocessing, name, dict(zip(names, x.T, strict=True)), None), None
     return _prepare(x, preprocessing, name), None
+
+
+def _encode(preprocessing: Preprocessing, name: str, columns: dict[str, Any], describe_row: Any) -> Any:
+    """The inputs of a network from the raw columns of a table that has more than numbers."""
+    cells = parse_cells(name, preprocessing.facts["features"], columns, describe_row)
+    return encode(preprocessing.transformer, cells, np.arange(len(next(iter(columns.values())))))
 
 
 def _image_files(source: Any) -> list[Path]:
@@ -119,8 +136,8 @@ def _column_names(path: Path, separator: str) -> list[str] | None:
     return None
 
 
-def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.ndarray:
-    """[n, columns] float64, the columns of the training data by name."""
+def _read_columns(preprocessing: Preprocessing, name: str, source: Any) -> tuple[dict[str, Any], Any]:
+    """(the columns of the training data by name, row -> its position or None for an index)."""
     columns = preprocessing.facts.get("columns")
     if columns is None:
         expected, hint = f"{name} should be an array", "The columns of the run have no names."
@@ -128,13 +145,17 @@ def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.nd
     if isinstance(source, Mapping):
         values, describe_row = {str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()}, None
     else:
-        _, values, describe_row = read_columns(source, preprocessing.facts.get("separator", ","), columns)
+        features = preprocessing.facts.get("features", {})
+        strings = [column for group in SPECIAL if group in features for column in features[group]["columns"]]
+        separator = preprocessing.facts.get("separator", ",")
+        _, values, describe_row = read_columns(source, separator, columns, strings)
     check_columns(name, columns, values)
     lengths = {column: len(values[column]) for column in columns}
     if len(set(lengths.values())) > 1:
         check.fail(WHERE, expected=f"the columns of {name} should have the same length", actual=lengths)
-    numbers = [parse_numbers(name, column, values[column], describe_row) for column in columns]
-    return np.stack(numbers, axis=1, dtype=np.float64)
+    if not lengths[columns[0]]:
+        check.fail(WHERE, expected=f"{name} should have at least one row", actual="none")
+    return {column: values[column] for column in columns}, describe_row
 
 
 def _prepare(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarray:

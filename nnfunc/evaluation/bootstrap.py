@@ -8,7 +8,8 @@ from nnfunc import check
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.held_out_metrics import metric_names_of, row_weights
 from nnfunc.evaluation.named_metrics import Sums, find_metric
-from nnfunc.evaluation.readings import CLASSES, Reading
+from nnfunc.evaluation.ranking import Ranking
+from nnfunc.evaluation.readings import Reading
 
 __all__ = ["bootstrap"]
 
@@ -23,6 +24,7 @@ def bootstrap(
     The percentiles of the metric of n resamples, each of as many examples as there are, drawn with replacement.
     held_out: outputs and targets. names: of metrics; None for those of the kind. n: at least 1. seed: of the draws, at
     least 0. level: the fraction of the resamples inside of the interval, in (0, 1).
+    The calibration error gets (NaN, NaN): the bins of a resample are noisier, which makes all of its errors larger.
     Source: Efron 1979; the percentile interval of Efron and Tibshirani 1993, chapter 13.
 
     >>> held_out = HeldOut("values", np.arange(100.0), np.arange(100.0) + 1.0)
@@ -35,16 +37,16 @@ def bootstrap(
     weight = row_weights(held_out, reading)
     count = len(held_out.target)
     names = metric_names_of(held_out) if names is None else names
-    samplers = {name: _sampler(reading, weight, name, count) for name in names}
+    samplers = {name: _sampler(reading, weight, name, count) for name in names if name != "calibration_error"}
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    random, step = np.random.default_rng(seed), max(1, _CHUNK // max(count, 1))
+    random, step = np.random.default_rng(seed), max(1, _CHUNK // np.size(held_out.output))
     for start in range(0, n, step):
         draws = random.multinomial(count, np.full(count, 1 / count), min(step, n - start)).astype(np.float64)
         for name, sampler in samplers.items():
             with np.errstate(all="ignore"):
                 values[name].append(sampler(draws))
     ends = [50 * (1 - level), 50 * (1 + level)]
-    return {name: _interval(np.concatenate(parts), ends) for name, parts in values.items()}
+    return {name: _interval(np.concatenate(parts or [np.full(1, np.nan)]), ends) for name, parts in values.items()}
 
 
 def _interval(values: np.ndarray, ends: list[float]) -> tuple[float, float]:
@@ -57,7 +59,8 @@ def _sampler(reading: Reading, weight: np.ndarray, name: str, count: int) -> Cal
     """draws [resamples, examples], how often each example was drawn -> the metric of each resample."""
     metric = find_metric("bootstrap", reading.kind, name)
     if metric.rows is None:
-        return _ranking_sampler(reading, weight, name)
+        ranking = Ranking.of(reading)
+        return lambda draws: ranking.means(name, draws * weight)
     with np.errstate(all="ignore"):
         rows = metric.rows(np, reading)
     pivot = rows.pop("pivot", None)
@@ -76,40 +79,3 @@ def _sampler(reading: Reading, weight: np.ndarray, name: str, count: int) -> Cal
         return np.array([pick(i).value() for i in range(len(draws))])
 
     return sample
-
-
-def _ranking_sampler(reading: Reading, weight: np.ndarray, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """That of roc_auc and average_precision: scikit-learn's would sort the scores anew for each resample."""
-    if reading.kind in CLASSES:
-        classes = reading.probability.shape[-1]
-        truth = reading.target[:, None] == np.arange(classes)
-        columns = [1] if classes == 2 else range(classes)
-    else:
-        truth, columns = reading.target > 0, range(reading.target.shape[1])
-    prepared = []
-    for column in columns:
-        order = np.argsort(-reading.probability[:, column], kind="stable")
-        score = reading.probability[order, column]
-        prepared.append((order, truth[order, column], np.append(np.flatnonzero(np.diff(score)), len(score) - 1)))
-
-    def sample(draws: np.ndarray) -> np.ndarray:
-        weights = draws * weight
-        scores = np.stack([_rank_score(weights[:, order], hit, ends, name) for order, hit, ends in prepared])
-        defined = ~np.isnan(scores)
-        return np.where(defined.any(0), np.where(defined, scores, 0).sum(0) / np.maximum(defined.sum(0), 1), np.nan)
-
-    return sample
-
-
-def _rank_score(weights: np.ndarray, hit: np.ndarray, ends: np.ndarray, name: str) -> np.ndarray:
-    """[resamples]; weights [resamples, rows] by descending score, hit [rows], ends: the last row of each score."""
-    true = np.cumsum(np.where(hit, weights, 0), axis=1)[:, ends]
-    false = np.cumsum(np.where(hit, 0, weights), axis=1)[:, ends]
-    start = np.zeros((len(weights), 1))
-    added = np.diff(true, axis=1, prepend=start)
-    if name == "average_precision":
-        score = (added * true / np.maximum(true + false, 1e-300)).sum(1) / true[:, -1]
-    else:
-        above = true - added / 2  # pairs of one score count half
-        score = (np.diff(false, axis=1, prepend=start) * above).sum(1) / (true[:, -1] * false[:, -1])
-    return np.where((true[:, -1] > 0) & (false[:, -1] > 0), score, np.nan)

@@ -795,7 +795,7 @@ def test_a_saved_trial_is_a_run_like_any_other(place, work, capsys):
     assert "\n# Saved as a run: saved\n" in text
     result = json_of(place / "one")
     test = f"loss {result['test']['loss']:.4g}  accuracy {result['test']['accuracy']:.2%}"
-    assert said_by("evaluate", "saved") == f"test  {test}   (360 examples, step 20)\n"
+    assert said_by("evaluate", "saved").startswith(f"test  {test}   (360 examples, step 20)\n\nmetric ")
     (entry,) = collect_runs(Path("saved"))
     assert (entry.state, entry.note) == ("trial", f"trial {result['best']} of {place / 'one'}")
     assert f"trial {result['best']} of" in said_by("watch", "saved", "--once")

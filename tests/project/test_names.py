@@ -56,7 +56,9 @@ ALLOWED = {
     "figures": "the metrics of held-out examples",
     "_figures": "the same",
     **dict.fromkeys(["figure", "save_figure", "make_figure", "_draw_figure", "_render_figure"], "matplotlib's"),
-    **dict.fromkeys(["held_out", "_held_out", "_check_held_out"], "examples that are not trained on"),
+    **dict.fromkeys(
+        ["held_out", "_held_out", "_check_held_out", "held_out_rows", "HeldOut"], "examples that are not trained on"
+    ),
     "left_dim": "bilinear's left and right input",
 }
 """Names that have such a word for a reason."""

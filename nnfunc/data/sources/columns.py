@@ -15,7 +15,17 @@ from nnfunc.data.download import check_unpacked_size, fail_damaged, fail_unreada
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
 
-__all__ = ["check_columns", "parse_class_labels", "parse_numbers", "read_columns"]
+__all__ = [
+    "DescribeRow",
+    "check_columns",
+    "check_values",
+    "class_name",
+    "is_missing",
+    "parse_class_labels",
+    "parse_numbers",
+    "read_columns",
+    "row_name",
+]
 
 WHERE = "data.table"
 DescribeRow = Callable[[int], str]
@@ -50,15 +60,16 @@ def read_columns(
     all; the others are None. texts: the columns to read as texts in a CSV file, such as labels.
     """
     if not isinstance(source, str | Path):
-        return "the frame", _frame(source, only), _row
+        return "the frame", _frame(source, only), row_name
     file = resolve(WHERE, source)
     if file.suffix.lower() in (".parquet", ".pq"):
-        return str(file), _parquet(file, only), _row
+        return str(file), _parquet(file, only), row_name
     columns, describe_row = read_csv(WHERE, file, separator, only, texts)
     return str(file), columns, describe_row
 
 
-def _row(row: int) -> str:
+def row_name(row: int) -> str:
+    """The position of a row of a table that has no lines. row: its index."""
     return f"row {row}"
 
 
@@ -163,13 +174,15 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def parse_numbers(name: str, column: str, values: Any, describe_row: DescribeRow | None = None) -> np.ndarray:
+def parse_numbers(
+    name: str, column: str, values: Any, describe_row: DescribeRow | None = None, *, allow_missing: bool = False
+) -> np.ndarray:
     """A column of numbers [n], all finite: float64, but a narrow integer or boolean type stays as it is.
 
     name: of the table. column: its name. values: the column. describe_row: of `read_columns`. Numbers are
-    written as in CSV: 1e-3.
+    written as in CSV: 1e-3. allow_missing: whether missing values become NaN; otherwise they are refused.
     """
-    values = _checked(name, column, values)
+    values = check_values(name, column, values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
         return values if values.itemsize < 8 else values.astype(np.float64)
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
@@ -180,14 +193,17 @@ def parse_numbers(name: str, column: str, values: Any, describe_row: DescribeRow
         result = _numbers_or_nan(values)
     with np.errstate(over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(result.astype(np.float32)))
+    if allow_missing:
+        wrong = [row for row in wrong if not is_missing(values[row])]
     if len(wrong):
-        where, value = (describe_row or _row)(int(wrong[0])), values[wrong[0]]
+        where, value = (describe_row or row_name)(int(wrong[0])), values[wrong[0]]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
-        if _missing(str(value).strip()) or value is None:
+        if is_missing(value):
             problem = f"a value is missing at {where} of column {column!r}{count}"
-            fail_damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
+            hint = 'Fill it in, drop the row, or leave the column out; impute = "median" replaces missing values.'
+            fail_damaged(WHERE, name, problem, hint)
         problem = f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
-        hint = "Turn it into numbers, or leave the column out with columns = [...]."
+        hint = "Turn it into numbers, name the column in categorical, one_hot, dates or texts, or leave it out."
         fail_damaged(WHERE, name, problem, hint)
     return result
 
@@ -202,25 +218,25 @@ def parse_class_labels(
     name: of the table. label: the name of the column. values: the column. describe_row: of `read_columns`.
     names: the only classes that are allowed, None for any.
     """
-    values = _checked(name, label, values)
+    values = check_values(name, label, values)
     text = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
     text = text.stripped()
-    classes = {word: _class_name(word) for word in text.distinct}
+    classes = {word: class_name(word) for word in text.distinct}
 
     def where(wrong: Collection[str]) -> str:
         codes = [code for code, word in enumerate(text.distinct) if word in wrong]
         row = int(np.isin(text.codes, codes).argmax())
-        return f"{(describe_row or _row)(row)} of column {label!r}"
+        return f"{(describe_row or row_name)(row)} of column {label!r}"
 
     def labels(at: dict[str, int]) -> np.ndarray:
         codes = np.array([at[classes[word]] for word in text.distinct], np.min_scalar_type(len(at)))
         return codes[text.codes]
 
-    if lost := {word for word in classes if _missing(word)}:
+    if lost := {word for word in classes if is_missing(word)}:
         problem = f"the label is missing at {where(lost)}"
         fail_damaged(WHERE, name, problem, "Fill it in, or drop the row.")
     if names is not None:
-        at = {_class_name(word): index for index, word in enumerate(names)}
+        at = {class_name(word): index for index, word in enumerate(names)}
         for word in classes:
             if classes[word] not in at:
                 problem = f"{where({word})} has the class {word[:60]!r}"
@@ -247,7 +263,7 @@ def parse_class_labels(
     return labels({word: index for index, word in enumerate(order)}), tuple(order)
 
 
-def _checked(name: str, column: str, values: Any) -> Any:
+def check_values(name: str, column: str, values: Any) -> Any:
     """The values of a column, one a row, none behind a mask."""
     check.unmasked(WHERE, **{f"column {column!r} of {name}": values})
     if isinstance(values, np.ndarray) and values.ndim != 1:
@@ -256,12 +272,14 @@ def _checked(name: str, column: str, values: Any) -> Any:
     return values
 
 
-def _missing(word: str) -> bool:
-    return word == "None" or (word.lower() in MISSING)
+def is_missing(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN, or a word that pandas takes for missing."""
+    word = str(value).strip()
+    return word == "None" or word.lower() in MISSING
 
 
-def _class_name(word: str) -> str:
-    """A number by its shortest form; any other word as it is, and codes such as 007."""
+def class_name(word: str) -> str:
+    """The name of a class: a number by its shortest form; any other word as it is, and codes such as 007."""
     if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
         return word
     return f"{value + 0.0:.0f}" if value.is_integer() else repr(value)

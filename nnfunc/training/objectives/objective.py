@@ -53,7 +53,8 @@ class Objective(Described):
     up over batches. mask [batch] holds booleans, False for examples that do not count and may hold
     anything; None counts all. Without totals the means of batches are weighted by their sizes.
     function and totals are also passed key and step if they have parameters of these names. ignore_index: the
-    label of the targets that do not count, or None.
+    label of the targets that do not count, or None. restore: (y, kind="values") -> outputs or targets in the units of
+    the data's file, None if they are.
     """
 
     function: ObjectiveFunction
@@ -61,6 +62,7 @@ class Objective(Described):
     kind: str = ""
     totals: Callable[..., Totals] | None = None
     ignore_index: int | None = None
+    restore: Callable[..., Any] | None = None
 
     @property
     def logits(self) -> bool:
