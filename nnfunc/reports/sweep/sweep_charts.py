@@ -28,10 +28,8 @@ def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
     y = np.stack([_spread(axis) for axis in axes], axis=1)  # [trials, axes]
     y[data.diverged, -1] = beyond
     ranks = data.trial_ranks()
-    order: np.ndarray = np.argsort(
-        np.where(np.isfinite(ranks), -ranks, -np.inf), kind="stable"
-    )  # the best is drawn last
-    is_known: np.ndarray = np.isfinite(y).all(axis=1)
+    order = np.argsort(np.where(np.isfinite(ranks), -ranks, -np.inf), kind="stable")  # the best is drawn last
+    is_known: Any = np.isfinite(y).all(axis=1)
     order = order[is_known[order]]
     columns = _identify(data, order) | {f"p{i}": shorten(y[order, i], 4) for i in range(len(axes))}
     ticks = [
