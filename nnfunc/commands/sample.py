@@ -66,7 +66,10 @@ def generate_texts(
     seed: int = 0,
     stop: str | None = None,
 ) -> list[str]:
-    """Texts that begin with the prompt. config, codec: of the run. model, params, state: trained. Others: see `sample`."""
+    """Texts that begin with the prompt.
+
+    config, codec: of the run. model, params, state: trained. The others are those of `sample`.
+    """
     ids = codec.encode(prompt)
     if len(ids) == 0:
         check.fail("sample", expected="prompt should have at least one token", actual="none")

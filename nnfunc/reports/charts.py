@@ -48,7 +48,7 @@ class Chart(NamedTuple):
         return [dict(zip(self.data, row, strict=True)) for row in zip(*self.data.values(), strict=True)]
 
     def full_spec(self) -> dict[str, Any]:
-        """The specification with its data and scale, for a picture, in which at most `IN_A_PICTURE` trials are drawn."""
+        """The specification with its data and scale, for a picture, which shows at most `IN_A_PICTURE` trials."""
         spec, rows = dict(self.spec), self.rows()
         trials = list(dict.fromkeys(row["trial"] for row in rows)) if "trial" in self.data else []
         if len(trials) > IN_A_PICTURE:
@@ -150,10 +150,10 @@ def lines(
     if is_linked:
         curve["encoding"] = {"strokeOpacity": _fading(0.55 if is_crowd else 1.0)}
     few = count < 3 * len(set(data["series"])) if count else True
-    seen = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
+    visible = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
     point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True, "tooltip": tips}}
     if count <= NEAREST:
-        point |= {"params": [hover], "encoding": {"fillOpacity": seen}}
+        point |= {"params": [hover], "encoding": {"fillOpacity": visible}}
     else:
         point |= {"encoding": {"fillOpacity": {"value": 0}}}
     layers = [curve | {"params": [zoom]}, point, *extra]
@@ -223,7 +223,7 @@ def scatter(
     encoding = {"x": dict(x), "y": dict(y)}
     look = {"color": dict(colour or {"value": BETTER}), "tooltip": [dict(entry) for entry in tooltip]}
     look["fillOpacity"] = _fading(0.75) if is_linked else {"value": 0.75}
-    points = {"mark": {"type": "point", "filled": True, "size": 36, "clip": True}, "encoding": look}
+    points: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 36, "clip": True}, "encoding": look}
     zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
     if all(part.get("type") == "quantitative" for part in (x, y)):
         points["params"] = [zoom]

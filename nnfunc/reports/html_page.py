@@ -55,7 +55,7 @@ def render_page(
     if library:
         described = {c.name: c._asdict() | {"name": c.name} for c in charts}
         data = {"charts": described, "themes": THEMES, "examples": examples or {}, "layout": layout}
-        for block, text in (("library", library), ("charts", vega.pack(json.dumps(data, separators=(",", ":"))))):
+        for block, text in (("library", library), ("charts", vega.compress(json.dumps(data, separators=(",", ":"))))):
             scripts += f'<script type="text/plain" id="{block}">{text}</script>\n'
     scripts += f"<script>{_static('page.js')}</script>"
     note = render_note(MISSING) if charts and not library else ""

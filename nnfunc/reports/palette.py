@@ -6,9 +6,11 @@ __all__ = ["ACCENTS", "ALERT", "BEST", "BEST_NAME", "BETTER", "BETTER_NAME", "CO
 __all__ += ["THEMES", "WORSE_NAME"]
 
 # Each colour has a contrast of at least 3 with the page, light or dark.
-TRAIN, VALIDATION, ALERT = "#7f8a95", "#2f7de1", "#d04a58"
+TRAIN: str = "#7f8a95"
+VALIDATION: str = "#2f7de1"
+ALERT: str = "#d04a58"
 ACCENTS = ("#d9782d", "#a95fc4", "#1f9a9a", "#9a8a2a", ALERT)
-COLOURS = (VALIDATION, "#d9782d", "#3a9a5b", "#a95fc4", TRAIN, ALERT, "#1f9a9a", "#9a8a2a")
+COLOURS: tuple[str, ...] = (VALIDATION, "#d9782d", "#3a9a5b", "#a95fc4", TRAIN, ALERT, "#1f9a9a", "#9a8a2a")
 """The colours of curves of equal rank, such as those of several models."""
 BETTER, WORSE, BEST = VALIDATION, "#b08d3c", "#2a9d5c"
 BETTER_NAME, WORSE_NAME, BEST_NAME = "blue", "ochre", "green"

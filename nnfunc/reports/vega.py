@@ -14,13 +14,13 @@ from nnfunc.documents import write_file
 from nnfunc.reports.charts import Chart
 from nnfunc.reports.palette import THEMES
 
-__all__ = ["draw_png", "library", "pack", "save_png"]
+__all__ = ["compress", "draw_png", "library", "save_png"]
 
 SCALE = 1.5
 LICENCE = "Vega, Vega-Lite and Vega-Embed, (c) University of Washington Interactive Data Lab, BSD 3-Clause licence."
 
 
-def pack(text: str) -> str:
+def compress(text: str) -> str:
     """The text compressed, for a page: gzip in base64."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
@@ -34,7 +34,7 @@ def library() -> str:
     from nnfunc import tuning
 
     try:
-        import vl_convert
+        import vl_convert  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         return ""
     version: Any = vl_convert.__version__  # pyright: ignore[reportAttributeAccessIssue]
@@ -44,7 +44,7 @@ def library() -> str:
         if file is not None:
             return file.read_text(encoding="ascii")
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    packed = pack(f"/* {LICENCE} */\n{script}")
+    packed = compress(f"/* {LICENCE} */\n{script}")
     with contextlib.suppress(OSError):  # a folder that cannot be written
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
 
     charts: of Vega-Lite, or a single one of Vega. Raises: ModuleNotFoundError without vl-convert.
     """
-    import vl_convert
+    import vl_convert  # pyright: ignore[reportMissingImports]
     from PIL import Image
 
     if charts[0].is_vega:

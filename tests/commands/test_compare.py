@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from helpers.html_page import charts_of
 from scipy import stats
 
 from nnfunc.commands import compare as comparing

@@ -95,7 +95,7 @@ def sweep_page(tmp_path_factory):
     return f"file://{path}"
 
 
-def test_the_cursor_shows_values_and_the_switch_makes_a_scale_logarithmic(visit, run_page):
+def test_the_cursor_shows_values_and_a_switch_makes_a_log_scale(visit, run_page):
     page = visit(run_page)
     plot = drawn(page, "curve-loss")
     box = plot.bounding_box()
@@ -227,7 +227,7 @@ def test_a_filter_of_the_table_filters_the_charts(visit, sweep_page):
 
 @pytest.mark.parametrize("scheme, width", [("light", 1200), ("dark", 360)])
 @pytest.mark.parametrize("name", ["run_page", "sweep_page"])
-def test_no_serious_fault_of_accessibility_and_no_sideways_scrolling(visit, request, name, scheme, width):
+def test_no_serious_fault_of_accessibility(visit, request, name, scheme, width):
     page = visit(request.getfixturevalue(name), scheme, width)
     names = page.evaluate("[...document.querySelectorAll('[data-chart]')].map(plot => plot.dataset.chart)")
     for chart in names:

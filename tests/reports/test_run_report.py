@@ -203,7 +203,7 @@ def test_a_chart_of_positive_values_has_a_switch_of_its_scale():
     assert charts["curve-gradient_norm"].full_spec()["encoding"]["y"]["scale"]["type"] == "log"
 
 
-def test_without_the_library_the_page_has_its_text_and_says_what_is_missing(tmp_path, monkeypatch):
+def test_without_the_library_the_page_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     vega.library.cache_clear()
     folder = sample_runs.make(tmp_path / "run", sample_runs.metrics(200), result=sample_runs.RESULT)

@@ -73,9 +73,9 @@ def curve_charts(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[Ch
             values = np.mean([r["curve"][metric] for r in runs], 0)
             values = 100 * (1 - values) if as_error else values
             seconds = steps * np.median([r["seconds_per_step"] for r in runs])
-            for x, places in (("step", steps), ("seconds", seconds)):
+            for x, positions in (("step", steps), ("seconds", seconds)):
                 by_x[x]["series"] += [f"{model}, {variant}" if variant else model] * len(steps)
-                by_x[x][x] += shorten(places)
+                by_x[x][x] += shorten(positions)
                 by_x[x]["value"] += shorten(values)
     names = list(dict.fromkeys(by_x["step"]["series"]))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}

@@ -11,20 +11,23 @@ from nnfunc import evaluation
 from nnfunc.check import counted
 from nnfunc.evaluation import HeldOut
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS
-from nnfunc.reports.charts import Chart, heatmap, lines, scatter, shorten, thin
+from nnfunc.reports.charts import Chart
 from nnfunc.reports.format import format_metric
 from nnfunc.reports.html_page import Cell, draw_charts, render_note, render_sorted
-from nnfunc.reports.palette import COLOURS, TRAIN, VALIDATION
+from nnfunc.reports.run.evaluation_charts import confusion_chart, curve_charts, number_charts
 from nnfunc.reports.run.example_html import InputFormat, example_card
 
 __all__ = ["Evaluation", "build_evaluation", "sample_section"]
 
-WORST, BEHIND_A_CELL, EXAMPLES = 24, 12, 400  # examples: the worst, of a cell, and of all cells
-MAX_CURVES, POINTS, MAX_CLASSES = 8, 2000, 60
+WORST, PER_CELL, EXAMPLES = 24, 12, 400  # examples: the worst, of a cell, and of all cells
+MAX_CLASSES = 60  # of a confusion matrix
 
 
 class Evaluation(NamedTuple):
-    """The parts of a page: (title, HTML) of each section, {cell: HTML of its examples}, their layout, and the charts."""
+    """The parts of a page.
+
+    sections: (title, HTML). examples: {cell: HTML of its examples}. layout: of the examples. charts: of the sections.
+    """
 
     sections: list[tuple[str, str]]
     examples: dict[str, list[str]]
@@ -56,11 +59,11 @@ def build_evaluation(
     rows = evaluation.per_class(held_out) if held_out.kind != "tokens" else []
     if rows:
         sections.append(("Each class", _each_class(rows)))
-    for title, note, group in _curve_groups(held_out):
+    if group := curve_charts(held_out):
         charts += group
-        sections.append((title, render_note(note) + draw_charts(group)))
+        sections.append(("Curves of probabilities", draw_charts(group)))
     if held_out.kind in NUMBERS:
-        group = _number_charts(held_out)
+        group = number_charts(held_out)
         charts += group
         note = f"Every row of the {split} split. On the line a prediction equals its target."
         sections.append(("Predictions", render_note(note) + draw_charts(group)))
@@ -168,10 +171,10 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
     )
     examples, budget = {}, EXAMPLES
     mistakes = sorted(zip(*np.nonzero(counts), strict=True), key=lambda cell: (cell[0] == cell[1], -counts[cell]))
-    share = max(2, min(BEHIND_A_CELL, EXAMPLES // max(len(mistakes), 1)))
+    limit = max(2, min(PER_CELL, EXAMPLES // max(len(mistakes), 1)))
     for true, guess in mistakes:
         inside = np.flatnonzero((truth == true) & (prediction == guess) & (reading.counted > 0))
-        inside = inside[np.argsort(-losses[inside])][: min(share, budget)]
+        inside = inside[np.argsort(-losses[inside])][: min(limit, budget)]
         budget -= len(inside)
         note = lambda i: f", loss {losses[i]:.3g}"
         cards = [answers.card(int(i) // reading.positions, int(i), note(i)) for i in inside]
@@ -184,9 +187,9 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
         button = (
             f'<button type="button" data-examples="{key}" data-title="{label}" data-count="{count:g}">examples</button>'
         )
-        share_of = count / counts[true].sum()
+        fraction = count / counts[true].sum()
         rows.append(
-            ("", [names[true], names[guess], f"{count:g}", Cell(f"{share_of:.1%}", share_of), Cell("", None, button)])
+            ("", [names[true], names[guess], f"{count:g}", Cell(f"{fraction:.1%}", fraction), Cell("", None, button)])
         )
     header = ["truth", "prediction", "count", "share of the truth", "examples"]
     table = render_sorted("mistakes", header, rows) if rows else "<p>There is no mistake.</p>"
@@ -198,103 +201,8 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
             [],
             examples,
         )
-    fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
-    data = {"x": names, "y": names, "value": shorten(counts.ravel()), "share": shorten(fraction.ravel(), 3)}
-    chart = heatmap(
-        "confusion",
-        "Truth by row, prediction by column; the colour is the share of the row",
-        data,
-        colour={
-            "field": "share",
-            "scale": {"scheme": "viridis", "domain": [0, 1]},
-            "legend": {"title": None, "orient": "top", "format": ".0%", "gradientLength": 180, "gradientThickness": 8},
-        },
-        x={"title": "prediction", "sort": None, "axis": {"labelAngle": -30, "labelLimit": 90}},
-        y={"title": "truth"},
-        tooltip=[
-            {"field": "y", "type": "nominal", "title": "truth"},
-            {"field": "x", "type": "nominal", "title": "prediction"},
-            {"field": "value", "type": "quantitative", "title": "count"},
-            {"field": "share", "type": "quantitative", "title": "share", "format": ".1%"},
-        ],
-        step=26 if len(names) <= 12 else 18,
-    )
+    chart = confusion_chart(counts, names)
     return render_note(note) + draw_charts([chart], single=True) + panel + table, [chart], examples
-
-
-def _curve_groups(held_out: HeldOut) -> list[tuple[str, str, list[Chart]]]:
-    """The precision-recall, ROC and calibration curves: (title, note, charts)."""
-    if held_out.kind not in ("classes", *ANSWERS):
-        return []
-    curves = evaluation.curves(held_out)
-    unit = {"scale": {"domain": [0, 1]}}
-    charts = []
-    for key, title, x, y in (
-        ("precision_recall", "precision over recall", "recall", "precision"),
-        ("roc", "true over false positive rate (ROC)", "false_positive_rate", "true_positive_rate"),
-    ):
-        tables = curves[key][:MAX_CURVES]
-        data: dict[str, list[Any]] = {"series": [], x: [], "value": []}
-        for table in tables:
-            data["series"] += [str(table["name"])] * len(table[x])
-            data[x] += shorten(table[x])
-            data["value"] += shorten(table[y])
-        if tables:
-            colours = dict(zip([str(t["name"]) for t in tables], COLOURS, strict=False))
-            charts.append(
-                lines(f"curve-{key}", title, data, colours, x=x, x_scale=unit, y=unit | {"title": y}, height=240)
-            )
-    bins = curves["calibration"][0] if curves["calibration"] else {"probability": []}
-    if len(bins["probability"]):
-        data = {"series": ["bins"] * len(bins["probability"]), "probability": shorten(bins["probability"])}
-        data |= {"value": shorten(bins["frequency"]), "about": [f"{count:,.0f} rows" for count in bins["count"]]}
-        diagonal = {"data": {"values": [{"a": 0, "b": 0}, {"a": 1, "b": 1}]}}
-        diagonal |= {"mark": {"type": "line", "strokeDash": [4, 4], "color": TRAIN}}
-        encoding = {"x": {"field": "a", "type": "quantitative"}, "y": {"field": "b", "type": "quantitative"}}
-        diagonal["encoding"] = encoding | {"detail": None, "color": {"value": TRAIN}}
-        y = unit | {"title": "frequency"}
-        title = "calibration: frequency over predicted probability"
-        chart = lines(
-            "calibration", title, data, {"bins": VALIDATION}, x="probability", x_scale=unit, y=y, extra=[diagonal]
-        )
-        charts.append(chart._replace(spec=chart.spec | {"height": 240}))
-    more = len(curves["precision_recall"]) - MAX_CURVES
-    note = f"The curves of the first {MAX_CURVES} classes of {more + MAX_CURVES}." if more > 0 else ""
-    return [("Curves of probabilities", note, charts)] if charts else []
-
-
-def _number_charts(held_out: HeldOut) -> list[Chart]:
-    """Predictions against targets, and residuals, of the first outputs."""
-    reading, charts = held_out.reading(), []
-    rows = thin(len(reading.target), POINTS)
-    for output in range(min(reading.target.shape[1], 4)):
-        target, prediction = reading.target[rows, output], reading.prediction[rows, output]
-        suffix = f" of output {output}" if reading.target.shape[1] > 1 else ""
-        data = {"row": rows.tolist(), "target": shorten(target), "prediction": shorten(prediction)}
-        data["residual"] = shorten(prediction - target)
-        ends = [float(min(target.min(), prediction.min())), float(max(target.max(), prediction.max()))]
-        number = {"type": "quantitative", "scale": {"zero": False}}
-        tips = [{"field": name, "type": "quantitative"} for name in data]
-        rule = {"mark": {"type": "line", "strokeDash": [4, 4], "color": TRAIN}}
-        rule["data"] = {"values": [{"target": end, "prediction": end} for end in ends]}
-        x, y = {"field": "target"} | number, {"field": "prediction"} | number
-        charts.append(
-            scatter(f"fit{output}", f"prediction over target{suffix}", data, x=x, y=y, tooltip=tips, extra=[rule])
-        )
-        zero = {"mark": {"type": "rule", "strokeDash": [4, 4], "color": TRAIN}, "data": {"values": [{"zero": 0}]}}
-        zero["encoding"] = {"x": None, "y": {"field": "zero", "type": "quantitative", "title": "residual"}}
-        x, y = {"field": "prediction"} | number, {"field": "residual"} | number
-        title = f"residual over prediction{suffix}"
-        charts.append(scatter(f"residual{output}", title, data, x=x, y=y, tooltip=tips, extra=[zero]))
-        counts, edges = np.histogram(prediction - target, bins=min(40, max(8, int(math.sqrt(len(rows))))))
-        bins = {"low": shorten(edges[:-1]), "high": shorten(edges[1:]), "count": counts.tolist()}
-        encoding = {"x": {"field": "low", "type": "quantitative", "bin": "binned", "title": "residual"}}
-        encoding |= {"x2": {"field": "high"}, "y": {"field": "count", "type": "quantitative"}}
-        encoding |= {"tooltip": [{"field": name, "type": "quantitative"} for name in bins]}
-        spec = {"width": "container", "height": 220, "mark": {"type": "bar", "color": VALIDATION}, "encoding": encoding}
-        title = f"residuals{suffix}"
-        charts.append(Chart(f"residuals{output}", title, f"{title}: a histogram", spec, bins))
-    return charts
 
 
 def _worst(held_out: HeldOut, answers: _Answers, split: str) -> str:

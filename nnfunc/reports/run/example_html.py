@@ -34,8 +34,8 @@ class InputFormat(NamedTuple):
 
 def example_card(x: Any, form: InputFormat, title: str, note: str) -> str:
     """An example with a title, such as its prediction, and a note, such as its loss."""
-    words = f"<b>{html.escape(title)}</b><p class=note>{html.escape(note)}</p>"
-    return f'<div class="example">{_input(x, form, title)}{words}</div>'
+    caption = f"<b>{html.escape(title)}</b><p class=note>{html.escape(note)}</p>"
+    return f'<div class="example">{_input(x, form, title)}{caption}</div>'
 
 
 def _input(x: Any, form: InputFormat, title: str) -> str:

@@ -85,7 +85,7 @@ def _update_chart(updates: metrics_log.LayerSeries, rules: Sequence[tuple[float,
     positive = np.where(np.isfinite(updates.values) & (updates.values > 0), updates.values, np.nan)
     known = np.isfinite(positive).any(axis=0)
     quantiles = np.nanquantile(positive[:, known], (0.1, 0.5, 0.9), axis=0) if known.any() else np.zeros((3, 0))
-    names = ("a tenth of the layers below", "median layer", "a tenth of the layers above")
+    names: list[str] = ["a tenth of the layers below", "median layer", "a tenth of the layers above"]
     data = _columns({name: (updates.steps[known], values) for name, values in zip(names, quantiles, strict=True)})
     usual = {"data": {"values": [{"value": UPDATE, "about": f"usual size, {UPDATE:g}"}]}}
     usual |= {"mark": {"type": "rule", "strokeDash": [6, 4], "color": ALERT, "clip": True}}

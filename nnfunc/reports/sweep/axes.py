@@ -53,8 +53,8 @@ def build_axis(name: str, values: Sequence[Any], *, log: bool = False) -> Axis:
     """The axis of a hyperparameter's values.
 
     name: its title. values: one for each trial. log: whether their space is logarithmic. Finite numbers get a
-    linear axis; a logarithmic one if their space is, or if they are positive, span more than two decades and crowd at the low end; levels if they are few and
-    unevenly spaced. All other values are categories.
+    linear axis; a logarithmic one if their space is, or if they are positive, span more than two decades and
+    crowd at the low end; levels if they are few and unevenly spaced. All other values are categories.
 
     >>> build_axis("lr", [1e-4, 1e-2, 1e-1]).positions, build_axis("act", ["relu", "tanh", "relu"]).labels
     (array([-4., -2., -1.]), ['relu', 'tanh'])

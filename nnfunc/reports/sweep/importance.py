@@ -20,8 +20,8 @@ class Importance(NamedTuple):
     """The importance of each hyperparameter, the largest first.
 
     names: of the hyperparameters. values: the drop in R2 when a name's values are shuffled, as a share of all
-    drops: they add up to 1, or are all 0. deviations: the standard deviations over folds and shuffles. r2: the fraction of the variance of
-    held-out scores that the forest explains. settings: how many were used.
+    drops: they add up to 1, or are all 0. deviations: the standard deviations over folds and shuffles. r2: the
+    fraction of the variance of held-out scores that the forest explains. settings: how many were used.
     """
 
     names: list[str]

@@ -6,134 +6,44 @@ from typing import Any
 import numpy as np
 
 from nnfunc.reports.charts import RANK_SCALE, Chart, lines, scatter, shorten, thin
-from nnfunc.reports.palette import ALERT, BEST, BETTER, VALIDATION, WORSE
+from nnfunc.reports.palette import ALERT, BEST
 from nnfunc.reports.sweep.axes import Axis, axis_limits
+from nnfunc.reports.sweep.parallel_spec import parallel_spec
 from nnfunc.reports.sweep.report_data import SweepData
 from nnfunc.sweeps.result import Result
 
 __all__ = ["curve_charts", "pair_charts", "parallel_chart", "slice_charts"]
 
 POINTS = 20_000  # of all curves of a chart
-HEIGHT = 300  # of the parallel coordinates
-GAP = 96  # the least distance of their axes
 
 
 def parallel_chart(data: SweepData, axes: list[Axis]) -> Chart:
     """Parallel coordinates: one line for each trial in data through its values on the axes to its score.
 
     Colours are those of ranks, so that one bad score does not flatten the rest. Diverged trials are dashed and end
-    beyond the worst score. A drag along an axis chooses trials. In a specification of Vega, which can do that.
+    beyond the worst score. A drag along an axis chooses trials.
     """
     axes = [*axes, data.score_axis]
+    beyond = -0.12 if data.mode == "max" else 1.12
     y = np.stack([_spread(axis) for axis in axes], axis=1)  # [trials, axes]
-    y[data.diverged, -1] = -0.12 if data.mode == "max" else 1.12
+    y[data.diverged, -1] = beyond
     ranks = data.trial_ranks()
-    order = np.lexsort([np.where(np.isfinite(ranks), -ranks, -np.inf)])  # the best is drawn last
-    order = order[np.isfinite(y).all(axis=1)[order]]
+    order = np.argsort(np.where(np.isfinite(ranks), -ranks, -np.inf), kind="stable")  # the best is drawn last
+    is_known: Any = np.isfinite(y).all(axis=1)
+    order = order[is_known[order]]
     columns = _identify(data, order) | {f"p{i}": shorten(y[order, i], 4) for i in range(len(axes))}
-    count, last = len(axes), int(np.nanmax(ranks)) if np.isfinite(ranks).any() else 1
-    alpha = float(np.clip(25 / max(len(order), 1), 0.3, 0.85))
-    inside = [f"(!brush{i} || inrange(datum.p{i}, span{i}))" for i in range(count)]
-    place = [f"{i + 0.5} * gap + ',' + (1 - datum.p{i}) * height" for i in range(count)]
     ticks = [
         {"axis": i, "at": (tick - axis.low) / (axis.high - axis.low), "text": label}
         for i, axis in enumerate(axes)
         for tick, label in list(zip(axis.ticks, axis.labels, strict=True))[:: max(1, -(-len(axis.ticks) // 12))]
     ]
-    names = [{"axis": i, "text": axis.name, "row": i % 2} for i, axis in enumerate(axes)]
-    box = f"max(isFinite(containerSize()[0]) ? containerSize()[0] - 16 : 760, {GAP * count})"
-    fraction = "clamp(1 - y() / height, 0, 1)"
-    signals: list[dict[str, Any]] = [
-        {"name": "width", "init": box, "on": [{"events": "window:resize", "update": box}]},
-        {"name": "gap", "update": f"width / {count}"},
-        {"name": "chosen", "value": None},
-    ]
-    for i in range(count):
-        drag = f"[@strip{i}:pointerdown, window:pointerup] > window:pointermove!"
-        moves = [
-            {"events": f"@strip{i}:pointerdown", "update": f"[{fraction}, {fraction}]"},
-            {"events": drag, "update": f"[brush{i}[0], {fraction}]"},
-            {"events": f"@strip{i}:dblclick", "update": "null"},
-        ]
-        span = f"brush{i} ? [min(brush{i}[0], brush{i}[1]) - 0.005, max(brush{i}[0], brush{i}[1]) + 0.005] : null"
-        signals += [{"name": f"brush{i}", "value": None, "on": moves}, {"name": f"span{i}", "update": span}]
-    x = {"signal": "(datum.axis + 0.5) * gap"}
-    tick = {"signal": "(1 - datum.at) * height"}
-    ink = {"fontSize": {"value": 11}}
-    is_chosen = "datum.inside && (!chosen || chosen[datum.trial])"
-    path = {
-        "path": {"signal": "'M' + " + " + 'L' + ".join(place)},
-        "stroke": {
-            "signal": f"datum.rank === null ? '{ALERT}' : datum.rank === 1 ? '{BEST}' : scale('rank', datum.rank)"
-        },
-        "strokeWidth": {"signal": "datum.rank === 1 ? 3.5 : 1.3"},
-        "strokeDash": {"signal": "datum.rank === null ? [4, 3] : []"},
-        "strokeOpacity": {"signal": f"{is_chosen} ? (datum.rank === 1 ? 1 : {alpha}) : 0.04"},
-        "tooltip": {"signal": "datum.about"},
-    }
-    marks: list[dict[str, Any]] = [
-        {"type": "path", "from": {"data": "rows"}, "encode": {"update": path, "hover": {"strokeWidth": {"value": 4}}}},
-        {
-            "type": "rule",
-            "from": {"data": "names"},
-            "encode": {
-                "update": {"x": x, "y": {"value": 0}, "y2": {"signal": "height"}, "stroke": {"value": "#7b858f"}}
-            },
-        },
-        {
-            "type": "text",
-            "from": {"data": "ticks"},
-            "interactive": False,
-            "encode": {
-                "update": ink
-                | {"x": x, "dx": {"value": -6}, "y": tick, "align": {"value": "right"}, "baseline": {"value": "middle"}}
-                | {"text": {"field": "text"}, "limit": {"signal": "gap - 14"}}
-            },
-        },
-        {
-            "type": "text",
-            "from": {"data": "names"},
-            "encode": {
-                "update": ink
-                | {"x": x, "y": {"signal": "-46 + 15 * datum.row"}, "align": {"value": "center"}}
-                | {"text": {"field": "text"}, "limit": {"signal": "1.9 * gap"}, "fontWeight": {"value": "bold"}}
-                | {"tooltip": {"field": "text"}}
-            },
-        },
-    ]
-    if data.diverged.any():
-        place_of_diverged = {"x": {"signal": f"{count - 0.5} * gap + 6"}, "text": {"value": "diverged"}}
-        place_of_diverged |= {"y": {"value": (1 - (-0.12 if data.mode == "max" else 1.12)) * HEIGHT}}
-        look = {"fill": {"value": ALERT}, "fontSize": {"value": 11}, "baseline": {"value": "middle"}}
-        marks.append({"type": "text", "encode": {"update": place_of_diverged | look}})
-    for i in range(count):
-        strip = {"x": {"signal": f"{i + 0.5} * gap - 14"}, "width": {"value": 28}, "y": {"value": -36}}
-        strip |= {
-            "height": {"signal": "height + 72"},
-            "fill": {"value": "transparent"},
-            "cursor": {"value": "ns-resize"},
-        }
-        brush = {"x": {"signal": f"{i + 0.5} * gap - 9"}, "width": {"value": 18}, "fill": {"value": VALIDATION}}
-        brush |= {"y": {"signal": f"brush{i} ? (1 - span{i}[1]) * height : 0"}, "fillOpacity": {"value": 0.35}}
-        brush |= {"y2": {"signal": f"brush{i} ? (1 - span{i}[0]) * height : 0"}}
-        marks += [
-            {"type": "rect", "interactive": False, "encode": {"update": brush}},
-            {"type": "rect", "name": f"strip{i}", "encode": {"update": strip}},
-        ]
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega/v6.json",
-        "height": HEIGHT,
-        "padding": 8,
-        "signals": signals,
-        "data": [
-            {"name": "rows", "transform": [{"type": "formula", "as": "inside", "expr": " && ".join(inside)}]},
-            {"name": "inside", "source": "rows", "transform": [{"type": "filter", "expr": "datum.inside"}]},
-            {"name": "ticks", "values": ticks},
-            {"name": "names", "values": names},
-        ],
-        "scales": [{"name": "rank", "type": "linear", "domain": [1, max(last, 2)], "range": [BETTER, WORSE]}],
-        "marks": [mark | {"aria": False} for mark in marks],  # the description tells what they show
-    }
+    spec = parallel_spec(
+        ticks,
+        [axis.name for axis in axes],
+        last=int(np.nanmax(ranks)) if np.isfinite(ranks).any() else 1,
+        opacity=float(np.clip(25 / max(len(order), 1), 0.3, 0.85)),
+        beyond=beyond if data.diverged.any() else None,
+    )
     description = f"Parallel coordinates of {len(order)} runs: their values of {', '.join(a.name for a in axes)}"
     return Chart("parallel", "Parallel coordinates", description, spec, columns)
 
