@@ -46,7 +46,8 @@ def _steps(config: Config) -> str:
     steps, size = train["steps"], config.tables["data"].get("batch_size", data.batch_size)
     window = data.window - 1 if data.window else 1
     epochs = steps * size * window / count_examples(data.arrays)
-    text = f"{steps:,} steps of {check.counted(size, 'example')} ({epochs:.3g} epochs), {config.tables['optimizer']['name']}"
+    text = f"{steps:,} steps of {check.counted(size, 'example')} ({epochs:.3g} epochs)"
+    text += f", {config.tables['optimizer']['name']}"
     schedule = config.tables.get("schedule")
     rate = config.tables["optimizer"].get("learning_rate") if schedule is None else _peak(schedule)
     if isinstance(rate, int | float):
