@@ -336,7 +336,7 @@ def test_what_waits_together_shares_a_batch(run, blocked):
     for x, future in zip(inputs, futures, strict=True):
         if not future.cancelled():
             expected = np.concatenate(list(run.predict_batches(x, batch_size=16, width=16)))
-            np.testing.assert_allclose(future.result(), expected, rtol=1e-6)
+            np.testing.assert_allclose(future.result(20), expected, rtol=1e-6)
     assert batcher.batches == 1 + 1 + 2 + 1  # 1 | 4 and 9, the 3 were cancelled | 20 in two | 2
     assert run._apply._cache_size() == programs
     with pytest.raises(QueueFull):
