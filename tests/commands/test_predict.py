@@ -252,6 +252,24 @@ def test_images_in_folders_and_by_name(tmp_path, monkeypatch, capsys):
     assert "The input missing.png does not exist" in capsys.readouterr().err
 
 
+def test_the_threshold_of_the_run_decides(work, tmp_path, capsys):
+    """Positives are few, so the threshold that is best for F1 is below one half."""
+    rows = [f"{i % 9},{(i * 7) % 5},{'yes' if i % 9 == 8 and i % 2 else 'no'}" for i in range(360)]
+    Path("rare.csv").write_text("\n".join(["weight,height,sick", *rows]) + "\n")
+    config = TABLE.replace("pets.csv", "rare.csv").replace('"kind"', '"sick"').replace("[2, 4, 2]", "[2, 4, 1]")
+    config = config.replace("steps = 4", "steps = 60").replace('"classification"', '"binary"')
+    Path("rare.toml").write_text(config + 'task = { threshold = "f1" }\n')
+    assert main("train", "rare.toml", "--run", "rare") == 0
+    capsys.readouterr()
+    threshold = nf.load_run("rare").threshold
+    assert 0 < threshold < 0.5
+    assert main("predict", "rare", "rare.csv", "-o", "y.csv") == 0
+    result = read_output(Path("y.csv"))
+    assert list(result[0]) == ["class", "p_no", "p_yes"]
+    assert {row["class"] for row in result} == {"yes", "no"}
+    assert all((row["class"] == "yes") == (float(row["p_yes"]) >= threshold) for row in result)
+
+
 def columns_of(kind, output, *, names=None, threshold=None, **facts):
     preprocessing = Preprocessing("table", facts)
     run = SimpleNamespace(

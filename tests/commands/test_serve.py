@@ -327,7 +327,9 @@ def test_what_waits_together_shares_a_batch(run, blocked):
     batcher.start(inputs[0])
     programs = run._apply._cache_size()
     futures = [batcher.submit(x) for x in inputs[:1]]
+    end = time.monotonic() + 20
     while not futures[0].running():
+        assert time.monotonic() < end
         time.sleep(0.001)
     futures += [batcher.submit(x) for x in inputs[1:]]
     assert futures[2].cancel()
