@@ -187,7 +187,7 @@ def table(
     x = parts[0][0]
     numbers = x.get("numbers", np.empty((0, 0))) if isinstance(x, dict) else x
     facts = {
-        "label": label if isinstance(label, str) else labels,
+        "label": labels[0] if len(labels) == 1 else labels,
         "columns": columns,
         "task": task,
         "separator": separator,
