@@ -37,6 +37,11 @@ class NamedMetric(NamedTuple):
         """Whether it is one of all rows at once, in NumPy."""
         return self.rows is None
 
+    @property
+    def has_pivot(self) -> bool:
+        """Whether its sums have a pivot, with which they cannot just be added."""
+        return self.rows is _pivot_rows
+
 
 @dataclass(frozen=True, eq=False)
 class Sums:
@@ -163,7 +168,13 @@ def _mean_of(
 ) -> NamedMetric:
     """The metric that is the mean of the rows, each value of the means finished by a function (xp, means)."""
     value = _mean if finish is None else lambda xp, sums, weight: xp.mean(finish(xp, sums["value"] / weight))
-    return NamedMetric(lambda xp, reading: {"value": rows(xp, reading)}, value, mode, outputs)
+    return NamedMetric(_as_rows(rows), value, mode, outputs)
+
+
+@lru_cache
+def _as_rows(rows: Callable[[Any, Reading], Any]) -> Callable[[Any, Reading], dict[str, Any]]:
+    """The rows of a mean; metrics that are different functions of the same mean share them."""
+    return lambda xp, reading: {"value": rows(xp, reading)}
 
 
 def _one_hot(xp: Any, index: Any, count: int, dtype: Any) -> Any:
@@ -302,6 +313,10 @@ def _error(xp: Any, reading: Reading) -> Any:
     return xp.abs(reading.target - reading.prediction)
 
 
+def _square(xp: Any, reading: Reading) -> Any:
+    return xp.square(reading.target - reading.prediction)
+
+
 def _gaussian(xp: Any, reading: Reading) -> Any:
     error = (reading.target - reading.prediction) / reading.deviation
     return xp.log(reading.deviation) + xp.square(error) / 2 + float(np.log(2 * np.pi) / 2)
@@ -339,8 +354,8 @@ _METRICS: dict[str, Any] = {
     "bits_per_token": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "bits_per_character": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "mae": _mean_of(_error, NUMBERS),
-    "mse": _mean_of(lambda xp, r: xp.square(r.target - r.prediction), NUMBERS),
-    "rmse": _mean_of(lambda xp, r: xp.square(r.target - r.prediction), NUMBERS, finish=lambda xp, m: xp.sqrt(m)),
+    "mse": _mean_of(_square, NUMBERS),
+    "rmse": _mean_of(_square, NUMBERS, finish=lambda xp, mean: xp.sqrt(mean)),
     "r2": NamedMetric(_pivot_rows, _r2_value, "max", NUMBERS),
     "mape": _mean_of(lambda xp, r: _error(xp, r) / xp.maximum(xp.abs(r.target), _SMALLEST), NUMBERS),
     "nll": _mean_of(_gaussian, ("deviation",)),

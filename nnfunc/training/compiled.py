@@ -24,7 +24,6 @@ from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.objectives import Totals
 from nnfunc.training.step import Trainer, TrainState, eval_params, partition_task, trainer
 from nnfunc.training.task import Build, Task, build_task, cache_calls
-from nnfunc.training.task_metrics import pack_totals
 
 __all__ = ["Carry", "Meter", "RunFunctions", "choose_loop", "compiled_functions", "run_functions", "split_hypers"]
 
@@ -190,7 +189,7 @@ def _compile(
     pure = run_functions(build, static, treedef, rate_scale, placement)
 
     def eval_totals(state: TrainState, numbers: Any, batch: EvalBatch) -> Totals:
-        return pack_totals(pure.eval_totals(state, numbers, batch.batch(), batch.mask()))
+        return pure.eval_totals(state, numbers, batch.batch(), batch.mask())
 
     return pure._replace(
         init=jax.jit(pure.init),

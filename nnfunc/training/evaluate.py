@@ -16,7 +16,7 @@ from nnfunc.training.gradients import bind_model, objective_values
 from nnfunc.training.objectives import Totals, call_objective, draws_numbers
 from nnfunc.training.step import TrainState, eval_params
 from nnfunc.training.task import Task, cache_calls, join_models
-from nnfunc.training.task_metrics import metric_totals, metrics_of_batches, pack_totals
+from nnfunc.training.task_metrics import metric_totals, metrics_of_batches
 
 __all__ = [
     "batch_totals",
@@ -98,9 +98,9 @@ def _jit_totals(model: Any, objective: Any, metrics: tuple[str, ...], draws: int
     def totals(params: Params, state: PyTree, step: Any, batch: EvalBatch) -> Totals:
         of_key = lambda key: batch_totals(task, params, state, batch.batch(), batch.mask(), step=step, key=key)
         if draws == 1:
-            return pack_totals(of_key(None))
+            return of_key(None)
         sums = jax.lax.map(of_key, indexed_keys(jax.random.key(0), draws))
-        return pack_totals(jax.tree.map(lambda leaf: leaf.mean(0), sums))
+        return jax.tree.map(lambda leaf: leaf.mean(0), sums)
 
     return jax.jit(totals)
 

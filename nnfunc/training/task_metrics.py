@@ -13,7 +13,7 @@ from nnfunc.base import Array, PyTree
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.held_out_metrics import figures
 from nnfunc.evaluation.named_metrics import Sums, find_metric, row_sums
-from nnfunc.evaluation.readings import CLASSES, read
+from nnfunc.evaluation.readings import CLASSES, Reading, read
 from nnfunc.training.objectives import Objective, Totals
 
 __all__ = [
@@ -46,35 +46,53 @@ class ExactRows:
         return figures(HeldOut(self.kind, self.output[rows], self.target[rows]), self.names)
 
 
+Layout = tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class PackedSums:
-    """The sums of several metrics in one vector, because every array that leaves a program costs time; a pytree.
+    """The sums of several metrics as one vector, which is quick to compile and to take from the device; a pytree.
 
-    vector: of all numbers. structure: of the sums. shapes: of the arrays in it.
+    vector: of all sums, and at the end the sum of the weights. layout: the names and the shapes of the sums in it, for
+    each `NamedMetric.rows`; metrics of the same rows share it. kind: of the outputs. names: of the metrics.
     """
 
     vector: Any
-    structure: Any
-    shapes: tuple[tuple[int, ...], ...]
+    layout: Layout
+    kind: str
+    names: tuple[str, ...]
 
     @staticmethod
-    def of(sums: dict[str, Sums]) -> "PackedSums":
-        leaves, structure = jax.tree.flatten(sums)
-        return PackedSums(
-            jnp.concatenate([leaf.reshape(-1) for leaf in leaves]), structure, tuple(map(np.shape, leaves))
-        )
+    def of(reading: Reading, weight: Array, names: tuple[str, ...]) -> "PackedSums":
+        """The sums over rows. reading: the rows. weight: [rows]. names: of the metrics."""
+        groups = [rows(jnp, reading) for rows in _distinct_rows(reading.kind, names)]
+        columns = [part.reshape(len(part), -1) for group in groups for part in group.values()]
+        table = jnp.concatenate([*columns, jnp.ones_like(weight)[:, None]], axis=1)  # [rows, sums]
+        spread = jnp.broadcast_to(weight[:, None], table.shape)
+        vector = jnp.where(spread > 0, table * spread, 0).sum(0)
+        layout = tuple(tuple((name, part.shape[1:]) for name, part in group.items()) for group in groups)
+        return PackedSums(vector, layout, reading.kind, names)
 
-    @staticmethod
-    def total(parts: list["PackedSums"]) -> dict[str, Sums]:
-        """The sums of all batches, in float64. parts: of each batch, in NumPy."""
-        vector = np.sum([part.vector for part in parts], axis=0, dtype=np.float64)
-        ends = np.cumsum([int(np.prod(shape)) for shape in parts[0].shapes])
-        leaves = zip(np.split(vector, ends[:-1]), parts[0].shapes, strict=True)
-        return jax.tree.unflatten(parts[0].structure, [leaf.reshape(shape) for leaf, shape in leaves])
+    def values(self, xp: Any) -> dict[str, Any]:
+        """The metrics by name; NaN without a row that counts. xp: numpy, or jax's."""
+        sums, start = [], 0
+        for group in self.layout:
+            sums.append({})
+            for name, shape in group:
+                stop = start + int(np.prod(shape))
+                sums[-1][name] = self.vector[start:stop].reshape(shape)
+                start = stop
+        by_rows = dict(zip(_distinct_rows(self.kind, self.names), sums, strict=True))
+        of_name = lambda name: by_rows[find_metric("metrics", self.kind, name).rows]
+        return {name: Sums(of_name(name), self.vector[-1], None, self.kind, name).value(xp) for name in self.names}
+
+
+def _distinct_rows(kind: str, names: tuple[str, ...]) -> list[Any]:
+    return list(dict.fromkeys(find_metric("metrics", kind, name).rows for name in names))
 
 
 jax.tree_util.register_dataclass(ExactRows, data_fields=["output", "target", "mask"], meta_fields=["kind", "names"])
-jax.tree_util.register_dataclass(PackedSums, data_fields=["vector"], meta_fields=["structure", "shapes"])
+jax.tree_util.register_dataclass(PackedSums, data_fields=["vector"], meta_fields=["layout", "kind", "names"])
 EXACT, PACKED = "exact rows", "packed sums"
 """The keys of totals that are no names of metrics."""
 
@@ -126,37 +144,36 @@ def metric_totals(
     counted = jnp.ones(len(target), bool) if mask is None else mask
     weight = jnp.repeat(counted.astype(reading.counted.dtype), reading.positions) * reading.counted
     exact = tuple(name for name in names if find_metric("metrics", kind, name).is_exact)
-    totals: dict[str, Any] = {name: row_sums(jnp, name, reading, weight) for name in names if name not in exact}
+    pivoted = [name for name in names if find_metric("metrics", kind, name).has_pivot]
+    packed = tuple(name for name in names if name not in (*exact, *pivoted))
+    totals: dict[str, Any] = {name: row_sums(jnp, name, reading, weight) for name in pivoted}
+    totals |= {PACKED: PackedSums.of(reading, weight, packed)} if packed else {}
     return totals | ({EXACT: ExactRows(output, target, counted, kind, exact)} if exact else {})
-
-
-def pack_totals(totals: Totals) -> Totals:
-    """The totals of a batch with fewer arrays, for `metrics_of_batches`. totals: by name."""
-    packed = {name: total for name, total in totals.items() if isinstance(total, Sums) and total.pivot is None}
-    rest = {name: total for name, total in totals.items() if name not in packed}
-    return rest | ({PACKED: PackedSums.of(packed)} if packed else {})
 
 
 def add_totals(first: Totals, second: Totals, xp: Any = np) -> Totals:
     """The totals of two batches together, without exact metrics. first, second: by name. xp: numpy, or jax's."""
-    add = lambda a, b: a.add(b, xp) if isinstance(a, Sums) else (a[0] + b[0], a[1] + b[1])
+    add = lambda a, b: a.add(b, xp) if isinstance(a, Sums) else jax.tree.map(xp.add, a, b)
     return {name: add(total, second[name]) for name, total in first.items()}
 
 
 def mean_of_totals(totals: Totals, xp: Any = np) -> dict[str, Any]:
     """The mean, or the metric, of each total without exact metrics; NaN where no example counts. xp: as above."""
     divide = lambda value, weight: xp.where(weight != 0, value / xp.where(weight != 0, weight, 1), np.nan)
-    return {name: total.value(xp) if isinstance(total, Sums) else divide(*total) for name, total in totals.items()}
+    values = {}
+    for name, total in totals.items():
+        if isinstance(total, PackedSums):
+            values |= total.values(xp)
+        else:
+            values[name] = total.value(xp) if isinstance(total, Sums) else divide(*total)
+    return values
 
 
 def metrics_of_batches(parts: list[Totals]) -> dict[str, float]:
-    """The metrics of all batches, in float64. parts: of `pack_totals` of each batch, in NumPy."""
-    plain = [{name: part[name] for name in part if name not in (EXACT, PACKED)} for part in parts]
-    sums = reduce(add_totals, [jax.tree.map(lambda leaf: leaf.astype(np.float64), part) for part in plain])
-    if PACKED in parts[0]:
-        sums |= PackedSums.total([part[PACKED] for part in parts])
+    """The metrics of all batches, in float64. parts: the totals of each batch, in NumPy."""
+    wide = lambda part: jax.tree.map(lambda leaf: leaf.astype(np.float64), {k: part[k] for k in part if k != EXACT})
     with np.errstate(all="ignore"):
-        values = {name: float(value) for name, value in mean_of_totals(sums).items()}
+        values = {name: float(value) for name, value in mean_of_totals(reduce(add_totals, map(wide, parts))).items()}
     if EXACT in parts[0]:
         values |= jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part[EXACT] for part in parts)).values()
     return values

@@ -15,7 +15,7 @@ import nnfunc as nf
 from nnfunc.evaluation import HeldOut, figures, find_metric, metric_names
 from nnfunc.evaluation.named_metrics import row_sums
 from nnfunc.evaluation.readings import read
-from nnfunc.training.task_metrics import metric_totals, metrics_of_batches, pack_totals
+from nnfunc.training.task_metrics import metric_totals, metrics_of_batches
 
 EXACT = {"rtol": 1e-6, "atol": 1e-6}
 
@@ -126,8 +126,7 @@ def check_all_rows(kind, output, y, weight, expected):
 @lru_cache
 def compiled_totals(kind, names):
     objective = nf.training.Objective(lambda predict, batch: None, kind=kind, totals=lambda *_: {})
-    totals = lambda output, y, mask: metric_totals(objective, names, [output], (0, y), mask)
-    return jax.jit(lambda *batch: pack_totals(totals(*batch)))
+    return jax.jit(lambda output, y, mask: metric_totals(objective, names, [output], (0, y), mask))
 
 
 def stream(kind, output, y, names, size=7):
