@@ -7,14 +7,22 @@ iris.csv is the data of Fisher 1936 that scikit-learn ships. articles.csv is dra
 of 50 words in 4000 articles, and which of 8 topics each has.
 """
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tables import write
 
 TOPICS = ("art", "health", "law", "music", "politics", "science", "sports", "travel")
+
+
+def write(file: Path, columns: dict[str, Any]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    print(f"{file}: {len(next(iter(columns.values())))} rows")
 
 
 def iris(folder: Path) -> None:
@@ -40,8 +48,11 @@ def articles(folder: Path, rows: int = 4000, words: int = 50) -> None:
     print(f"  {labels.sum(1).mean():.2f} topics each: {rates}")
 
 
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    iris(folder)
+    articles(folder)
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "data"
-    target.mkdir(parents=True, exist_ok=True)
-    iris(target)
-    articles(target)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "data")
