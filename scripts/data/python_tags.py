@@ -29,7 +29,7 @@ def roles(tree: ast.AST) -> dict[tuple[int, int], str]:
         if isinstance(node, ast.Name):
             result.setdefault((node.lineno, node.col_offset), "name")
         elif isinstance(node, ast.Attribute):
-            result.setdefault((node.end_lineno, node.end_col_offset - len(node.attr)), "attribute")
+            result.setdefault(end_name(node), "attribute")
         elif isinstance(node, ast.arg):
             result[node.lineno, node.col_offset] = "parameter"
         elif isinstance(node, ast.keyword) and node.arg:
@@ -39,8 +39,13 @@ def roles(tree: ast.AST) -> dict[tuple[int, int], str]:
             if isinstance(function, ast.Name):
                 result[function.lineno, function.col_offset] = "call"
             elif isinstance(function, ast.Attribute):
-                result[function.end_lineno, function.end_col_offset - len(function.attr)] = "method"
+                result[end_name(function)] = "method"
     return result
+
+
+def end_name(node: ast.Attribute) -> tuple[int, int]:
+    """(line, column) of the name behind the dot."""
+    return node.end_lineno or 0, (node.end_col_offset or 0) - len(node.attr)
 
 
 def sentences(file: Path) -> list[tuple[tuple[str, str], ...]]:

@@ -1,9 +1,11 @@
 """Windows of time series: scaled by series, split by time, in the original units again."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
+from helpers.data_files import only_mistakes
 
 import nnfunc as nf
 from nnfunc.data.prediction_inputs import load_inputs, restore_outputs
@@ -221,3 +223,11 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path, options, message):
 def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
     data = [nf.data.forecasting(wide(tmp_path), **SIZES).data(8, seed=3) for _ in range(2)]
     np.testing.assert_array_equal(data[0].batch(5)[0], data[1].batch(5)[0])
+
+
+def test_damaged_files_are_mistakes_with_a_line(tmp_path):
+    file = long(tmp_path)
+    options = {"value": "sales", "series": "shop", "covariates": ["open"], **SIZES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        only_mistakes(lambda: nf.data.forecasting(file, **options), file, 150)

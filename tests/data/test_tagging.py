@@ -2,9 +2,11 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
+from helpers.data_files import only_mistakes
 
 import nnfunc as nf
 from nnfunc.data.prediction_inputs import load_inputs
@@ -141,3 +143,11 @@ def test_tags_that_training_lacks_and_unnamed_files_are_refused(tmp_path):
     write(tmp_path, name="dev.conll")
     with pytest.raises(ValueError, match="should have one file for validation"):
         nf.data.tagging(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["it.conll", "it.jsonl"])
+def test_damaged_files_are_mistakes_with_a_line(tmp_path, name):
+    file = write(tmp_path, name=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about repeated sentences
+        only_mistakes(lambda: nf.data.tagging(file, validation=0, test=0), file, 100)

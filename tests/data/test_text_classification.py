@@ -2,9 +2,11 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
+from helpers.data_files import only_mistakes
 
 import nnfunc as nf
 from nnfunc.data.prediction_inputs import load_inputs
@@ -155,3 +157,11 @@ def test_repeated_and_long_texts_are_told(tmp_path):
     assert sum(len(part) for part in texts_of(splits).values()) == 40
     with pytest.warns(UserWarning, match=r"32 of 32 training texts are longer than block_size = 3 tokens"):
         assert nf.data.text_classification(write(tmp_path), block_size=3).train[0].shape == (32, 3)
+
+
+@pytest.mark.parametrize("name", ["films.csv", "films.jsonl"])
+def test_damaged_files_are_mistakes_with_a_line(tmp_path, name):
+    file = write(tmp_path, name=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about repeated and long texts
+        only_mistakes(lambda: nf.data.text_classification(file, validation=0, test=0), file, 60)

@@ -116,7 +116,7 @@ def _parse_time(word: str) -> tuple[int, bool] | None:
     """(an integer, False), (seconds since 1970, True), or None."""
     try:
         if word.lstrip("+-").isdecimal() and word.isascii():
-            return int(word), False
+            return (int(word), False) if len(word) < 18 else None
         date = datetime.fromisoformat(f"{word}-01" if len(word) == 7 else word)
         return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()), True
     except (ValueError, OverflowError):
