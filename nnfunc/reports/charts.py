@@ -10,7 +10,7 @@ from nnfunc.reports.palette import BEST, BETTER, TRAIN, WORSE
 
 __all__ = ["RANK_SCALE", "Chart", "bars", "heatmap", "lines", "linked", "scatter", "shorten", "thin"]
 
-NEAREST = 4000  # with more points, only those under the cursor tell their values
+NEAREST = 4000  # with more points, the cursor tells only the run of a curve
 RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "interpolate": "rgb"}  # that of "hcl" passes through pink
 IN_A_PICTURE = 150  # trials
 WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the page
@@ -152,11 +152,11 @@ def lines(
     few = count < 3 * len(set(data["series"])) if count else True
     visible = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
     point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True, "tooltip": tips}}
-    if count <= NEAREST:
-        point |= {"params": [hover], "encoding": {"fillOpacity": visible}}
-    else:
-        point |= {"encoding": {"fillOpacity": {"value": 0}}}
-    layers = [curve | {"params": [zoom]}, point, *extra]
+    point |= {"params": [hover], "encoding": {"fillOpacity": visible}}
+    curve["params"] = [zoom]
+    if count > NEAREST:
+        curve["mark"]["tooltip"] = {"expr": "{'run': datum.series, 'rank': datum.rank}"}
+    layers = [curve, *[point] * (count <= NEAREST), *extra]
     if is_crowd:
         best = {"mark": {"type": "line", "strokeWidth": 3, "color": BEST, "clip": True}}
         layers.append(

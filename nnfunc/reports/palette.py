@@ -25,7 +25,7 @@ def _theme(ink: str, grey: str, line: str) -> dict[str, Any]:
         "background": "transparent",
         "font": font,
         "axis": text | axis,
-        "legend": text | {"symbolStrokeWidth": 3, "labelLimit": 320},
+        "legend": text | {"symbolOpacity": 1, "labelLimit": 320},
         "header": text,
         "title": {"color": ink, "font": font, "fontSize": 13, "anchor": "start", "fontWeight": 500},
         "view": {"stroke": None},

@@ -88,6 +88,8 @@ class _Answers:
     def card(self, row: int, position: int, note: str) -> str:
         """The example of a row; position: in the reading, which may have several for each row."""
         label = f"row {int(self.ids[row])}" if self.ids is not None else f"row {row}"
+        if self.reading.positions > 1:
+            label += f", position {position % self.reading.positions + 1}"
         return example_card(self.inputs(row), self.form, self.says(position), f"{label}{note}")
 
     def says(self, i: int) -> str:
