@@ -128,11 +128,12 @@ def read_output(file):
     return parquet.read_table(file).to_pylist()
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 2048])  # pieces of one batch, and of all
 @pytest.mark.parametrize("name", ["y.csv", "y.jsonl", "y.parquet"])
-def test_each_format_of_the_output(work, run, capsys, monkeypatch, name):
+def test_each_format_of_the_output(work, run, capsys, monkeypatch, name, rows_at_once):
     if name == "y.parquet":
         pytest.importorskip("pyarrow")
-    monkeypatch.setattr(predict_command, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(predict_command, "ROWS_AT_ONCE", rows_at_once)
     rows = example_rows()
     write_csv("new.csv", rows)
     assert main("predict", work / "table", "new.csv", "-o", name, "--keep", "id", "--keep", "weight") == 0
