@@ -43,7 +43,7 @@ def write_arrays(folder):
 
 
 def write_language(folder):
-    (folder / "pets.txt").write_text("the cat and the dog. " * 60)
+    (folder / "pets.txt").write_text("the cat and the dog.\n" * 60)
     return "pets.txt"
 
 
