@@ -261,8 +261,7 @@ def test_a_batch_without_the_rare_class_is_no_finding():
     draw = np.random.RandomState(0)
     x = {"numbers": draw.normal(size=(64, 2)).astype(np.float32), "categories": draw.randint(0, 5, (64, 1))}
     data = nf.data.arrays((x, np.zeros(64, np.int32)), 16)
-    found = told(task(nf.table_model(2, [5], 1, hidden=[8]), nf.binary()), data)
-    assert "loss ignores the labels" not in {finding.what for finding in found}
+    assert told(task(nf.table_model(2, [5], 1, hidden=[8]), nf.binary()), data) == []
 
 
 def shipped():
