@@ -8,7 +8,8 @@ from nnfunc import check
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.held_out_metrics import metric_names_of, row_weights
 from nnfunc.evaluation.named_metrics import Sums, find_metric
-from nnfunc.evaluation.readings import CLASSES, Reading
+from nnfunc.evaluation.ranking import Ranking
+from nnfunc.evaluation.readings import Reading
 
 __all__ = ["bootstrap"]
 
@@ -38,7 +39,7 @@ def bootstrap(
     names = metric_names_of(held_out) if names is None else names
     samplers = {name: _sampler(reading, weight, name, count) for name in names if name != "calibration_error"}
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    random, step = np.random.default_rng(seed), max(1, _CHUNK // max(count, 1))
+    random, step = np.random.default_rng(seed), max(1, _CHUNK // np.size(held_out.output))
     for start in range(0, n, step):
         draws = random.multinomial(count, np.full(count, 1 / count), min(step, n - start)).astype(np.float64)
         for name, sampler in samplers.items():
@@ -58,7 +59,8 @@ def _sampler(reading: Reading, weight: np.ndarray, name: str, count: int) -> Cal
     """draws [resamples, examples], how often each example was drawn -> the metric of each resample."""
     metric = find_metric("bootstrap", reading.kind, name)
     if metric.rows is None:
-        return _ranking_sampler(reading, weight, name)
+        ranking = Ranking.of(reading)
+        return lambda draws: ranking.means(name, draws * weight)
     with np.errstate(all="ignore"):
         rows = metric.rows(np, reading)
     pivot = rows.pop("pivot", None)
@@ -77,39 +79,3 @@ def _sampler(reading: Reading, weight: np.ndarray, name: str, count: int) -> Cal
         return np.array([pick(i).value() for i in range(len(draws))])
 
     return sample
-
-
-def _ranking_sampler(reading: Reading, weight: np.ndarray, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """That of roc_auc and average_precision: scikit-learn's would sort the scores anew for each resample."""
-    if reading.kind in CLASSES:
-        classes = reading.probability.shape[-1]
-        truth, columns = reading.target[:, None] == np.arange(classes), range(classes)
-    else:
-        truth, columns = reading.target > 0, range(reading.target.shape[1])
-    prepared = []
-    for column in columns:
-        order = np.argsort(-reading.probability[:, column], kind="stable")
-        score = reading.probability[order, column]
-        prepared.append((order, truth[order, column], np.append(np.flatnonzero(np.diff(score)), len(score) - 1)))
-
-    def sample(draws: np.ndarray) -> np.ndarray:
-        weights = draws * weight
-        scores = np.stack([_rank_score(weights[:, order], hit, ends, name) for order, hit, ends in prepared])
-        defined = ~np.isnan(scores)
-        return np.where(defined.any(0), np.where(defined, scores, 0).sum(0) / np.maximum(defined.sum(0), 1), np.nan)
-
-    return sample
-
-
-def _rank_score(weights: np.ndarray, hit: np.ndarray, ends: np.ndarray, name: str) -> np.ndarray:
-    """[resamples]; weights [resamples, rows] by descending score, hit [rows], ends: the last row of each score."""
-    true = np.cumsum(np.where(hit, weights, 0), axis=1)[:, ends]
-    false = np.cumsum(np.where(hit, 0, weights), axis=1)[:, ends]
-    start = np.zeros((len(weights), 1))
-    added = np.diff(true, axis=1, prepend=start)
-    if name == "average_precision":
-        score = (added * true / np.maximum(true + false, 1e-300)).sum(1) / true[:, -1]
-    else:
-        above = true - added / 2  # pairs of one score count half
-        score = (np.diff(false, axis=1, prepend=start) * above).sum(1) / (true[:, -1] * false[:, -1])
-    return np.where((true[:, -1] > 0) & (false[:, -1] > 0), score, np.nan)

@@ -8,6 +8,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.named_metrics import default_names, find_metric, row_sums
+from nnfunc.evaluation.ranking import Ranking
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, Reading
 
 __all__ = ["baseline", "confusion", "constant_output", "curves", "figures", "per_class", "row_losses", "worst"]
@@ -26,7 +27,16 @@ def figures(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, 
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
     names = metric_names_of(held_out) if names is None else names
-    return {name: _value("figures", reading, weight, name) for name in names}
+    metrics = {name: find_metric("figures", held_out.kind, name) for name in names}
+    ranking = Ranking.of(reading) if any(metric.is_exact for metric in metrics.values()) else None
+    values = {}
+    for name, metric in metrics.items():
+        if metric.is_exact and ranking is not None:
+            values[name] = float(ranking.means(name, weight[None])[0])
+        else:
+            with np.errstate(all="ignore"):
+                values[name] = float(row_sums(np, name, reading, weight).value())
+    return values
 
 
 def metric_names_of(held_out: HeldOut) -> list[str]:
@@ -39,14 +49,6 @@ def row_weights(held_out: HeldOut, reading: Reading) -> np.ndarray:
     weight = np.ones(len(held_out.target)) if held_out.weight is None else np.asarray(held_out.weight, np.float64)
     check.shape("metrics", (len(held_out.target),), weight=weight)
     return np.repeat(weight, reading.positions) * reading.counted
-
-
-def _value(where: str, reading: Reading, weight: np.ndarray, name: str) -> float:
-    metric = find_metric(where, reading.kind, name)
-    if metric.exact is not None:
-        return metric.exact(reading, weight)
-    with np.errstate(all="ignore"):
-        return float(row_sums(np, name, reading, weight).value())
 
 
 def class_names(held_out: HeldOut) -> list[str]:
@@ -71,29 +73,28 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
     counts = row_sums(np, "f1_macro", reading, weight).values
+    scores = {}
+    if held_out.kind in ("classes", *ANSWERS):
+        ranking = Ranking.of(_by_column(reading))
+        scores = {name: ranking.scores(name, weight[None])[0] for name in ("roc_auc", "average_precision")}
     rows = []
     for index, name in enumerate(class_names(held_out)):
         hit, predicted, true = (float(counts[part][index]) for part in ("hit", "predicted", "true"))
         row: dict[str, Any] = {"class": name, "precision": hit / predicted if predicted else 0.0}
         row |= {"recall": hit / true if true else 0.0, "f1": 2 * hit / (predicted + true) if predicted + true else 0.0}
         row |= {"support": true, "predicted": predicted}
-        if held_out.kind in ("classes", *ANSWERS):
-            one = _one_column(held_out, reading, index)
-            row |= {score: _value("per_class", one, weight, score) for score in ("roc_auc", "average_precision")}
-        rows.append(row)
+        rows.append(row | {score: float(columns[index]) for score, columns in scores.items()})
     return rows
 
 
-def _one_column(held_out: HeldOut, reading: Reading, index: int) -> Reading:
-    """The reading of one class against the rest, or of one label."""
-    truth, probability = (reading.target == index, reading.probability)
-    if held_out.kind == "binary":
-        truth, probability = reading.target[:, 0] == index, probability[:, 0] if index else 1 - probability[:, 0]
-    elif held_out.kind == "labels":
-        truth, probability = reading.target[:, index] > 0, probability[:, index]
-    else:
-        probability = probability[:, index]
-    return reading._replace(kind="labels", target=truth[:, None].astype(float), probability=probability[:, None])
+def _by_column(reading: Reading) -> Reading:
+    """The reading with a column for each class against the rest, or each label; of binary answers no and yes."""
+    truth, probability = reading.target, reading.probability
+    if reading.kind in CLASSES:
+        truth = (truth[:, None] == np.arange(probability.shape[1])).astype(float)
+    elif reading.kind == "binary":
+        truth, probability = (np.concatenate([1 - part, part], axis=1) for part in (truth, probability))
+    return reading._replace(kind="labels", target=truth, probability=probability)
 
 
 def confusion(held_out: HeldOut) -> np.ndarray:
@@ -139,9 +140,9 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
     rows = weight > 0
+    columns = _by_column(reading)
     for index, name in list(enumerate(class_names(held_out)))[1 if held_out.kind == "binary" else 0 :]:
-        one = _one_column(held_out, reading, index)
-        truth, probability = one.target[rows, 0], one.probability[rows, 0]
+        truth, probability = columns.target[rows, index], columns.probability[rows, index]
         if not 0 < truth.sum() < len(truth):
             continue
         precision, recall, threshold = metrics.precision_recall_curve(truth, probability, sample_weight=weight[rows])

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,16 +22,25 @@ _SMALLEST = 2.220446049250313e-16  # the smallest divisor of a relative error, a
 class NamedMetric(NamedTuple):
     """A metric by name: streaming, from sums over rows, or exact.
 
-    rows: (xp, reading) -> array or dict of arrays [rows, ...], which are summed. value: (xp, sums, weight) -> the
-    metric of sums over rows of this weight. mode: "max" where higher is better, else "min". exact: None, or (reading,
-    weight [rows]) -> the metric of all rows at once, in NumPy. outputs: of outputs that have it.
+    rows: (xp, reading) -> arrays by name [rows, ...], which are summed; None for one of `Ranking.scores`, which needs
+    all rows at once. value: (xp, sums, weight) -> the metric of sums over rows of this weight. mode: "max" where higher
+    is better, else "min". outputs: the kinds of outputs that have it.
     """
 
-    rows: Callable[[Any, Reading], Any] | None
+    rows: Callable[[Any, Reading], dict[str, Any]] | None
     value: Callable[[Any, Any, Any], Any] | None
     mode: str
-    exact: Callable[[Reading, np.ndarray], float] | None
     outputs: tuple[str, ...]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is one of all rows at once, in NumPy."""
+        return self.rows is None
+
+    @property
+    def has_pivot(self) -> bool:
+        """Whether its sums have a pivot, with which they cannot just be added."""
+        return self.rows is _pivot_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +101,7 @@ def _shift(sums: Sums, by: Any) -> dict[str, Any]:
     return sums.values | moved
 
 
+@lru_cache(maxsize=1024)
 def find_metric(where: str, kind: str, name: str) -> NamedMetric:
     """The metric of this name. where: begins the error. kind: of the outputs, a value of `Objective.kind`.
 
@@ -99,7 +109,7 @@ def find_metric(where: str, kind: str, name: str) -> NamedMetric:
     """
     top = re.fullmatch(r"top([1-9]\d*)_accuracy", name) if isinstance(name, str) else None
     if top and kind in CLASSES:
-        return NamedMetric(partial(_top_rows, count=int(top[1])), _mean, "max", None, CLASSES)
+        return NamedMetric(partial(_top_rows, count=int(top[1])), _mean, "max", CLASSES)
     metric = _METRICS.get(name) if isinstance(name, str) else None
     variants = [metric] if isinstance(metric, NamedMetric) else metric or []
     for variant in variants:
@@ -158,7 +168,13 @@ def _mean_of(
 ) -> NamedMetric:
     """The metric that is the mean of the rows, each value of the means finished by a function (xp, means)."""
     value = _mean if finish is None else lambda xp, sums, weight: xp.mean(finish(xp, sums["value"] / weight))
-    return NamedMetric(lambda xp, reading: {"value": rows(xp, reading)}, value, mode, None, outputs)
+    return NamedMetric(_as_rows(rows), value, mode, outputs)
+
+
+@lru_cache
+def _as_rows(rows: Callable[[Any, Reading], Any]) -> Callable[[Any, Reading], dict[str, Any]]:
+    """The rows of a mean; metrics that are different functions of the same mean share them."""
+    return lambda xp, reading: {"value": rows(xp, reading)}
 
 
 def _one_hot(xp: Any, index: Any, count: int, dtype: Any) -> Any:
@@ -271,7 +287,7 @@ def _scores(score: str) -> dict[str, Any]:
     """The variants of a score by name: macro, or that of yes for binary answers; micro; weighted."""
 
     def metric(average: str, outputs: tuple[str, ...]) -> NamedMetric:
-        return NamedMetric(_count_rows, partial(_score, score=score, average=average), "max", None, outputs)
+        return NamedMetric(_count_rows, partial(_score, score=score, average=average), "max", outputs)
 
     several = ("classes", "tags", "labels")
     variants: dict[str, Any] = {score: [metric("macro", several), metric("last", ("binary",))]}
@@ -297,6 +313,10 @@ def _error(xp: Any, reading: Reading) -> Any:
     return xp.abs(reading.target - reading.prediction)
 
 
+def _square(xp: Any, reading: Reading) -> Any:
+    return xp.square(reading.target - reading.prediction)
+
+
 def _gaussian(xp: Any, reading: Reading) -> Any:
     error = (reading.target - reading.prediction) / reading.deviation
     return xp.log(reading.deviation) + xp.square(error) / 2 + float(np.log(2 * np.pi) / 2)
@@ -317,50 +337,26 @@ def _deviance(xp: Any, reading: Reading) -> Any:
     return 2 * (xp.where(target > 0, target * xp.log(ratio), 0) - target + rate)
 
 
-def _columns(reading: Reading) -> tuple[np.ndarray, np.ndarray]:
-    """(truth, probability), [rows, classes] or [rows, labels]."""
-    if reading.kind in CLASSES:
-        return _one_hot(np, reading.target, reading.probability.shape[-1], float), reading.probability
-    return reading.target, reading.probability
-
-
-def _by_column(reading: Reading, weight: np.ndarray, score: str) -> float:
-    """The mean of a score of scikit-learn over the classes, one against the rest, or labels that have both answers."""
-    from sklearn import metrics
-
-    rows = weight > 0
-    weight = weight[rows]
-    truth, probability = (part[rows] for part in _columns(reading))
-    function = getattr(metrics, score)
-    both = [column for column in range(truth.shape[1]) if 0 < truth[:, column].sum() < len(truth)]
-    values = [function(truth[:, column], probability[:, column], sample_weight=weight) for column in both]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _exact(function: Any, outputs: tuple[str, ...], mode: str = "max") -> NamedMetric:
-    return NamedMetric(None, None, mode, function, outputs)
-
-
 _POINTS = ("classes", "tags")
 _METRICS: dict[str, Any] = {
     "accuracy": _mean_of(_hits, CLASSES + ANSWERS, "max"),
     "subset_accuracy": _mean_of(lambda xp, r: xp.prod(_hits(xp, r), axis=-1), ("labels",), "max"),
-    "balanced_accuracy": NamedMetric(_count_rows, _balanced, "max", None, (*_POINTS, "binary")),
+    "balanced_accuracy": NamedMetric(_count_rows, _balanced, "max", (*_POINTS, "binary")),
     **_scores("precision"),
     **_scores("recall"),
     **_scores("f1"),
-    "roc_auc": _exact(partial(_by_column, score="roc_auc_score"), ("classes", *ANSWERS)),
-    "average_precision": _exact(partial(_by_column, score="average_precision_score"), ("classes", *ANSWERS)),
+    "roc_auc": NamedMetric(None, None, "max", ("classes", *ANSWERS)),
+    "average_precision": NamedMetric(None, None, "max", ("classes", *ANSWERS)),
     "log_loss": _mean_of(_nll, CLASSES + ANSWERS),
     "brier": _mean_of(_brier, _POINTS + ANSWERS),
-    "calibration_error": NamedMetric(_calibration_rows, _calibration_value, "min", None, _POINTS + ANSWERS),
+    "calibration_error": NamedMetric(_calibration_rows, _calibration_value, "min", _POINTS + ANSWERS),
     "perplexity": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: xp.exp(mean)),
     "bits_per_token": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "bits_per_character": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "mae": _mean_of(_error, NUMBERS),
-    "mse": _mean_of(lambda xp, r: xp.square(r.target - r.prediction), NUMBERS),
-    "rmse": _mean_of(lambda xp, r: xp.square(r.target - r.prediction), NUMBERS, finish=lambda xp, m: xp.sqrt(m)),
-    "r2": NamedMetric(_pivot_rows, _r2_value, "max", None, NUMBERS),
+    "mse": _mean_of(_square, NUMBERS),
+    "rmse": _mean_of(_square, NUMBERS, finish=lambda xp, mean: xp.sqrt(mean)),
+    "r2": NamedMetric(_pivot_rows, _r2_value, "max", NUMBERS),
     "mape": _mean_of(lambda xp, r: _error(xp, r) / xp.maximum(xp.abs(r.target), _SMALLEST), NUMBERS),
     "nll": _mean_of(_gaussian, ("deviation",)),
     "coverage": _mean_of(_covered, ("quantiles", "deviation"), "max"),

@@ -201,6 +201,8 @@ def test_exports_have_the_units_of_the_file(work, capsys):
     x, _ = run.config.data().test
     exported = nf.load_exported(work / "rents.shlo")
     np.testing.assert_allclose(exported(x), run.held_out("test").output, rtol=1e-5)
+    assert main("export", work / "run", work / "rents.py", "--to", "numpy") == 2
+    assert "to should be another format for a run with scaled targets, got 'numpy'" in said(capsys)[1]
     (work / "rents.csv").unlink()
     assert main("export", work / "run", work / "again.shlo", "--to", "stablehlo") == 0
     assert "are random" in said(capsys)[0]

@@ -480,6 +480,16 @@ def test_rows_stay_in_their_splits_when_the_file_grows(tmp_path, how):
     assert (then.preprocessing.rows & np.uint64(3) == 3).sum() == len(grown) - len(rows)
 
 
+def test_equal_rows_of_several_groups_stay_in_their_splits():
+    i = np.arange(80)
+    frame = Frame(a=i * 0.0, who=np.array([f"g{k}" for k in i // 8]), y=i % 2)
+    first = nf.data.table(frame, label="y", group="who")
+    order = np.random.RandomState(0).permutation(80)
+    shuffled = Frame(**{name: values[order] for name, values in frame.values.items()})
+    then = nf.data.table(shuffled, label="y", preprocessing=first.preprocessing)
+    np.testing.assert_array_equal(parts_of(then, 80), parts_of(first, 80)[order])
+
+
 def test_stratify_can_be_switched_off():
     frame = Frame(a=np.arange(40.0), y=np.arange(40) % 2)
     assert np.bincount(nf.data.table(frame, label="y").test[1]).tolist() == [4, 4]

@@ -143,7 +143,7 @@ def stream(kind, output, y, names, size=7):
 
 
 def check_streamed(kind, output, y, expected):
-    names = [name for name in expected if find_metric("test", kind, name).exact is None]
+    names = [name for name in expected if not find_metric("test", kind, name).is_exact]
     actual = stream(kind, output, y, names)
     for name in names:
         np.testing.assert_allclose(actual[name], expected[name], rtol=2e-6, atol=1e-6, err_msg=f"{kind} {name}")
