@@ -50,6 +50,7 @@ def located(config: Config) -> Iterator[None]:
 def _trace(config: Config) -> None:
     data = config.data()
     _check_classes(config, data)
+    _check_categories(config)
     _check_metrics(config, data)
     numbers, static, treedef = split_hypers(config.hypers)
     placement = placement_of("train", config.mesh.get("mesh"), config.mesh.get("shard"))

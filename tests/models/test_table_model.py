@@ -1,11 +1,18 @@
-"""nf.table_model: its paths and shapes, its output by hand, its initial vectors, the words of its errors."""
+"""nf.table_model: paths, shapes, its output by hand and against PyTorch, its initial vectors, its errors.
 
+The golden numbers are float64, made with PyTorch 2.13 by scripts/golden/table_model.py.
+"""
+
+import json
+import math
 import re
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.project import ROOT
 
 import nnfunc as nf
 from nnfunc.models.table_model import embedding_dim
@@ -45,6 +52,52 @@ def test_the_output_by_hand(key):
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, model.init(key))
     x = {"numbers": jnp.array([[0.25, 3.0]]), "categories": jnp.array([[2, 1]])}
     np.testing.assert_allclose(model.apply(params, x), [[0.25 + 30 + 300 + 30 + 4 + 0.5]], rtol=1e-6)
+
+
+def value(name, shape):
+    """The formula of scripts/golden/table_model.py."""
+    i = np.arange(math.prod(shape), dtype=np.float64)
+    return 0.6 * np.sin(0.37 * i * i + i + zlib.crc32(name.encode()) % 1000).reshape(shape).astype(np.float32)
+
+
+def test_outputs_and_gradients_are_those_of_pytorch():
+    golden = json.loads((ROOT / "tests/golden/table_model.json").read_text())
+    model = nf.table_model(3, [4, 6], 2, hidden=[5], embedding_dims=[3, 2], norm="batch")
+    params = {
+        "column_0": {"weight": value("column_0.weight", (4, 3))},
+        "column_1": {"weight": value("column_1.weight", (6, 2))},
+        "mlp": {
+            "hidden_0": {
+                "linear": {"weight": value("linear.weight", (5, 8)).T},
+                "norm": {"scale": value("norm.weight", (5,)), "bias": value("norm.bias", (5,))},
+            },
+            "head": {"weight": value("head.weight", (2, 5)).T, "bias": value("head.bias", (2,))},
+        },
+    }
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, model.init(jax.random.key(0)))
+    ids = np.stack([np.arange(7) * 3 % size for size in (4, 6)], 1).astype(np.int32)
+    x, state = {"numbers": value("numbers", (7, 3)), "categories": ids}, model.init_state()
+    np.testing.assert_allclose(model.apply(params, x, state=state), golden["eval"], rtol=1e-5, atol=1e-6)
+
+    def total(params):
+        y, _ = model.apply_train(params, state, x)
+        return (y * value("dy", (7, 2))).sum(), y
+
+    grads, y = jax.grad(total, has_aux=True)(params)
+    np.testing.assert_allclose(y, golden["train"], rtol=1e-4, atol=1e-5)
+    hidden = grads["mlp"]["hidden_0"]
+    actual = {
+        "column_0.weight": grads["column_0"]["weight"],
+        "column_1.weight": grads["column_1"]["weight"],
+        "linear.weight": hidden["linear"]["weight"].T,
+        "norm.weight": hidden["norm"]["scale"],
+        "norm.bias": hidden["norm"]["bias"],
+        "head.weight": grads["mlp"]["head"]["weight"].T,
+        "head.bias": grads["mlp"]["head"]["bias"],
+    }
+    assert actual.keys() == golden["grads"].keys()
+    for name, expected in golden["grads"].items():
+        np.testing.assert_allclose(actual[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_numbers_or_categories_alone(key):
