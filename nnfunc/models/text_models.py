@@ -3,9 +3,10 @@
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Array, Layer, Model, Scalar, widen
+from nnfunc.base import Array, Layer, Model, Scalar, canonicalize, widen
 from nnfunc.combinators import repeat, wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions
@@ -31,6 +32,7 @@ def text_classifier(
     layers: int = 1,
     heads: int = 4,
     block_size: int = 512,
+    pairs: int = 0,
     dropout: Scalar | None = None,
 ) -> Model:
     """Vectors of the tokens, a body, the mean over the tokens that are not padding, and a linear head.
@@ -38,12 +40,13 @@ def text_classifier(
     vocab_size: the number of token ids, padding included. classes: their number. body: "bag" has no layers and
     ignores the order, as fastText; "lstm" is `nf.lstm` in both directions; "transformer" is learned positions and
     blocks as those of `nf.vit`. dim: the width of a vector, and of the body, of each direction for "lstm". layers:
-    of the body. heads: of attention, of "transformer" only. block_size: the most tokens, of "transformer" only.
+    of the body. heads: of attention, of "transformer" only. block_size: the most tokens, of "transformer" only. pairs:
+    with "bag", the size of a second table, of vectors of pairs of neighbours, which share them by a hash; 0 for none.
     dropout: the rate, in [0, 1], of the vectors, inside the body and before the head.
     Shapes: x [..., time] integers in [0, vocab_size), 0 for padding at the end -> logits [..., classes]. A text
     without tokens has the vector 0.
-    Paths: `tokens/weight`, `body/...`, `head/weight`, `head/bias`.
-    Source: Joulin et al. 2016, arXiv:1607.01759, for "bag".
+    Paths: `tokens/weight`, `pairs/weight`, `body/...`, `head/weight`, `head/bias`.
+    Source: Joulin et al. 2016, arXiv:1607.01759, for "bag" and pairs.
 
     >>> model = nf.text_classifier(100, 3, body="lstm", dim=8)
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([[5, 7, 9], [6, 0, 0]])).shape
@@ -51,12 +54,25 @@ def text_classifier(
     """
     where = "text_classifier"
     check.choice(where, ("bag", "lstm", "transformer"), body=body)
+    check.size(where, 0, pairs=pairs)
+    if pairs and body != "bag":
+        check.fail(
+            where, expected="pairs should be 0 with a body that reads the order", actual=f"{pairs} with {body!r}"
+        )
     children, encode, width = _encoder(where, vocab_size, body, dim, layers, heads, block_size, dropout)
+
+    children |= {"pairs": embedding(pairs, dim)} if pairs else {}
 
     def flow(net, x):
         check.integers(where, "They are token ids.", x=x)
         real = x != PADDING  # [..., time]
-        y = encode(net, net.tokens(x), real)
+        vectors = net.tokens(x)
+        if pairs:
+            first, second = (canonicalize(part).astype(jnp.uint32) for part in (x[..., :-1], x[..., 1:]))
+            at = (first * np.uint32(0x9E3779B1) + second * np.uint32(0x85EBCA6B)) % np.uint32(pairs)
+            vectors = jnp.concatenate([vectors, net.pairs(at.astype(jnp.int32))], axis=-2)
+            real = jnp.concatenate([real, real[..., 1:]], axis=-1)  # padding is at the end
+        y = encode(net, vectors, real)
         total = widen(jnp.where(real[..., None], y, 0)).sum(-2)
         count = jnp.maximum(real.sum(-1, keepdims=True), 1)  # without a token the mean is 0
         mean = (total / count.astype(total.dtype)).astype(y.dtype)

@@ -48,6 +48,21 @@ def test_a_bag_by_hand():
     np.testing.assert_allclose(y, [[13 / 3, 10 - 13 / 3], [2, 8], [0, 10]], rtol=1e-6)
 
 
+def test_pairs_of_neighbours_tell_the_order(key):
+    model = nf.text_classifier(9, 4, dim=4, pairs=1000)
+    params = model.init(key)
+    y = model.apply(params, TEXT)
+    np.testing.assert_allclose(model.apply(params, padded(TEXT)), y, rtol=1e-5)
+    assert not np.allclose(model.apply(params, TEXT[:, ::-1]), y, rtol=1e-3)
+    first, second = TEXT[0, :-1].astype(np.uint32), TEXT[0, 1:].astype(np.uint32)
+    at = (first * np.uint32(0x9E3779B1) + second * np.uint32(0x85EBCA6B)) % 1000
+    mean = (params["tokens"]["weight"][TEXT[0]].sum(0) + params["pairs"]["weight"][at].sum(0)) / 5
+    np.testing.assert_allclose(y[0], mean @ params["head"]["weight"] + params["head"]["bias"], rtol=1e-5)
+    assert model.apply(params, TEXT[:, :1]).shape == (1, 4)  # one token has no pair
+    with pytest.raises(ValueError, match="pairs should be 0 with a body that reads the order, got 5 with 'lstm'"):
+        nf.text_classifier(9, 4, body="lstm", pairs=5)
+
+
 def test_the_vectors_of_features_add_up_and_padding_has_none(key):
     model = nf.tagger(9, 4, dim=4)
     params = model.init(key)

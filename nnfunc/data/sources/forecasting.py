@@ -50,7 +50,8 @@ def forecasting(
     layout: "flat", x [n, context + (context + horizon) * covariates], the values and then each covariate over context
     and horizon, for `nf.mlp`; or "sequence", x [n, context, 1 + 2 * covariates], at each time the value, the
     covariates, and the covariates a horizon later, for `nf.rnn_classifier`. season: the steps of a season, at most
-    context. stride: the steps from one training window to the next, at least 1. separator: of a CSV file.
+    context. stride: the steps from one training window to the next, at least 1; windows are stored, so a
+    larger one saves memory. separator: of a CSV file.
     validation, test: the last times, below 1 a fraction, from 1 on a number of times, 0 for none. preprocessing: of
     an earlier run (`splits.preprocessing`), which fixes scaling and splits; later times are in no split.
     Raises: FileNotFoundError; ValueError, with file and line, for times that are missing or repeated, values that

@@ -88,7 +88,7 @@ MODELS: dict[str, Row] = {
         order=1,
     ),
     "seq2seq": Row((5,), SIZES, TWO, x=nf.Seq2SeqInput(IDS, ids(2, 3, below=5), source_mask=PADDED), order=1, seed=3),
-    "text_classifier": Row((6, 3), {"dim": 2}, {"dropout": (0.25, 0.5)}, x=IDS, order=1),
+    "text_classifier": Row((6, 3), {"dim": 2, "pairs": 7}, {"dropout": (0.25, 0.5)}, x=IDS, order=1),
     "text_classifier:transformer": Row(
         (6, 3), {"body": "transformer", "dim": 4, "heads": 2, "layers": 2}, x=TEXTS, order=1, seed=3
     ),
