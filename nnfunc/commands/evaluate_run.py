@@ -100,7 +100,7 @@ def evaluate(
     losses = {"loss": values["loss"], "baseline": constant.get(name, {}).get("loss")}
     levels = config.tables["objective"].get("quantiles", (0.1, 0.5, 0.9))
     result = {"run": str(folder), "rows": name, "step": step, "threshold": held_out.threshold}
-    result |= evaluation_result(held_out, names, target, losses, levels)
+    result |= evaluation_result(held_out, names, target, losses, levels, config.preprocessing.codec)
     if json_file is not None:
         with explain_full_disk(json_file, "Evaluate again."):
             run_folder.write_json(json_file, _plain(result))
@@ -118,11 +118,12 @@ def evaluation_result(
     train_target: np.ndarray | None,
     losses: dict[str, Any],
     levels: Sequence[float] = (0.1, 0.5, 0.9),
+    codec: Any = None,
 ) -> dict[str, Any]:
     """The metrics with intervals and baselines, those by class, confusion, calibration and the worst examples.
 
     held_out: outputs and targets. names: of the metrics. train_target: of the training examples, or None. losses: loss
-    and baseline, of the objective. levels: of quantiles.
+    and baseline, of the objective. levels: of quantiles. codec: of tokens, or None.
     """
     values, intervals = figures(held_out, names), bootstrap(held_out, names)
     constants = {} if train_target is None else baseline(train_target, held_out, names, levels=levels)
@@ -141,7 +142,7 @@ def evaluation_result(
         "per_class": per_class(held_out) if has_classes else [],
         "confusion": confusion(held_out) if has_classes else None,
         "calibration": bins,
-        "worst": _worst_rows(held_out),
+        "worst": _worst_rows(held_out, codec),
     }
 
 
@@ -167,14 +168,17 @@ def _constant_answer(held_out: HeldOut, target: Any) -> str:
     return "the quantiles" if held_out.kind == "quantiles" else "the mean"
 
 
-def _worst_rows(held_out: HeldOut) -> list[dict[str, Any]]:
-    """The examples with the largest losses: row, truth, prediction, the probability of the truth, loss."""
+def _worst_rows(held_out: HeldOut, codec: Any = None) -> list[dict[str, Any]]:
+    """The examples with the largest losses: row, truth, prediction, the probability of the truth, or the text, loss."""
     indices, losses = worst(held_out)
     reading = held_out.reading()
     names = class_names(held_out) if held_out.kind in CLASSES + ANSWERS else []
     rows = []
     for index, loss in zip(indices.tolist(), losses.tolist(), strict=True):
         row: dict[str, Any] = {"row": index if held_out.ids is None else int(held_out.ids[index])}
+        if held_out.kind == "tokens" and codec is not None:
+            tokens = held_out.target[index]
+            row["text"] = " ".join(codec.decode(tokens[tokens >= 0]).split())[:60]
         if reading.positions == 1:
             truth, prediction = reading.target[index], reading.prediction[index]
             if held_out.kind in CLASSES:

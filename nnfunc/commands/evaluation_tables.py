@@ -78,7 +78,7 @@ def _by_class(rows: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def _confusion(console: Console, result: Mapping[str, Any]) -> Table | None:
-    counts = np.asarray(result["confusion"]) if result["confusion"] is not None else np.zeros(0)
+    counts: Any = np.asarray(result["confusion"]) if result["confusion"] is not None else np.zeros(0)
     if counts.ndim != 2:
         return None
     names = [row["class"] for row in result["per_class"]]
@@ -86,21 +86,18 @@ def _confusion(console: Console, result: Mapping[str, Any]) -> Table | None:
     if len(names) > MOST_COLUMNS or width > console.width - 2:
         return _confused_pairs(counts, names)
     table = _table("", *names)
-    for name, row in zip(names, counts, strict=True):
-        cells = []
-        for index, count in enumerate(row):
-            style = "bold green" if names[index] == name else "red" if count else "dim"
-            cells.append(Text(f"{count:,.0f}", style))
-        table.add_row(name, *cells)
+    for true, row in enumerate(counts.tolist()):
+        styles = ["bold green" if true == index else "red" if count else "dim" for index, count in enumerate(row)]
+        table.add_row(names[true], *(Text(f"{n:,.0f}", style) for n, style in zip(row, styles, strict=True)))
     return table
 
 
-def _confused_pairs(counts: np.ndarray, names: Sequence[str]) -> Table | None:
+def _confused_pairs(counts: Any, names: Sequence[str]) -> Table | None:
     """The most frequent mistakes, for a matrix that is too wide."""
     mistakes = counts - np.diag(np.diag(counts))
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:10]
+    order: list[int] = np.argsort(-mistakes, axis=None, kind="stable")[:10].tolist()
     table = _table("true class", "predicted", "examples", "of the class")
-    for true, predicted in zip(*np.unravel_index(order, counts.shape), strict=True):
+    for true, predicted in (divmod(index, len(names)) for index in order):
         if count := mistakes[true, predicted]:
             table.add_row(names[true], names[predicted], f"{count:,.0f}", f"{count / counts[true].sum():.1%}")
     return table if table.row_count else None

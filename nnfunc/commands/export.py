@@ -49,6 +49,9 @@ def export(
         check.choice("export", QUANTIZATIONS, quantize=quantize)
     run = load_run(folder, checkpoint)
     preprocessing = run.config.preprocessing
+    if to == "numpy" and "target" in preprocessing.facts:
+        expected, hint = "to should be another format for a run with scaled targets", "Export it to stablehlo or onnx."
+        check.fail("export", expected=expected, actual=repr(to), hint=hint)
     examples = _load_examples(run)
     metadata: dict[str, Any] = {
         "preprocessing": dict(preprocessing.facts),

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nnfunc import checkpoint, malloc, tuning
 from nnfunc.base import as_model
 from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
@@ -24,6 +26,7 @@ from nnfunc.errors import NnfuncError
 from nnfunc.evaluation.held_out_metrics import figures
 from nnfunc.evaluation.thresholds import THRESHOLD_METRICS, choose_threshold
 from nnfunc.runs import metrics_log, run_folder, status
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.checkpointing import saved_forms
@@ -133,7 +136,8 @@ def fit_config(
     """
     start = time.perf_counter()
     together = processes.count() > 1
-    with catch_signals(together=together) as signals, show_progress(config.train["steps"], lines=lines) as bar:
+    best, steps = BestMetric.of_config(config.tables).name, config.train["steps"]
+    with catch_signals(together=together) as signals, show_progress(steps, lines=lines, best=best) as bar:
 
         def on_row(row: dict[str, Any]) -> None:
             if write_row is None:
@@ -225,7 +229,7 @@ def _choose_threshold(config: Config, folder: Path, state: TrainState, step: int
     before, after = (figures(held_out._replace(threshold=level), [metric])[metric] for level in (None, threshold))
     table = {"metric": metric, "threshold": threshold, "value": after, "value_at_half": before, "step": step}
     run_folder.write_json(folder / run_folder.THRESHOLD, table)
-    text = f"{threshold:.4g}" if isinstance(threshold, float) else ", ".join(f"{level:.3g}" for level in threshold)
+    text = ", ".join(f"{level:.4g}" for level in np.ravel(threshold))
     print(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
     names = [name for name in ("accuracy", *options.get("metrics", ())) if name in THRESHOLD_METRICS]
     splits = [split for split in ("validation", "test") if getattr(data, split) is not None]

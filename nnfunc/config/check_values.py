@@ -86,6 +86,9 @@ def call_factories(
             problems.add_refusal("train", error)
     tables = {table: values for table, values in resolved.items() if table in valid}
     tables.setdefault("train", {"steps": 10**9})  # large enough for any schedule
+    if "model" in valid and "categories" in get_schema("model", tables["model"]["name"]).types:
+        sizes = {"numbers": 1, "categories": [1] * len(tables["model"].get("embedding_dims", ()))}
+        tables["model"] = sizes | tables["model"]  # in place of those of the data, which is not read here
     config = Config(tables, problems.file, data_cache, records)
     last, results = config.train["steps"] - 1 if "train" in valid else 0, {}
     for path in config.table_paths:

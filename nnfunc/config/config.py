@@ -137,7 +137,7 @@ class Config:
             values = {"seed": self.tables["seed"]} | values
         if table == "schedule" and "total_steps" in types:
             values = end | values
-        if table == "model" and "categories" in types:
+        if table == "model" and "categories" in types and not {"numbers", "categories"} <= set(values):
             facts = self.preprocessing.facts
             values = {"numbers": math.prod(facts["shape"]), "categories": facts.get("categories", [])} | values
         if table == "augment" and "classes" in types and "classes" not in values:

@@ -12,6 +12,7 @@ from nnfunc.config.build import find_schedules
 from nnfunc.config.config import Config
 from nnfunc.config.config_errors import ConfigError, Problem, fail, to_one_line
 from nnfunc.config.schema import get_schema
+from nnfunc.data.tokenizers import Characters
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
@@ -49,14 +50,7 @@ def located(config: Config) -> Iterator[None]:
 def _trace(config: Config) -> None:
     data = config.data()
     _check_classes(config, data)
-    _check_categories(config)
-    if config.tables.get("task", {}).get("threshold") is not None and data.validation is None:
-        fail(
-            config.where,
-            "task.threshold",
-            "is chosen on the validation split, and the data has none",
-            hint="Remove it.",
-        )
+    _check_metrics(config, data)
     numbers, static, treedef = split_hypers(config.hypers)
     placement = placement_of("train", config.mesh.get("mesh"), config.mesh.get("shard"))
     functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0, placement)
@@ -87,6 +81,17 @@ def _check_categories(config: Config) -> None:
         problem = f"{name} reads no categories, and the data has some: {', '.join(columns)}"
         hint = "Use table_model, or name the columns in data.one_hot instead."
         fail(config.where, "model.name", problem, hint=hint)
+
+
+def _check_metrics(config: Config, data: Any) -> None:
+    """Check that the data has what the metrics of the table task need."""
+    options = config.tables.get("task", {})
+    if options.get("threshold") is not None and data.validation is None:
+        problem = "is chosen on the validation split, and the data has none"
+        fail(config.where, "task.threshold", problem, hint="Remove it.")
+    if "bits_per_character" in options.get("metrics", ()) and not isinstance(data.codec, Characters):
+        problem = "bits_per_character needs tokens that are characters"
+        fail(config.where, "task.metrics", problem, hint="Use bits_per_token.")
 
 
 def _check_schedules(config: Config, feed: DeviceFeed) -> None:

@@ -92,7 +92,7 @@ def split_pairs(
     splits, rows = {name: parts.get(name) for name in PARTS}, None
     if fractions:
         x, y = parts["train"]
-        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, stratify=stratify, **fractions)
+        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, stratify=stratify, **dict[str, Any](fractions))
         for name in ("train", *fractions):
             at = cuts.get(name)
             splits[name] = None if at is None else (x[at], y[at])

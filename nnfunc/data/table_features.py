@@ -6,14 +6,14 @@ predictions: its structure is fitted to two rows of zeros, and its numbers are s
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.sources.cells import parse_dates, parse_strings
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import WHERE, DescribeRow, parse_numbers
+from nnfunc.data.sources.table_cells import parse_dates, parse_strings
 
 __all__ = [
     "DATE_PARTS",
@@ -104,15 +104,11 @@ def _untrained(features: Features) -> Any:
     columns = [column for group in GROUPS for column in features[group]["columns"]]
     at = {group: [columns.index(column) for column in features[group]["columns"]] for group in GROUPS}
     parts = FunctionTransformer(date_parts, kw_args={"parts": features["dates"].get("parts")})
-    one_hot = OneHotEncoder(
-        categories=features["one_hot"].get("categories", "auto"), handle_unknown="ignore", sparse_output=False
-    )
+    known: Any = features["one_hot"].get("categories", "auto")
+    one_hot = OneHotEncoder(categories=known, handle_unknown="ignore", sparse_output=False)
     known = features["categorical"].get("categories")
-    ordinal = OrdinalEncoder(
-        categories="auto" if known is None else [["", *names] for names in known],  # "" is a missing value
-        handle_unknown="use_encoded_value",
-        unknown_value=-1,
-    )
+    known = "auto" if known is None else [["", *names] for names in known]  # "" is a missing value
+    ordinal = OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=-1)
     terms = features["texts"].get("terms", [None] * len(at["texts"]))
     limit = features["texts"]["limit"]
     transformers = [
@@ -141,7 +137,7 @@ def fit_features(features: Features, cells: Cells, rows: np.ndarray) -> tuple[Fe
     for name, vectorizer, _ in transformer.transformers:
         if name.startswith("texts_"):
             column = fitted["texts"]["columns"][int(name.removeprefix("texts_"))]
-            analyze, strings = vectorizer.build_analyzer(), cells[column]
+            analyze, strings = vectorizer.build_analyzer(), cast(StringColumn, cells[column])
             if not any(analyze(strings.distinct[code]) for code in np.unique(strings.codes[rows])):
                 check.fail(WHERE, expected=f"column {column!r} should hold texts", actual="no word of two letters")
     transformer.fit(_matrix(cells, rows))
@@ -173,8 +169,8 @@ def build_transformer(features: Features) -> Any:
         cells[column] = np.array([0.0, math.nan if lacks else 0.0])
     cells |= {column: np.zeros(2) for column in features["dates"]["columns"]}
     for group, names in (("one_hot", "categories"), ("texts", "terms"), ("categorical", "categories")):
-        for column, words in zip(features[group]["columns"], features[group].get(names, ()), strict=True):
-            cells[column] = StringColumn(np.zeros(2, np.int32), [words[0] if words else ""])
+        for column, strings in zip(features[group]["columns"], features[group].get(names, ()), strict=True):
+            cells[column] = StringColumn(np.zeros(2, np.int32), [strings[0] if strings else ""])
     transformer = rows.fit(_matrix(cells, np.arange(2)))
     named = transformer.named_transformers_
     for group in ("numbers", "dates"):

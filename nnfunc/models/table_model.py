@@ -85,7 +85,7 @@ def table_model(
 
     def flow(net, x):
         values, ids = _read_inputs(x, numbers, len(dims))
-        vectors = [getattr(net, name)(ids[..., i]) for i, name in enumerate(columns)]
+        vectors = [] if ids is None else [getattr(net, name)(ids[..., i]) for i, name in enumerate(columns)]
         if vectors and embedding_dropout is not None:
             vectors = [net.drop(jnp.concatenate(vectors, axis=-1))]
         parts = [*([] if values is None else [values]), *vectors]

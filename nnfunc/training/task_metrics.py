@@ -118,8 +118,9 @@ def refuse_exact(where: str, task: Any) -> None:
     """Refuse metrics that need the outputs of a whole split at once. where: begins the error. task: with metrics."""
     exact = [name for name in task.metrics if find_metric(where, task.objective.kind, name).is_exact]
     if exact:
-        problem = f"{exact[0]} needs the outputs of the whole validation split, which no trial keeps."
-        check.fail(where, problem, hint="Leave it out of metrics here; nnfunc evaluate computes it for a saved trial.")
+        keeper = "no trial of a sweep keeps" if where == "sweep" else "no single process has"
+        problem = f"{exact[0]} needs the outputs of the whole validation split, which {keeper}."
+        check.fail(where, problem, hint="Leave it out of metrics here; nnfunc evaluate computes it for a saved run.")
 
 
 def metric_totals(

@@ -29,6 +29,7 @@ from nnfunc.training.intervals import Intervals, StepRunner
 from nnfunc.training.patience import Patience
 from nnfunc.training.step import TrainState, placement_of
 from nnfunc.training.task import Build, build_task, training_batch
+from nnfunc.training.task_metrics import refuse_exact
 from nnfunc.training.throughput import SPEED_METRICS
 
 __all__ = ["History", "Report", "inspect_task", "resolve_loop", "train"]
@@ -197,6 +198,8 @@ def train(
         feed = DeviceFeed(data, placement)
         loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))
         start = None if params is None and state is None else (params, state)
+        if processes.count() > 1:
+            refuse_exact("train", compiled.build_task(numbers))
         check_memory("train", compiled, numbers, key, feed, loop, start)
         init = lambda: compiled.init(numbers, key, feed.sample(), start)
 

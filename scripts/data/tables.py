@@ -11,11 +11,12 @@ import csv
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def write(file: Path, columns: dict[str, object]) -> None:
+def write(file: Path, columns: dict[str, Any]) -> None:
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(columns)
@@ -54,7 +55,7 @@ def diabetes(folder: Path) -> None:
     """442 patients, and the progression of their disease after a year (25 to 346)."""
     from sklearn.datasets import load_diabetes
 
-    data = load_diabetes(scaled=False)
+    data: Any = load_diabetes(scaled=False)
     columns = dict(zip(data.feature_names, data.data.T, strict=True))
     write(folder / "diabetes.csv", columns | {"progression": data.target})
 

@@ -201,6 +201,8 @@ def test_exports_have_the_units_of_the_file(work, capsys):
     x, _ = run.config.data().test
     exported = nf.load_exported(work / "rents.shlo")
     np.testing.assert_allclose(exported(x), run.held_out("test").output, rtol=1e-5)
+    assert main("export", work / "run", work / "rents.py", "--to", "numpy") == 2
+    assert "to should be another format for a run with scaled targets, got 'numpy'" in said(capsys)[1]
     (work / "rents.csv").unlink()
     assert main("export", work / "run", work / "again.shlo", "--to", "stablehlo") == 0
     assert "are random" in said(capsys)[0]
@@ -243,7 +245,7 @@ def test_a_model_that_takes_no_categories_is_refused(work, capsys):
 
 
 @pytest.mark.parametrize("name", ["poisson", "classification"])
-def test_objectives_that_predict_no_values_are_refused_for_scaled_targets(work, capsys, name):
+def test_objectives_without_values_refuse_scaled_targets(work, capsys, name):
     text = (work / "rents.toml").read_text().replace('name = "regression"', f'name = "{name}"')
     (work / "wrong.toml").write_text(text.replace("rmse", "mae").replace('metrics = ["mae", "r2"]', ""))
     assert main("train", work / "wrong.toml", "--run", work / "wrong") == 2

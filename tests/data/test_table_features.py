@@ -147,7 +147,7 @@ def test_dates_before_1970_and_leap_days():
 # What was fitted is JSON, and gives the same inputs again.
 
 
-def test_the_transformer_from_json_equals_the_one_that_was_fitted(file):
+def test_the_transformer_from_json_equals_the_fitted_one(file):
     splits = nf.data.table(file, label="y", **ROLES)
     features = splits.preprocessing.facts["features"]
     plain = {key: value for key, value in features.items() if not isinstance(value, dict)}
@@ -168,7 +168,7 @@ def test_the_transformer_from_json_equals_the_one_that_was_fitted(file):
     assert not np.array_equal(encode(original, cells, rows)["numbers"][0], encode(original, cells, rows)["numbers"][1])
 
 
-def test_predictions_need_no_training_file_and_take_any_order_of_columns(file, tmp_path):
+def test_predictions_need_no_file_and_take_columns_in_any_order(file, tmp_path):
     splits = nf.data.table(file, label="y", **ROLES)
     splits.preprocessing.save(tmp_path / "run")
     loaded = Preprocessing.load(tmp_path / "run")
@@ -286,9 +286,10 @@ WRONG = {  # changes of row 3, arguments, what is said
         {"texts": ["plan"], "one_hot": [], "columns": ["age", "city", "day", "plan"]},
         "column 'plan' should hold texts, got no word of two letters",
     ),
-    "impute": ({}, {"impute": "meadian"}, "impute should be one of 'mean', 'median', None, got 'meadian'"),
+    "impute": ({}, {"impute": "meadian"}, "impute should be one of 'mean', 'median', got 'meadian'"),
     "target": ({}, {"scale_target": True}, "scale_target and log_target are for task = 'regression'"),
     "group": ({"plan": ""}, {"group": "plan", "one_hot": []}, "a value is missing at line 5 of column 'plan'. Fill"),
+    "scaling": ({}, {"standardise": "robst"}, "standardise should be true, false or 'robust', got 'robst'"),
     "both": ({}, {"group": "plan", "time": "income", "one_hot": []}, "by group or by time, not by both"),
 }
 
@@ -477,6 +478,16 @@ def test_rows_stay_in_their_splits_when_the_file_grows(tmp_path, how):
         np.testing.assert_array_equal(part[1], other[1])
     assert then.preprocessing.facts == first.preprocessing.facts
     assert (then.preprocessing.rows & np.uint64(3) == 3).sum() == len(grown) - len(rows)
+
+
+def test_equal_rows_of_several_groups_stay_in_their_splits():
+    i = np.arange(80)
+    frame = Frame(a=i * 0.0, who=np.array([f"g{k}" for k in i // 8]), y=i % 2)
+    first = nf.data.table(frame, label="y", group="who")
+    order = np.random.RandomState(0).permutation(80)
+    shuffled = Frame(**{name: values[order] for name, values in frame.values.items()})
+    then = nf.data.table(shuffled, label="y", preprocessing=first.preprocessing)
+    np.testing.assert_array_equal(parts_of(then, 80), parts_of(first, 80)[order])
 
 
 def test_stratify_can_be_switched_off():

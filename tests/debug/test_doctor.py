@@ -277,7 +277,8 @@ def test_no_alarm_on_shipped_configs(file, model):
     try:
         data = config.data()
     except (OSError, ValueError) as error:  # MNIST and the text are not everywhere
-        if file.stem.startswith("digits") or Path(os.environ.get("NNFUNC_DATA", ""), "mnist").is_dir():
+        made = "../data/" in file.read_text()  # by a script of scripts/data
+        if not made and (file.stem.startswith("digits") or Path(os.environ.get("NNFUNC_DATA", ""), "mnist").is_dir()):
             raise
         pytest.skip(str(error))
     assert nf.debug.doctor(config.build, config.hypers, data, key=config.key()) == []

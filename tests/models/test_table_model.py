@@ -56,7 +56,7 @@ def test_numbers_or_categories_alone(key):
     assert categories.apply(categories.init(key), {"categories": jnp.ones((2, 4, 1), jnp.int32)}).shape == (2, 4, 3)
 
 
-def test_an_unknown_and_a_missing_category_begin_as_zeros_and_learn(key):
+def test_unknown_and_missing_categories_begin_as_zeros_and_learn(key):
     model = nf.table_model(1, [50], 1)
     params = model.init(key)
     vectors = params["column_0"]["weight"]

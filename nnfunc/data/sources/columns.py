@@ -194,9 +194,10 @@ def parse_numbers(
     with np.errstate(over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(result.astype(np.float32)))
     if allow_missing:
-        wrong = [row for row in wrong if not is_missing(values[row])]
+        wrong = [row for row in map(int, wrong) if not is_missing(values[row])]
     if len(wrong):
-        where, value = (describe_row or row_name)(int(wrong[0])), values[wrong[0]]
+        row = int(wrong[0])
+        where, value = (describe_row or row_name)(row), values[row]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
         if is_missing(value):
             problem = f"a value is missing at {where} of column {column!r}{count}"

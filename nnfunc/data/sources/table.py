@@ -1,7 +1,6 @@
 """Tables with named columns: CSV or Parquet files, or data frames of pandas or polars."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +9,13 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.dataset import warn_if_coarse_in_float32
-from nnfunc.data.download import fail_damaged
 from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
-from nnfunc.data.sources.cells import fold_column, parse_flags, parse_order, parse_strings
-from nnfunc.data.sources.columns import DescribeRow, check_columns, parse_class_labels, parse_numbers, read_columns
-from nnfunc.data.splits import Splits, cut_in_order
+from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
+from nnfunc.data.sources.table_cells import fold_column
+from nnfunc.data.sources.table_labels import check_log, fit_scaling, fit_target, read_labels, read_order
+from nnfunc.data.splits import Splits
 from nnfunc.data.table_features import (
     SPECIAL,
     Cells,
@@ -102,11 +101,13 @@ def table(
         preprocessing.check_factory(WHERE)
         facts = preprocessing.facts
         label, columns, task = facts["label"], facts["columns"], facts["task"]
-        features, group, time = (facts.get(key) for key in ("features", "group", "time"))
+        features, group, time, date_format = (facts.get(key) for key in ("features", "group", "time", "date_format"))
+        log_target = facts.get("target", {}).get("log", False)
     else:
         special = {"dates": dates, "one_hot": one_hot, "texts": texts, "categorical": categorical}
         features = _describe_features(special, impute, standardise, date_format, text_features)
-        check.choice(WHERE, (True, False, "robust"), standardise=standardise)
+        if not isinstance(standardise, bool) and standardise != "robust":
+            check.fail(WHERE, expected="standardise should be true, false or 'robust'", actual=repr(standardise))
     check.choice(WHERE, ("classification", "regression"), task=task)
     if (scale_target or log_target) and task != "regression":
         check.fail(WHERE, expected="scale_target and log_target are for task = 'regression'", actual=f"task = {task!r}")
@@ -123,14 +124,14 @@ def table(
     name, source_columns, describe_row = read_columns(source, separator, only, strings)
     check_columns(name, named, source_columns)
     columns = _check_roles(name, labels, columns, special, order, source_columns)
-    y, names, ids = _read_labels(name, labels, task, source_columns, describe_row, preprocessing)
-    if task == "regression" and log_target and preprocessing is None:
-        _check_log(name, labels, y, describe_row)
+    y, names, ids = read_labels(name, labels, task, source_columns, describe_row, preprocessing)
+    if log_target:
+        check_log(name, labels, y, describe_row)
 
     cells: Cells = {}
     if features is not None:
-        taken = set(chain(*special.values()))
-        features |= {"numbers": features.get("numbers", {"columns": [c for c in columns if c not in taken]})}
+        others = set(chain(*special.values()))
+        features |= {"numbers": features.get("numbers", {"columns": [c for c in columns if c not in others]})}
         cells = parse_cells(name, features, source_columns, describe_row)
         for column in columns:
             fold_column(ids, cells[column])
@@ -142,7 +143,7 @@ def table(
             if not (isinstance(stored, np.ndarray) and stored.dtype.kind in "fiub"):  # else it may need less memory
                 source_columns[column] = values
             del values
-    cut = _read_order(name, group, time, date_format, ids, source_columns, describe_row)
+    cut = read_order(name, group, time, date_format, ids, source_columns, describe_row)
     by_class = stratify and names is not None and y.ndim == 1
     fractions = {"validation": validation, "test": test}
     cuts, rows = assign_rows(WHERE, ids, y, preprocessing, stratify=by_class, cut=cut, **fractions)
@@ -151,14 +152,14 @@ def table(
     if preprocessing is not None:
         scaling, target = (preprocessing.facts.get(key) for key in ("standardise", "target"))
     else:
-        train = cuts["train"]
+        train: Any = cuts["train"]
         if features is not None:
             features, _ = fit_features(features, cells, train)
         elif standardise:
-            scale = _robust_scaling if standardise == "robust" else _scaling
+            scale = _robust_scaling if standardise == "robust" else fit_scaling
             scaling = scale(source_columns[column][train].astype(np.float64) for column in columns)
         if scale_target or log_target:
-            target = _fit_target(y[train], scale_target, log_target)
+            target = fit_target(y[train], scale_target, log_target)
         del train
     if features is not None:
         transformer = build_transformer(features)
@@ -186,7 +187,7 @@ def table(
     x = parts[0][0]
     numbers = x.get("numbers", np.empty((0, 0))) if isinstance(x, dict) else x
     facts = {
-        "label": label if isinstance(label, str) else labels,
+        "label": labels[0] if len(labels) == 1 else labels,
         "columns": columns,
         "task": task,
         "separator": separator,
@@ -198,7 +199,8 @@ def table(
     }
     facts |= {} if features is None else {"features": features, "categories": category_sizes(features)}
     facts |= {} if target is None else {"target": target}
-    facts |= {key: column for key, column in (("group", group), ("time", time)) if column is not None}
+    order_facts = {"group": group, "time": time, "date_format": date_format}
+    facts |= {key: value for key, value in order_facts.items() if value is not None}
     record = Preprocessing("table", facts, rows=rows)
     return Splits(*parts, classes=record.classes, names=record.names, preprocessing=record)
 
@@ -207,7 +209,8 @@ def _describe_features(
     special: dict[str, Sequence[str]], impute: str | None, standardise: Any, date_format: str | None, text_features: int
 ) -> dict[str, Any] | None:
     """The features before they are fitted, None for a table that has numbers alone, without missing ones."""
-    check.choice(WHERE, ("mean", "median", None), impute=impute)
+    if impute is not None:
+        check.choice(WHERE, ("mean", "median"), impute=impute)
     check.size(WHERE, text_features=text_features)
     if impute is None and not any(special.values()):
         return None
@@ -250,72 +253,6 @@ def _check_roles(
     return columns
 
 
-def _read_labels(
-    name: str,
-    labels: list[str],
-    task: str,
-    columns: dict[str, Any],
-    describe_row: DescribeRow,
-    preprocessing: Preprocessing | None,
-) -> tuple[np.ndarray, tuple[str, ...] | None, np.ndarray]:
-    """(y: classes [n], flags [n, labels] or numbers [n, labels]; the names of classes or labels; ids of the rows)."""
-    if task == "classification" and len(labels) == 1:
-        names = None if preprocessing is None else preprocessing.names
-        y, names = parse_class_labels(name, labels[0], columns[labels[0]], describe_row, names)
-        return y, names, y.astype(np.uint64)
-    parse = parse_numbers if task == "regression" else parse_flags
-    parsed = [parse(name, label, columns[label], describe_row) for label in labels]
-    ids = np.zeros(len(parsed[0]), np.uint64)
-    for values in parsed:
-        fold_ids(ids, values)
-    names = None if task == "regression" else tuple(labels)
-    return np.stack(parsed, axis=1, dtype=np.float64, casting="unsafe"), names, ids
-
-
-def _read_order(
-    name: str,
-    group: str | None,
-    time: str | None,
-    date_format: str | None,
-    ids: np.ndarray,
-    columns: dict[str, Any],
-    describe_row: DescribeRow,
-) -> Callable[..., Any] | None:
-    """The function that cuts the rows by group or by time, None without either; ids then depend on it too."""
-    column = group or time
-    if column is None:
-        return None
-    if group is None:
-        values = ranks = parse_order(name, column, columns[column], describe_row, date_format)
-    else:
-        values = parse_strings(name, column, columns[column])
-        if "" in values.distinct:
-            row = describe_row(int((values.codes == values.distinct.index("")).argmax()))
-            fail_damaged(
-                WHERE, name, f"a value is missing at {row} of column {column!r}", "Fill it in, or drop the row."
-            )
-        # RandomState's random numbers never change; the groups' order does not depend on that of the rows
-        shuffled = np.random.RandomState(0).permutation(len(values.distinct))
-        ranks = shuffled[np.argsort(np.argsort(values.distinct))][values.codes]
-    fold_column(ids, values)
-    return partial(cut_in_order, WHERE, column, ranks)
-
-
-def _check_log(name: str, labels: list[str], y: np.ndarray, describe_row: DescribeRow) -> None:
-    wrong = np.argwhere(y <= -1)
-    if len(wrong):
-        row, column = wrong[0]
-        problem = f"{describe_row(int(row))} of column {labels[column]!r} should be above -1, got {y[row, column]:g}"
-        fail_damaged(WHERE, name, problem, "log_target takes log(1 + y): leave it out.")
-
-
-def _fit_target(y: np.ndarray, scale: bool, log: bool) -> dict[str, Any]:
-    """Mean and standard deviation of the targets [n, labels], or of their log(1 + y); 0 and 1 without scale."""
-    y = np.log1p(y) if log else y
-    scaling = _scaling(y.T) if scale else {"mean": [0.0] * y.shape[1], "std": [1.0] * y.shape[1]}
-    return scaling | {"log": log}
-
-
 def _robust_scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
     """Median and interquartile range of each column, which is 1 if it is 0, as scikit-learn's RobustScaler has them."""
     quartiles = [np.percentile(column, (25, 50, 75)) for column in columns]
@@ -327,12 +264,3 @@ def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: f
     for start in range(0, len(at), BLOCK):
         block = slice(start, start + BLOCK)
         x[block] = (values[at[block]].astype(np.float64) - mean) / std
-
-
-def _scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
-    """Mean and standard deviation of each column; the value and 1 for a constant column."""
-    pairs = [
-        (float(column[0]), 1.0) if np.ptp(column) == 0 else (float(column.mean()), float(column.std()))
-        for column in columns
-    ]
-    return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}

@@ -35,8 +35,8 @@ def parse_strings(name: str, column: str, values: Any, *, categories: bool = Tru
     if not isinstance(values, StringColumn):
         values = StringColumn.from_strings(map(str, values))
     convert = class_name if categories else str
-    words = StringColumn.from_strings("" if is_missing(word) else convert(word.strip()) for word in values.distinct)
-    return StringColumn(words.codes[values.codes], words.distinct)
+    named = StringColumn.from_strings("" if is_missing(text) else convert(text.strip()) for text in values.distinct)
+    return StringColumn(named.codes[values.codes], named.distinct)
 
 
 def parse_dates(
