@@ -117,7 +117,7 @@ def test_residuals_are_prediction_minus_target():
 
 
 def test_a_tag_names_its_position():
-    rows, result = build("tags")
+    _, result = build("tags")
     assert "position " in dict(result.sections)["The 24 worst"]
     assert "position 5" not in dict(result.sections)["The 24 worst"]  # it does not count
 
@@ -150,3 +150,13 @@ def test_sample_texts_are_escaped():
     assert title == "Sample texts"
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
+
+
+def test_large_splits_have_fewer_resamples(monkeypatch):
+    calls = []
+    monkeypatch.setattr(evaluation, "bootstrap", lambda rows, names, n: calls.append((n, list(names))) or {})
+    for count in (2000, 2001, 20_001):
+        target = DRAW.integers(0, 2, count)
+        build_evaluation(HeldOut("binary", DRAW.normal(size=count), target), "test", lambda i: i, InputFormat())
+    assert [n for n, _ in calls] == [1000, 200, 200]
+    assert ["roc_auc" in names for _, names in calls] == [True, True, False]

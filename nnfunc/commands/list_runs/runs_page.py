@@ -30,7 +30,7 @@ RANKS = (
     f"is {BEST_NAME}."
 )
 COMPARE = '<form id="compare" action="/" method="get"><button>Compare the checked runs</button></form>'
-BRUSH = "Drag along an axis to choose runs: the table and the curves show only those."
+BRUSH = "Drag along an axis to choose runs: the table shows only those, and the curves fade the others."
 
 
 def write_runs_page(entries: list[Entry], path: Path) -> None:

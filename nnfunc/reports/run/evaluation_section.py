@@ -21,6 +21,8 @@ __all__ = ["Evaluation", "build_evaluation", "sample_section"]
 
 WORST, PER_CELL, EXAMPLES = 24, 12, 400  # examples: the worst, of a cell, and of all cells
 MAX_CLASSES = 60  # of a confusion matrix
+RESAMPLES, FEW_ROWS, MANY_ROWS = 1000, 2000, 20_000
+RANKED = ("roc_auc", "average_precision")  # slow to resample
 
 
 class Evaluation(NamedTuple):
@@ -129,12 +131,15 @@ def _class_names(held_out: HeldOut) -> list[str]:
 def _metrics(held_out: HeldOut, baseline: Mapping[str, float]) -> str:
     """The metrics with their intervals, and those of the baseline."""
     values = evaluation.figures(held_out)
-    intervals = evaluation.bootstrap(held_out, list(values))
-    note = f"{counted(len(held_out.target), 'row')}. The 95 % intervals are of 1,000 bootstrap resamples of the rows."
+    count = len(held_out.target)
+    resamples = RESAMPLES if count <= FEW_ROWS else RESAMPLES // 5
+    names = [name for name in values if count <= MANY_ROWS or name not in RANKED]
+    intervals = evaluation.bootstrap(held_out, names, resamples)
+    note = f"{counted(count, 'row')}. The 95 % intervals are of {resamples:,} bootstrap resamples of the rows."
     header = ["metric", "value", "95 % interval", *["baseline"] * bool(baseline)]
     rows = []
     for name, value in values.items():
-        low, high = intervals[name]
+        low, high = intervals.get(name, (math.nan, math.nan))
         ends = f"{format_metric(name, low)} to {format_metric(name, high)}" if math.isfinite(low + high) else ""
         row = [name.replace("_", " "), Cell(format_metric(name, value), value), ends]
         if baseline:
