@@ -53,6 +53,8 @@ from nnfunc.models.mlp import mlp
 from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resnet50
 from nnfunc.models.rnn import rnn_classifier, rnn_lm
 from nnfunc.models.seq2seq import Seq2SeqInput, seq2seq
+from nnfunc.models.table_model import table_model
+from nnfunc.models.text_models import tagger, text_classifier
 from nnfunc.models.transformer import TokenInput, TransformerInput, transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.rematerialization import remat, remat_repeats
@@ -79,7 +81,19 @@ if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays qui
     from nnfunc.sweeps.space import choice, int_uniform, log_uniform, uniform
     from nnfunc.sweeps.sweep import sweep, sweep_plan
     from nnfunc.training.evaluate import evaluate
-    from nnfunc.training.objectives import classification, language_modelling, regression
+    from nnfunc.training.objectives import (
+        binary,
+        classification,
+        contrastive,
+        distillation,
+        focal,
+        gaussian,
+        language_modelling,
+        multilabel,
+        poisson,
+        regression,
+        tagging,
+    )
     from nnfunc.training.starting import starting_from
     from nnfunc.training.step import trainer
     from nnfunc.training.task import Task, reduce_on_plateau
@@ -127,9 +141,17 @@ _LATER = {
     "lora_to_peft": "nnfunc.interop.peft_adapters",
     "pretrained": "nnfunc.interop.pretrained",
     "to_pretrained": "nnfunc.interop.to_pretrained",
-    "classification": "nnfunc.training.objectives",
-    "language_modelling": "nnfunc.training.objectives",
-    "regression": "nnfunc.training.objectives",
+    "classification": "nnfunc.training",
+    "language_modelling": "nnfunc.training",
+    "regression": "nnfunc.training",
+    "binary": "nnfunc.training",
+    "contrastive": "nnfunc.training",
+    "distillation": "nnfunc.training",
+    "focal": "nnfunc.training",
+    "gaussian": "nnfunc.training",
+    "multilabel": "nnfunc.training",
+    "poisson": "nnfunc.training",
+    "tagging": "nnfunc.training",
 }
 
 
@@ -189,6 +211,7 @@ __all__ = [
     "bert",
     "bias",
     "bilinear",
+    "binary",
     "capture",
     "checkpoint",
     "choice",
@@ -197,6 +220,7 @@ __all__ = [
     "clip",
     "clip_text",
     "cnn",
+    "contrastive",
     "conv",
     "conv_transpose",
     "convnext",
@@ -205,6 +229,7 @@ __all__ = [
     "data",
     "debug",
     "depthwise_conv",
+    "distillation",
     "drop_path",
     "dropout",
     "einsum_linear",
@@ -216,6 +241,8 @@ __all__ = [
     "export",
     "feed_forward",
     "flatten",
+    "focal",
+    "gaussian",
     "generate",
     "generation",
     "global_avg_pool",
@@ -253,11 +280,13 @@ __all__ = [
     "mixer",
     "mixture_of_experts",
     "mlp",
+    "multilabel",
     "optimizers",
     "parallel",
     "patch",
     "patch_embedding",
     "paths",
+    "poisson",
     "precision",
     "prelu",
     "pretrained",
@@ -289,8 +318,12 @@ __all__ = [
     "sweep",
     "sweep_plan",
     "sweeps",
+    "table_model",
+    "tagger",
+    "tagging",
     "tapped",
     "testing",
+    "text_classifier",
     "tie",
     "to_pretrained",
     "train",

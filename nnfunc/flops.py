@@ -103,8 +103,9 @@ def _of(jaxpr: Any, dtype: Any = None) -> int:
     ones: set[int] = set()  # rows and columns of ones, with which `nnfunc.sums` multiplies
     total = 0
     for equation in jaxpr.eqns:
-        is_constant = equation.primitive.name == "broadcast_in_dim" and getattr(equation.invars[0], "val", None) == 1
-        if is_constant and 1 in equation.outvars[0].aval.shape:
+        value = getattr(equation.invars[0], "val", None) if equation.primitive.name == "broadcast_in_dim" else None
+        is_number = getattr(value, "dtype", None) != jax.dtypes.float0  # the tangents of integers
+        if is_number and value == 1 and 1 in equation.outvars[0].aval.shape:
             ones.add(id(equation.outvars[0]))
         total += _equation(equation, ones, dtype)
     return total

@@ -71,6 +71,7 @@ __all__ = [
     "multiclass_margin",
     "multilabel_margin",
     "nll",
+    "pinball",
     "poisson_nll",
     "smooth_l1",
     "soft_margin",
@@ -394,6 +395,29 @@ def smooth_l1(prediction: Array, target: Array, *, beta: Scalar = 1.0) -> Array:
     near = jnp.abs(d) < beta
     square = jnp.square(jnp.where(near, d, 0))
     return jnp.where(near, 0.5 * square / divisor, absolute(d) - 0.5 * beta)
+
+
+@canonicalize_arguments
+def pinball(prediction: Array, target: Array, *, quantile: Scalar | Array = 0.5) -> Array:
+    """Error of a predicted quantile: its mean is smallest where that fraction of the targets is below the prediction.
+
+    loss = quantile * d where d >= 0, else (quantile - 1) * d, d = target - prediction.
+
+    Shapes: prediction [...], target [...] -> [...].
+    quantile: in [0, 1], one number, or one for each entry of the last axis; 0.5 gives half of `mae`.
+    Raises: ValueError when the shapes differ.
+    Source: Koenker and Bassett 1978; sklearn.metrics.mean_pinball_loss.
+
+    >>> loss = nf.losses.pinball(jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0]), quantile=0.9)
+    >>> [round(float(value), 4) for value in loss]
+    [0.9, 0.1]
+    """
+    if np.ndim(quantile) == 0:
+        check.number("pinball", 0, 1, quantile=quantile)
+    d = difference("pinball", target, prediction)
+    level = jnp.asarray(quantile).astype(d.dtype)
+    level = jax.lax.broadcast_to_rank(level, d.ndim)
+    return jnp.where(d >= 0, level * d, (level - 1) * d)
 
 
 @canonicalize_arguments

@@ -1,23 +1,39 @@
 """The command `nnfunc evaluate`, and the metrics of a run's checkpoint on one split."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from nnfunc import check, tuning
-from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
-from nnfunc.commands.terminal import metrics_line
+from nnfunc.base import as_model
+from nnfunc.commands.constant_baseline import baselines, print_naive_forecasts, training_target, warn_if_not_better
+from nnfunc.commands.interrupts import explain_full_disk
+from nnfunc.commands.terminal import metrics_line, open_console
 from nnfunc.config import Config
-from nnfunc.config.restore import read_config, rebuild_task, restore
+from nnfunc.config.config_errors import ConfigError
+from nnfunc.config.file_paths import path_keys
+from nnfunc.config.held_out_rows import held_out_rows, split_rows
+from nnfunc.config.restore import read_config, read_threshold, rebuild_task, restore
+from nnfunc.config.schema import factories
+from nnfunc.data.dataset import count_examples
+from nnfunc.evaluation import HeldOut, baseline, bootstrap, confusion, curves, figures, find_metric, per_class, worst
+from nnfunc.evaluation.held_out_metrics import class_names, metric_names_of
+from nnfunc.evaluation.readings import ANSWERS, CLASSES
+from nnfunc.evaluation.thresholds import THRESHOLD_METRICS
+from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
 from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
+from nnfunc.training.evaluate import evaluate as evaluate_task
 from nnfunc.training.step import TrainState
 
-__all__ = ["evaluate", "run_programs", "split_metrics"]
+__all__ = ["evaluate", "evaluation_result", "run_programs", "split_metrics"]
 
 
 def evaluate(
@@ -26,31 +42,199 @@ def evaluate(
     checkpoint: str = "best",
     batch_size: int | None = None,
     *,
+    file: Path | None = None,
+    metrics: Sequence[str] = (),
+    json_file: Path | None = None,
     changed_data: bool = False,
 ) -> dict[str, float]:
-    """Print and return the metrics of a run's checkpoint.
+    """Print the evaluation of a run's checkpoint, and return the metrics of its objective.
 
-    folder: of the run. split: "test" or "validation". checkpoint: "best" or "last". batch_size: examples
-    per batch, at least 1; by default as in the run's evaluations, which fit the memory. changed_data:
-    accept data files that changed since the run began; their original rows keep their splits.
-    Raises: ValueError when the data has no such split.
+    folder: of the run. split: "test", "validation" or "train", of which at most 10,000 rows are used. checkpoint:
+    "best" or "last". batch_size: examples per batch, at least 1; by default as in the run's evaluations, which fit the
+    memory. file: of labelled rows like those of the training data, which are evaluated instead of a split. metrics:
+    names; () for those of the kind of outputs, and those of the config. json_file: for the whole result, or None.
+    changed_data: accept data files that changed since the run began; their original rows keep their splits.
+    Raises: ValueError when the data has no such split, or the outputs have no such metric.
     """
     check.size("evaluate", batch_size=1 if batch_size is None else batch_size)
-    check.choice("evaluate", ("test", "validation"), split=split)
+    check.choice("evaluate", ("test", "validation", "train"), split=split)
     config = read_config(folder, changed_data=changed_data)
-    data = config.data()
+    data, name = (config.data(), split) if file is None else (_file_data(config, file), file.name)
     state, step = restore(config, folder, checkpoint)
-    arrays = config.test() if split == "test" else data.validation
-    if arrays is None:
+    split = split if file is None else "train"
+    if getattr(data, split, None) is None and split != "train":
         other = "validation" if split == "test" else "test"
         check.fail("evaluate", f"the data of {folder} has no {split} split.", hint=f"Try --split {other}.")
     if batch_size is not None:
         data = replace(data, eval_batch_size=batch_size)
+    most = {} if file is None else {"most": None}
+    arrays, _ = split_rows(data, split, **most)
+    task = rebuild_task(config, state)
     with tuning.pinned(saved_forms(folder) or {}):
-        metrics = split_metrics(config, state, split, data)
-    print(f"{split}  {metrics_line(metrics)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
-    warn_if_not_better(split, metrics, baselines(config, state, {split: arrays}))
-    return metrics
+        if split == "train":
+            size = data.eval_batch_size or config.eval_batch_size
+            params = (state.params, arrays)
+            values = evaluate_task(task, *params, state=state.model_state, transform=data.transform, batch_size=size)
+        else:
+            values = split_metrics(config, state, split, data)
+        constant: dict[str, dict[str, float]] = {}
+        with suppress(ConfigError, OSError):  # without the training data there is no baseline
+            constant = baselines(config, state, {name: arrays})
+        held_out = None
+        if getattr(task.objective, "kind", ""):
+            model = (task.objective, as_model(task.model), state.params, state.model_state)
+            held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config), **most)
+    for metric in metrics:
+        find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
+    if held_out is not None and held_out.threshold is not None:
+        values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
+    print(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
+    warn_if_not_better(name, values, constant)
+    print_naive_forecasts(name, values, config)
+    if held_out is None:
+        return values
+    target = None
+    with suppress(ConfigError, OSError):
+        target = training_target(config.data())
+        target = None if target is None else config.preprocessing.restore_target(target)
+    names = list(metrics) or list(dict.fromkeys([*metric_names_of(held_out), *task.metrics]))
+    losses = {"loss": values["loss"], "baseline": constant.get(name, {}).get("loss")}
+    levels = config.tables["objective"].get("quantiles", (0.1, 0.5, 0.9))
+    result = {"run": str(folder), "rows": name, "step": step, "threshold": held_out.threshold}
+    result |= evaluation_result(held_out, names, target, losses, levels, config.preprocessing.codec)
+    if json_file is not None:
+        with explain_full_disk(json_file, "Evaluate again."):
+            run_folder.write_json(json_file, _plain(result))
+    if held_out.threshold is not None and held_out.kind == "binary":
+        print(f"yes from a probability of {held_out.threshold:.4g} on, chosen on the validation split")
+    from nnfunc.commands.evaluation_tables import print_tables  # rich takes a while to import
+
+    print_tables(open_console(), result)
+    return values
+
+
+def evaluation_result(
+    held_out: HeldOut,
+    names: Sequence[str],
+    train_target: np.ndarray | None,
+    losses: dict[str, Any],
+    levels: Sequence[float] = (0.1, 0.5, 0.9),
+    codec: Any = None,
+) -> dict[str, Any]:
+    """The metrics with intervals and baselines, those by class, confusion, calibration and the worst examples.
+
+    held_out: outputs and targets. names: of the metrics. train_target: of the training examples, or None. losses: loss
+    and baseline, of the objective. levels: of quantiles. codec: of tokens, or None.
+    """
+    values, intervals = figures(held_out, names), bootstrap(held_out, names)
+    constants = {} if train_target is None else baseline(train_target, held_out, names, levels=levels)
+    row = {"low": None, "high": None}
+    table = {"loss": _row(losses["loss"], losses["baseline"], "min", row)}
+    for name in names:
+        low, high = intervals[name]
+        mode = find_metric("evaluate", held_out.kind, name).mode
+        table[name] = _row(values[name], constants.get(name), mode, {"low": low, "high": high})
+    has_classes = held_out.kind in ("classes", "tags", *ANSWERS)
+    calibration = curves(held_out)["calibration"]
+    bins = [dict(zip(part, row, strict=True)) for part in calibration for row in zip(*part.values(), strict=True)]
+    return {
+        "metrics": table,
+        "baseline_answer": _constant_answer(held_out, train_target) if constants else "",
+        "per_class": per_class(held_out) if has_classes else [],
+        "confusion": confusion(held_out) if has_classes else None,
+        "calibration": bins,
+        "worst": _worst_rows(held_out, codec),
+    }
+
+
+def _row(value: float, constant: float | None, mode: str, ends: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a metric; better: whether it beats the constant, None where that is unknown."""
+    better = None
+    if constant is not None and constant == constant:
+        better = value > constant if mode == "max" else value < constant
+    return {"value": value, **ends, "baseline": constant, "better": better}
+
+
+def _constant_answer(held_out: HeldOut, target: Any) -> str:
+    """The answer that the baseline always gives, for the head of its column."""
+    if held_out.kind in ("classes", "binary"):
+        labels = np.asarray(target).reshape(-1)
+        if np.issubdtype(labels.dtype, np.floating):
+            return "the majority"
+        counts = np.bincount(labels[labels >= 0])
+        names = class_names(held_out)
+        return names[int(counts.argmax())] if len(counts) <= len(names) else "the majority"
+    if held_out.kind in (*CLASSES, *ANSWERS):
+        return "the majority"
+    return "the quantiles" if held_out.kind == "quantiles" else "the mean"
+
+
+def _worst_rows(held_out: HeldOut, codec: Any = None) -> list[dict[str, Any]]:
+    """The examples with the largest losses: row, truth, prediction, the probability of the truth, or the text, loss."""
+    indices, losses = worst(held_out)
+    reading = held_out.reading()
+    names = class_names(held_out) if held_out.kind in CLASSES + ANSWERS else []
+    rows = []
+    for index, loss in zip(indices.tolist(), losses.tolist(), strict=True):
+        row: dict[str, Any] = {"row": index if held_out.ids is None else int(held_out.ids[index])}
+        if held_out.kind == "tokens" and codec is not None:
+            tokens = held_out.target[index]
+            row["text"] = " ".join(codec.decode(tokens[tokens >= 0]).split())[:60]
+        if reading.positions == 1:
+            truth, prediction = reading.target[index], reading.prediction[index]
+            if held_out.kind in CLASSES:
+                row |= {"truth": names[truth], "prediction": names[prediction]}
+                row |= {"probability": float(reading.probability[index, truth])}
+            elif held_out.kind == "binary":
+                probability = float(reading.probability[index, 0])
+                row |= {"truth": names[int(truth[0])], "prediction": names[int(prediction[0])]}
+                row |= {"probability": probability if truth[0] else 1 - probability}
+            elif held_out.kind == "labels":
+                listed = lambda answers: (
+                    ", ".join(name for name, yes in zip(names, answers, strict=True) if yes) or "none"
+                )
+                row |= {"truth": listed(truth), "prediction": listed(prediction)}
+            else:
+                listed = lambda numbers: ", ".join(f"{number:.5g}" for number in numbers)
+                row |= {"truth": listed(truth), "prediction": listed(prediction)}
+                row |= {"deviation": listed(reading.deviation[index])} if reading.deviation is not None else {}
+        rows.append(row | {"loss": loss})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """The value with lists for arrays, and None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _file_data(config: Config, file: Path) -> Any:
+    """The rows of a file as the training split of a data set, treated as the training data of the run.
+
+    config: of the run. file: of the kind of files that the run was trained on.
+    """
+    _, name, values = config.part("data")
+    keys = path_keys("data", name)
+    if not keys:
+        hint = "Use --split."
+        check.fail("evaluate", f"the data of the run is {name}, which is read from no file.", hint=hint)
+    if not file.exists():
+        check.fail("", f"The file {file} does not exist.", exc_type=FileNotFoundError)
+    preprocessing = replace(config.preprocessing, rows=None, parts={})  # so that all rows are in one split
+    values |= {keys[0]: str(file), "batch_size": 1}
+    data = factories("data")[name](**values, preprocessing=preprocessing)
+    parts = [part for part in (data.arrays, data.validation, data.test) if part is not None]
+    if len(parts) > 1 and data.window is None:
+        arrays = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
+        data = replace(data, arrays=arrays)
+    return replace(
+        data, validation=None, test=None, batch_size=min(config.eval_batch_size, count_examples(data.arrays))
+    )
 
 
 def split_metrics(config: Config, state: TrainState, split: str, data: Any) -> dict[str, float]:

@@ -8,9 +8,11 @@ import jax
 import numpy as np
 
 from nnfunc import check
+from nnfunc.base import Context, Model, Out, Params, PyTree
 from nnfunc.commands.interrupts import explain_full_disk
 from nnfunc.config.restore import Run, load_run
 from nnfunc.data.batch_transforms import Normalise
+from nnfunc.data.dataset import count_examples
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.errors import NnfuncError
 from nnfunc.interop.export_model import FORMATS, ExportReport
@@ -20,6 +22,7 @@ from nnfunc.interop.onnx import QUANTIZATIONS
 __all__ = ["export", "load_examples"]
 
 EXAMPLES = 100
+COMPARED = ("classes", "tokens", "tags", "values")  # outputs that the report compares with labels
 
 
 class _Examples(NamedTuple):
@@ -35,8 +38,8 @@ def export(
 ) -> ExportReport:
     """Write the model of a run as a file for another runtime, and print and return how its outputs compare.
 
-    The preprocessing of images and tables is a part of the file's program; the names of the classes, the tokenizer
-    and the config are in its metadata.
+    The preprocessing of images and of tables of numbers is a part of the file's program, and so are the units of scaled
+    targets; the names of the classes, the tokenizer, the config and what other tables fitted are in its metadata.
     folder: of the run. file: to write. to: "stablehlo", "onnx", "litert" or "numpy". checkpoint: "best" or "last".
     quantize, tolerance: as in `nf.export`.
     Raises: ValueError when the model cannot be exported, or its outputs differ; nothing is written then.
@@ -46,6 +49,9 @@ def export(
         check.choice("export", QUANTIZATIONS, quantize=quantize)
     run = load_run(folder, checkpoint)
     preprocessing = run.config.preprocessing
+    if to == "numpy" and "target" in preprocessing.facts:
+        expected, hint = "to should be another format for a run with scaled targets", "Export it to stablehlo or onnx."
+        check.fail("export", expected=expected, actual=repr(to), hint=hint)
     examples = load_examples(run)
     metadata: dict[str, Any] = {
         "preprocessing": dict(preprocessing.facts),
@@ -54,24 +60,37 @@ def export(
     }
     if (folder / "codec.json").is_file():
         metadata["codec"] = (folder / "codec.json").read_text("utf-8")
-    print(f"{len(examples.x)} examples {examples.source}")
+    labels = examples.labels if run.kind in ("", *COMPARED) else None
+    print(f"{count_examples(examples.x)} examples {examples.source}")
     with explain_full_disk(file, "Export again."):
         report = export_model(
-            run.model,
+            _in_target_units(run),
             run.params,
             file,
             examples.x,
             to=to,  # pyright: ignore[reportArgumentType]  checked above
             state=run.state,
             transform=_transform(preprocessing),
-            names=run.names,
+            names=None if run.kind == "binary" else run.names,  # it has one output
             metadata=metadata,
-            labels=examples.labels,
+            labels=None if labels is None else preprocessing.restore_target(labels),
             tolerance=tolerance,
             quantize=quantize,  # pyright: ignore[reportArgumentType]  checked above
         )
     print(report)
     return report
+
+
+def _in_target_units(run: Run) -> Model:
+    """The model of the run, with outputs in the units of the file."""
+    if "target" not in run.config.preprocessing.facts:
+        return run.model
+
+    def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
+        y, out = run.model.forward(params, x, ctx)
+        return run.config.preprocessing.restore_target(y, run.kind), out
+
+    return Model(run.model.init, forward=forward, init_state=run.model.init_state, name=run.model.name)
 
 
 def _transform(preprocessing: Preprocessing) -> Normalise | None:
@@ -110,11 +129,16 @@ def load_examples(run: Run) -> _Examples:
     return _Examples(x, labels, f"of the {name} split")
 
 
-def _random_inputs(facts: Mapping[str, Any]) -> np.ndarray:
+def _random_inputs(facts: Mapping[str, Any]) -> PyTree:
     """Inputs of the shape and dtype of the training data."""
     generator = np.random.default_rng(0)
     if "window" in facts:
         return generator.integers(0, facts["classes"] or 2, (EXAMPLES, facts["window"] - 1)).astype(np.int32)
+    if facts.get("categories"):
+        ids = np.stack([generator.integers(0, size, EXAMPLES) for size in facts["categories"]], axis=1)
+        numbers = generator.normal(size=(EXAMPLES, *facts["shape"])).astype(np.float32)
+        x = {"numbers": numbers} if facts["shape"][0] else {}
+        return x | {"categories": ids.astype(np.int32)}
     dtype, shape = jax.dtypes.canonicalize_dtype(np.dtype(facts["dtype"])), (EXAMPLES, *facts["shape"])
     if dtype.kind in "iu":
         return generator.integers(0, min(np.iinfo(dtype).max, 255) + 1, shape).astype(dtype)

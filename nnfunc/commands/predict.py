@@ -1,78 +1,113 @@
-"""The command `nnfunc predict`: a model's outputs for new rows or images."""
+"""The command `nnfunc predict`: a model's predictions for the rows of files, in the order of the rows."""
 
-import csv
-import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from nnfunc import check
 from nnfunc.commands.interrupts import explain_full_disk
+from nnfunc.commands.prediction_columns import name_column, prediction_columns
+from nnfunc.commands.prediction_writers import choose_format, open_writer
 from nnfunc.config.restore import load_run
+from nnfunc.data.prediction_files import read_pieces
+from nnfunc.data.prediction_inputs import load_inputs
 
 __all__ = ["predict"]
+
+ROWS_AT_ONCE = 2048
 
 
 def predict(
     folder: Path,
-    inputs: Path | Sequence[Path],
+    inputs: Sequence[Path | str],
     output: Path | None = None,
     checkpoint: str = "best",
     batch_size: int | None = None,
-) -> np.ndarray:
-    """Write the model's outputs for the rows of a file or for images, and return them [rows, ...].
+    *,
+    keep: Sequence[str] = (),
+    format_name: str | None = None,
+) -> None:
+    """Write the predictions for the rows of files, one row for each.
 
-    folder: of the run. inputs: one path, or several image files; see `nnfunc.config.restore.Run.predict`.
-    output: a .csv or .npy file; None prints CSV. checkpoint: "best" or "last". batch_size: rows per
-    batch, at least 1; by default as in the run's evaluations, which fit the memory.
-    Raises: ValueError when an input does not fit the model, or the output is neither .csv nor .npy.
+    The files are read and written in pieces of some batches, so that they may be larger than the memory.
+    folder: of the run. inputs: files, folders of images, or "-" for standard input; see `read_pieces`. output: the
+    file to write, or None for standard output; it appears when all rows are predicted. checkpoint: "best" or "last".
+    batch_size: rows per batch, at least 1; by default as in the run's evaluations, which fit the memory. keep: the
+    columns of the inputs to write before the predictions; "all" keeps all. format_name: csv, jsonl, parquet or npy
+    (the raw outputs of the model); by default by the ending of output.
+    Raises: ValueError when an input does not fit the model, with the file, line and column.
     """
-    if output is not None and output.suffix not in (".csv", ".npy"):
-        check.fail("predict", expected="output should be a .csv or .npy file", actual=output)
-    paths = [inputs] if isinstance(inputs, Path) else list(inputs)
+    output = None if output is None or str(output) == "-" else output
+    format_name = choose_format(output, format_name)
     run = load_run(folder, checkpoint)
-    facts = run.config.preprocessing.facts
-    if len(paths) > 1 and "image" not in facts:
-        expected = "inputs should be one path, because the run was not trained on image files"
-        check.fail("predict", expected=expected, actual=f"{len(paths)} paths")
-    y, files = run.predict_named(paths if len(paths) > 1 else paths[0], batch_size=batch_size)
-    with explain_full_disk(output or folder, "Predict again."):
-        if output is not None and output.suffix == ".npy":
-            np.save(output, y)
-            return y
-        if run.config.tables["objective"]["name"] == "classification":
-            header, rows = _class_table(y, run.names)
-        else:
-            header, rows = _value_table(y, facts.get("label"))
-        if files is not None:
-            header, rows = ["file", *header], [[file, *row] for file, row in zip(files, rows, strict=True)]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
-        if output is None:
-            print(text.getvalue(), end="")
-        else:
-            output.write_text(text.getvalue(), encoding="utf-8")
-    return y
+    batch_size = run.config.eval_batch_size if batch_size is None else batch_size
+    check.size("predict", batch_size=batch_size)
+    width, preprocessing = None, run.config.preprocessing
+    limit = batch_size * max(1, ROWS_AT_ONCE // batch_size)
+    pieces = read_pieces(preprocessing, inputs, limit)
+    with (
+        closing(pieces),  # pyright: ignore[reportArgumentType]
+        explain_full_disk(output or folder, "Predict again."),
+        open_writer(output, format_name) as write,
+        _show_progress(output is not None or not sys.stdout.isatty()) as show,
+    ):
+        for piece in pieces:
+            x, names = load_inputs(preprocessing, piece.rows)
+            first = _keep_columns(piece.columns, keep, names is not None)
+            first |= {} if names is None else {name_column(preprocessing): names}
+            start = 0
+            for y in run.predict_batches(x, batch_size=batch_size, width=width):
+                width = width or len(y)
+                end = start + len(y)
+                columns = {name: column[start:end] for name, column in first.items()}
+                predicted = prediction_columns(run, y, names and names[start:end])
+                write(_join_columns(columns, predicted), y)
+                show(len(y), piece.done)
+                start = end
 
 
-def _class_table(logits: np.ndarray, names: Sequence[str] | None) -> tuple[list[str], list[list[object]]]:
-    """The header and the rows of a classifier: the most likely class and each class's probability."""
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(-1, keepdims=True)
-    count = logits.shape[-1]
-    if names is not None and len(names) == count:
-        header, classes = [f"p_{name}" for name in names], list(names)
-    else:
-        header, classes = [f"p{i}" for i in range(count)], list(range(count))
-    best = logits.argmax(-1)
-    rows = [[classes[i], *(f"{p:.6g}" for p in row)] for i, row in zip(best, probabilities, strict=True)]
-    return ["class", *header], rows
+def _keep_columns(columns: Mapping[str, Sequence[Any]], keep: Sequence[str], have_names: bool) -> dict[str, Any]:
+    """The columns of the input to write before the predictions."""
+    if have_names and keep:
+        check.fail("predict", "these inputs have no columns to keep: each prediction has its name.")
+    for name in keep:
+        if name not in (*columns, "all"):
+            hint = check.nearest(name, columns).removeprefix("; ")
+            problem = f"the input has no column {name!r} to keep."
+            check.fail("predict", problem, hint=f"{hint[:1].upper()}{hint[1:]}")
+    return dict(columns) if "all" in keep else {name: columns[name] for name in keep}
 
 
-def _value_table(y: np.ndarray, label: str | None) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of outputs that are numbers. label: the name of the only one."""
-    values = y.reshape(len(y), -1)  # [rows, outputs]
-    count = values.shape[-1]
-    header = [label] if count == 1 and label is not None else [f"y{i}" for i in range(count)]
-    return header, [[f"{value:.9g}" for value in row] for row in values]
+def _join_columns(columns: Mapping[str, Any], predicted: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of the input, then those of the predictions, with another name where the input has the same."""
+    renamed = {f"predicted_{name}" if name in columns else name: column for name, column in predicted.items()}
+    return {**columns, **renamed}
+
+
+@contextmanager
+def _show_progress(is_visible: bool) -> Iterator[Callable[[int, float | None], None]]:
+    """Yield a function of (rows, the part that is done) that shows both in a terminal, on standard error."""
+    if not (is_visible and sys.stderr.isatty()):
+        yield lambda rows, done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[rows]:,} rows"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task, total = progress.add_task("", total=None, rows=0), 0
+
+        def show(rows: int, done: float | None) -> None:
+            nonlocal total
+            total += rows
+            progress.update(task, rows=total, total=None if done is None else 1.0, completed=done)
+
+        yield show

@@ -20,11 +20,13 @@ class TrainingProgress:
     """Call it with each report of the training; `tick(step)` moves the bar between reports.
 
     steps: of the whole training. bar: a rich.progress.Progress, or None to print lines. lines: whether to
-    print lines where there is no bar. first_step: where the training began or resumed, None until then.
+    print lines where there is no bar. best: the name of the metric of the best checkpoint, which is shown too.
+    first_step: where the training began or resumed, None until then.
     """
 
-    def __init__(self, steps: int, bar: Any = None, *, lines: bool = True):
+    def __init__(self, steps: int, bar: Any = None, *, lines: bool = True, best: str = "loss"):
         self.steps, self.bar, self.lines = steps, bar, lines
+        self.names = tuple(dict.fromkeys([*METRICS, best]))
         self.first_step: int | None = None
         self.task = bar.add_task("", total=steps, metrics="", start=False) if bar else None
         self.last_tick = time.perf_counter()
@@ -45,8 +47,8 @@ class TrainingProgress:
 
     def __call__(self, report: Any) -> None:
         """Show the training metrics of a report and the latest validation metrics."""
-        narrow = ("loss",) if self.bar is not None else METRICS  # the bar has to fit on one line
-        for split, metrics, names in (("train", report.train, narrow), ("val", report.validation, METRICS)):
+        narrow = ("loss",) if self.bar is not None else self.names  # the bar has to fit on one line
+        for split, metrics, names in (("train", report.train, narrow), ("val", report.validation, self.names)):
             if metrics:
                 texts = [
                     format_labelled(LABELS.get(name, name), v, name)
@@ -83,14 +85,14 @@ class TrainingProgress:
 
 
 @contextmanager
-def show_progress(steps: int, *, lines: bool = True) -> Iterator[TrainingProgress]:
+def show_progress(steps: int, *, lines: bool = True, best: str = "loss") -> Iterator[TrainingProgress]:
     """A TrainingProgress for the time of the block.
 
     steps: of the whole training. lines: False for one of many runs: without a terminal nothing is printed,
-    and the bar disappears at the end.
+    and the bar disappears at the end. best: the name of the metric of the best checkpoint.
     """
     if not sys.stdout.isatty():
-        yield TrainingProgress(steps, lines=lines)
+        yield TrainingProgress(steps, lines=lines, best=best)
         return
     from rich import progress as rich  # takes a while to import
     from rich.table import Column
@@ -108,4 +110,4 @@ def show_progress(steps: int, *, lines: bool = True) -> Iterator[TrainingProgres
         rich.TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
     )
     with rich.Progress(*columns, transient=not lines) as bar:
-        yield TrainingProgress(steps, bar)
+        yield TrainingProgress(steps, bar, best=best)

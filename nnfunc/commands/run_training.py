@@ -4,21 +4,29 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nnfunc import checkpoint, malloc, tuning
-from nnfunc.commands.constant_baseline import baselines, warn_if_not_better
+from nnfunc.base import as_model
+from nnfunc.commands.constant_baseline import baselines, print_naive_forecasts, warn_if_not_better
 from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk, interrupt_message
 from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
-from nnfunc.config.restore import restore
+from nnfunc.config.held_out_rows import held_out_rows
+from nnfunc.config.restore import rebuild_task, restore
 from nnfunc.distributed import processes
 from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
+from nnfunc.evaluation.held_out_metrics import figures
+from nnfunc.evaluation.thresholds import THRESHOLD_METRICS, choose_threshold
 from nnfunc.runs import metrics_log, run_folder, status
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.checkpointing import saved_forms
@@ -102,12 +110,13 @@ def _train_and_report(config: Config, folder: Path, *, resume: bool | list[str])
             saved = checkpoint.steps(folder / "checkpoints")
             last = f"the last saved step is {saved[-1]}" if saved else "nothing was saved yet"
             raise Stopped(signal.SIGINT, f"stopped immediately; {last}. {hint}") from None
-    step = int(training.state.step)
-    if step < steps:
+    step, stopped_early = int(training.state.step), training.history.stopped_early
+    if step < steps and not stopped_early:
         raise Stopped(training.signals[0], f"stopped at step {step} of {steps}; everything is saved. {hint}")
     if not processes.is_main():
         return
-    message = f"all {steps} steps are trained and saved; only the metrics and the report are missing. {hint}"
+    trained = f"the run stopped early at step {step} and is" if stopped_early else f"all {steps} steps are trained and"
+    message = f"{trained} saved; only the metrics and the report are missing. {hint}"
     with explain_full_disk(folder, hint), interrupt_message(message):
         _write_results(config, folder, training)
 
@@ -127,7 +136,8 @@ def fit_config(
     """
     start = time.perf_counter()
     together = processes.count() > 1
-    with catch_signals(together=together) as signals, show_progress(config.train["steps"], lines=lines) as bar:
+    best, steps = BestMetric.of_config(config.tables).name, config.train["steps"]
+    with catch_signals(together=together) as signals, show_progress(steps, lines=lines, best=best) as bar:
 
         def on_row(row: dict[str, Any]) -> None:
             if write_row is None:
@@ -137,6 +147,8 @@ def fit_config(
                 bar.show_event(row)
 
         def should_stop(step: int) -> bool:
+            if bar.first_step is None and processes.is_main():
+                (folder / "result.json").unlink(missing_ok=True)  # of the steps before these
             bar.tick(step)
             processes.report_step(step)
             if processes.stops_at(step):
@@ -162,9 +174,11 @@ def fit_config(
 
 def _write_results(config: Config, folder: Path, training: Training) -> None:
     """Write result.json with the metrics of the best checkpoint, and the report; print both."""
+    from nnfunc.commands.report_run import evaluate_for_report
     from nnfunc.reports import run as run_report
 
-    steps, data, test = config.train["steps"], config.data(), config.test()
+    data, test = config.data(), config.test()
+    steps = int(training.state.step)
     state, step = restore(config, folder, "best")
     result: dict[str, Any] = {"loop": training.history.loop, "step": step}
     first_step = training.first_step
@@ -175,16 +189,49 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     else:
         result |= {"first": first_step, "seconds": round(training.seconds, 2)}
         trained = f"{steps} steps" if first_step == 0 else f"steps {first_step} to {steps}"
-        print(f"trained {trained} in {training.seconds:.1f} s (best at step {step})")
+        early = f", stopped early of {config.train['steps']}" if training.history.stopped_early else ""
+        print(f"trained {trained}{early} in {training.seconds:.1f} s (best at step {step})")
+    if training.history.stopped_early:
+        result |= {"stopped_early": steps, "patience": config.train["patience"]}
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
     with tuning.pinned(saved_forms(folder) or {}):
         result |= {split: split_metrics(config, state, split, data) for split in splits}
+    if threshold := _choose_threshold(config, folder, state, step):
+        for split, values in threshold.items():
+            result[split] |= values
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
-    run_report.write_report(folder)
+    with tuning.pinned(saved_forms(folder) or {}):
+        evaluation = evaluate_for_report(config, state)
+    run_report.write_report(folder, evaluation)
     if test is not None:
         print(f"test    {metrics_line(result['test'])}")
+        print_naive_forecasts("test", result["test"], config)
     for split in list(baseline)[-1:]:
         warn_if_not_better(split, result[split], baseline)
     print(f"report  {folder / 'report.html'}")
+
+
+def _choose_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:
+    """Choose the threshold that the config asks for, and write threshold.json; the metrics by split that follow it.
+
+    config: of the run. folder: of the run. state, step: of the best checkpoint.
+    """
+    options = config.tables.get("task", {})
+    metric = options.get("threshold")
+    if metric is None:
+        return {}
+    task, data = rebuild_task(config, state), config.data()
+    read = partial(held_out_rows, config, data)
+    model = (task.objective, as_model(task.model), state.params, state.model_state)
+    held_out = read("validation", *model)
+    threshold = choose_threshold(held_out, metric)
+    before, after = (figures(held_out._replace(threshold=level), [metric])[metric] for level in (None, threshold))
+    table = {"metric": metric, "threshold": threshold, "value": after, "value_at_half": before, "step": step}
+    run_folder.write_json(folder / run_folder.THRESHOLD, table)
+    text = ", ".join(f"{level:.4g}" for level in np.ravel(threshold))
+    print(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
+    names = [name for name in ("accuracy", *options.get("metrics", ())) if name in THRESHOLD_METRICS]
+    splits = [split for split in ("validation", "test") if getattr(data, split) is not None]
+    return {split: figures(read(split, *model)._replace(threshold=threshold), names) for split in splits}

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.base import Model
+from nnfunc.base import Model, Params, PyTree
 from nnfunc.config import Config, restore
 from nnfunc.generation import generate
 from nnfunc.runs import run_folder
 
-__all__ = ["sample"]
+__all__ = ["generate_texts", "sample"]
 
 
 def sample(
@@ -42,14 +42,41 @@ def sample(
     check.size("sample", 0, 2**32 - 1, seed=seed)
     folder = run_folder.check_folder(folder)
     config, codec = restore.read_config(folder), _load_codec(folder)
-    ids = codec.encode(sys.stdin.read() if prompt == "-" else prompt)
+    prompt = sys.stdin.read() if prompt == "-" else prompt
+    model, params, state = restore.load_run(folder, checkpoint)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop}
+    texts = generate_texts(config, codec, model, params, state, prompt, steps=steps, samples=samples, **options)
+    print(("\n" + "-" * 40 + "\n").join(texts))
+    return texts
+
+
+def generate_texts(
+    config: Config,
+    codec: Any,
+    model: Model,
+    params: Params,
+    state: PyTree,
+    prompt: str,
+    *,
+    steps: int,
+    samples: int,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop: str | None = None,
+) -> list[str]:
+    """Texts that begin with the prompt.
+
+    config, codec: of the run. model, params, state: trained. The others are those of `sample`.
+    """
+    ids = codec.encode(prompt)
     if len(ids) == 0:
         check.fail("sample", expected="prompt should have at least one token", actual="none")
     block_size = _block_size(config)
     if block_size is not None and len(ids) > block_size:
         limit = f"the model reads only the last {block_size} of them, its block_size"
-        warnings.warn(f"The prompt has {len(ids)} tokens; {limit}.", stacklevel=2)
-    model, params, state = restore.load_run(folder, checkpoint)
+        warnings.warn(f"The prompt has {len(ids)} tokens; {limit}.", stacklevel=3)
     sequences = generate(
         _drop_unused_logits(model, codec.size),
         params,
@@ -65,10 +92,8 @@ def sample(
     )
     tokens, lengths = jax.device_get(sequences)
     if (tokens < 0).any():
-        check.fail("sample", f"the logits of the model of {folder} are NaN.")
-    texts = [codec.decode(row[:length]) for row, length in zip(tokens, lengths, strict=True)]
-    print(("\n" + "-" * 40 + "\n").join(texts))
-    return texts
+        check.fail("sample", "the logits of the model are NaN.")
+    return [codec.decode(row[:length]) for row, length in zip(tokens, lengths, strict=True)]
 
 
 def _load_codec(folder: Path) -> Any:

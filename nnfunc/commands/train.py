@@ -8,6 +8,7 @@ from pathlib import Path
 from nnfunc import check
 from nnfunc.commands.interrupts import explain_full_disk, interrupt_message
 from nnfunc.commands.run_training import new_folder, run_training
+from nnfunc.commands.training_plan import training_plan
 from nnfunc.config import Config, load
 from nnfunc.config.dry_run import dry_run
 from nnfunc.config.restore import save_run
@@ -44,7 +45,7 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
     with interrupt_message(message):
         config = load(config_file, settings)
         agree(config)
-        dry_run(config)  # reports mistakes of the config and the data before there is a folder
+        needs = dry_run(config)  # reports mistakes of the config and the data before there is a folder
         with new_folder(config_file.stem, folder, message) as folder:
             report = None
             with explain_full_disk(folder, "Train again."):
@@ -54,5 +55,6 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
             if report is not None:
                 start = config.tables["start"]
                 print(f"start   {start['run']} ({start['checkpoint']})\n{report}")
+            print(training_plan(config, needs), flush=True)
             run_training(config, folder, resume=False)
     return folder

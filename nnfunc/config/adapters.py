@@ -1,4 +1,4 @@
-"""The config's tables lora and start: adapters of a trained run, and parameters of one to start from."""
+"""The runs that a config names: one to adapt, one to start from, and the teacher of a distillation."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,9 +12,10 @@ from nnfunc.base import Layer, Model, Params, PyTree, Scalar, as_model
 from nnfunc.config.file_paths import last_saved
 from nnfunc.paths import flatten
 from nnfunc.runs import status
+from nnfunc.training.objectives import Objective, distillation
 from nnfunc.training.starting import StartReport, load_into, report_start
 
-__all__ = ["Adapters", "Start", "StartedModel", "adapt", "start_from"]
+__all__ = ["Adapters", "Start", "StartedModel", "adapt", "distillation_from", "start_from"]
 
 
 class Adapters(NamedTuple):
@@ -116,6 +117,32 @@ def start_from(
     Raises: ValueError when there is no such run or checkpoint, or the run has adapters.
     """
     return Start(run, only, skip, checkpoint, _check_base("start", run, checkpoint, base_saved_at))
+
+
+def distillation_from(
+    run: str,
+    *,
+    temperature: Scalar = 2.0,
+    alpha: Scalar = 0.5,
+    label_smoothing: Scalar = 0.0,
+    ignore_index: int | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    base_saved_at: object = None,
+) -> Objective:
+    """The objective `nf.distillation`, whose teacher is the model of another run on the same data.
+
+    run: the folder of the teacher's run. temperature, alpha, label_smoothing, ignore_index: as for `nf.distillation`.
+    checkpoint: "best" or "last". base_saved_at: `last_saved(run)` when the config was built, by default now.
+    Raises: ValueError when a number is out of its range, there is no such run, or the run has adapters.
+    """
+    base_saved_at = _check_base("objective", run, checkpoint, base_saved_at)
+
+    def teacher(x: PyTree) -> Any:
+        base = _load_base(run, checkpoint, base_saved_at)
+        return base.model.apply(base.params, x, state=base.state)
+
+    numbers: dict[str, Any] = {"temperature": temperature, "alpha": alpha, "label_smoothing": label_smoothing}
+    return distillation(teacher, **numbers, ignore_index=ignore_index)
 
 
 def _check_base(table: str, run: str, checkpoint: str, base_saved_at: object) -> object:

@@ -61,7 +61,7 @@ class TableCall:
 class Recipe:
     """The function (hypers, step) -> Task of a config. Configs that differ only in numbers have equal recipes.
 
-    parts: the calls of all factories.
+    parts: the calls of all factories. target: how the data set scaled the targets, which the metrics undo; or None.
 
     A call takes hypers: those of `config.hypers`, possibly traced, and optionally any other argument of a
     factory, which replaces that of the config: a number such as {"model.dropout": 0.1}, or a static value
@@ -69,6 +69,7 @@ class Recipe:
     """
 
     parts: tuple[TableCall, ...]
+    target: FrozenDict | None = None
 
     def __call__(self, hypers: Mapping[str, Any], step: Any = 0) -> Any:
         self._check(hypers)
@@ -79,12 +80,19 @@ class Recipe:
             factory = factories(part.table)[part.name]
             if part.table == "augment":
                 augments.append(factory(**values))
+            elif part.table == "objective" and "augment" in get_schema("objective", part.name).python_only:
+                results["objective"] = factory(_chain(augments), **values)
+                augments = []
             elif part.table in WRAPPERS:
                 results["optimizer"] = factory(results["optimizer"], **values)
             else:
                 if part.table == "optimizer" and "schedule" in results:
                     values["learning_rate"] = results["schedule"]
                 results[part.table] = factory(**values)
+        if self.target is not None:
+            from nnfunc.training.objectives.target_units import in_target_units
+
+            results["objective"] = in_target_units(results["objective"], _fill_slots(self.target, hypers, step))
         return _make_task(results, augments)
 
     def _arguments(self, part: TableCall, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:
@@ -121,18 +129,22 @@ def _make_task(results: Mapping[str, Any], augments: list[Any]) -> Any:
     extra: dict[str, Any] = {key: results.get(key) for key in ("average", "plateau")}
     if options is not None:
         model = options.model(model)
-        extra |= {"accumulate": options.accumulate, "sharpness": options.sharpness}
+        extra |= {"accumulate": options.accumulate, "sharpness": options.sharpness, "metrics": options.metrics}
     for table in ("start", "lora"):  # outermost, for its report and for merge_lora; there is one of the two
         model = results[table].model(model) if table in results else model
-    if augments:
-        from nnfunc.data.augment import chain
-
-        extra["augment"] = augments[0] if len(augments) == 1 else chain(*augments)
+    extra["augment"] = _chain(augments)
     return Task(model, results["objective"], results["optimizer"], **extra)
 
 
-_ORDER = {"schedule": -1} | {name: 1 + i for i, name in enumerate(WRAPPERS)}
-"""The order of the calls: the schedule, all other factories (0), then the wrappers of the optimizer."""
+def _chain(augments: list[Any]) -> Any:
+    """The augmentations as one, None without any."""
+    from nnfunc.data.augment import chain
+
+    return chain(*augments) if len(augments) > 1 else next(iter(augments), None)
+
+
+_ORDER = {"schedule": -1, "objective": 0.5} | {name: 1 + i for i, name in enumerate(WRAPPERS)}
+"""The order of the calls: the schedule, all other factories (0), the objective, then the optimizer's wrappers."""
 
 
 def is_schedule(value: Any) -> bool:

@@ -8,6 +8,7 @@ from nnfunc.config.build import find_schedules, insert_slots, lists_to_tuples, m
 from nnfunc.config.config import Config
 from nnfunc.config.config_errors import ConfigError, ProblemList, error_parts
 from nnfunc.config.schema import TABLES, WRAPPERS, factories, get_schema
+from nnfunc.evaluation.thresholds import check_threshold_metric
 
 __all__ = ["call_factories", "check_combinations", "check_learning_rate"]
 
@@ -34,7 +35,7 @@ def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], proble
 
 
 def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
-    """Check that start steps are within the run, and that the number of micro-batches divides the batch size.
+    """Check start steps against the run, micro-batches against the batch size, and the model's vocabulary.
 
     resolved: the tables with defaults. problems: takes the mistakes; of the keys of a mistake, one that the
     command line overrides is named.
@@ -55,6 +56,10 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
             expected = f"{subject}should be below train.steps = {steps}, where the run ends"
             hint = "Use inf for never." if pattern else ""
             problems.add("train.steps" if by_steps else path, expected=expected, actual=str(value), hint=hint)
+    model, ids = resolved.get("model") or {}, data.get("vocab_size", 0)
+    if model.get("vocab_size", ids) < ids:
+        expected, hint = f"should be at least data.vocab_size = {ids}", "The model has no vector for larger ids."
+        problems.add("model.vocab_size", expected=expected, actual=str(model["vocab_size"]), hint=hint)
     size, count = data.get("batch_size"), task.get("accumulate", 1)
     if size and count > 0 and size % count:
         blamed = "data.batch_size" if "data.batch_size" in problems.overridden else "task.accumulate"
@@ -72,6 +77,7 @@ def call_factories(
     takes the data, if an augmentation needs it. records: as in `Config`.
     """
     from nnfunc import optimizers
+    from nnfunc.training.task_metrics import check_metrics
     from nnfunc.training.train_run import check_options, train
 
     valid = {table for table, values in resolved.items() if values is not None}
@@ -84,8 +90,11 @@ def call_factories(
             problems.add_refusal("train", error)
     tables = {table: values for table, values in resolved.items() if table in valid}
     tables.setdefault("train", {"steps": 10**9})  # large enough for any schedule
+    if "model" in valid and "categories" in get_schema("model", tables["model"]["name"]).types:
+        sizes = {"numbers": 1, "categories": [1] * len(tables["model"].get("embedding_dims", ()))}
+        tables["model"] = sizes | tables["model"]  # in place of those of the data, which is not read here
     config = Config(tables, problems.file, data_cache, records)
-    last = config.train["steps"] - 1 if "train" in valid else 0
+    last, results = config.train["steps"] - 1 if "train" in valid else 0, {}
     for path in config.table_paths:
         if path.startswith("augment.") and "data" not in valid:
             continue
@@ -97,15 +106,25 @@ def call_factories(
             keys = [key for key, value in values.items() if types[key].traced and find_schedules(key, value)]
             wrapped = (optimizers.sgd(0.1),) if table in WRAPPERS else ()  # any optimizer
             values = {"learning_rate": 1e-3} | values if table == "optimizer" else values
+            if table == "objective" and "augment" in get_schema(table, name).python_only and "augment" in resolved:
+                wrapped = (lambda key, batch: batch,)
             for step in sorted({0, last // 2, last}) if keys else [0]:
                 numbers = {key: _at_step(values[key], step) for key in keys}
                 arguments = {key: lists_to_tuples(value) for key, value in (values | numbers).items()}
-                factories(table)[name](*wrapped, **arguments)
+                results[path] = factories(table)[name](*wrapped, **arguments)
         except ConfigError as error:  # of the data, which an augmentation may need
             problems.problems += [problem for problem in error.problems if problem not in problems.problems]
         except (ValueError, TypeError, ArithmeticError) as error:
             if path != "schedule" or not _too_few_steps(config, problems):
                 problems.add_refusal(path, error, _blamed_numbers(path, numbers, step, error))
+    if {"objective", "task"} <= set(results):
+        objective, options = results["objective"], results["task"]
+        try:
+            check_metrics("task", objective, options.metrics)
+            if options.threshold is not None:
+                check_threshold_metric("task", objective.kind, options.threshold)
+        except (ValueError, TypeError) as error:
+            problems.add_refusal("task", error)
 
 
 def _at_step(value: Any, step: int) -> Any:

@@ -1,5 +1,6 @@
 """A checked config, and what a run needs of it."""
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from nnfunc.config.build import Recipe, TableCall, insert_slots, map_schedules
 from nnfunc.config.config_errors import ConfigError, Problem, error_parts, fail, to_one_line
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.file_paths import last_saved
-from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, TASK_TABLES, factories, get_schema
+from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, RUN_TABLES, TASK_TABLES, factories, get_schema
 
 __all__ = ["Config"]
 
@@ -52,10 +53,12 @@ class Config:
             arguments = [
                 (k, insert_slots(f"{path}.{k}", v, hypers if types[k].traced else None)) for k, v in values.items()
             ]
-            if table in ("lora", "start"):  # a base that was trained again needs another build
+            if table in RUN_TABLES and "run" in values:  # a base that was trained again needs another build
                 arguments.append(("base_saved_at", last_saved(values["run"])))
             parts.append(TableCall(path, table, name, tuple(arguments)))
-        return Recipe(tuple(parts)), hypers
+        scales = self.tables["data"].get("scale_target") or self.tables["data"].get("log_target")
+        target = self.preprocessing.facts.get("target") if scales else None
+        return Recipe(tuple(parts), None if target is None else insert_slots("target", target, None)), hypers
 
     @property
     def train(self) -> dict[str, Any]:
@@ -128,12 +131,15 @@ class Config:
         name = name or FIXED_FACTORIES.get(table) or values.pop("name")
         end = {"total_steps": self.tables["train"]["steps"]}
         types = get_schema(table, name).types
-        if table in ("lora", "start") and self.records is not None:
+        if table in RUN_TABLES and "run" in values and self.records is not None:
             values["run"] = self.records.base_of(values["run"], values.get("checkpoint", "best"))
         if table == "data":
             values = {"seed": self.tables["seed"]} | values
         if table == "schedule" and "total_steps" in types:
             values = end | values
+        if table == "model" and "categories" in types and not {"numbers", "categories"} <= set(values):
+            facts = self.preprocessing.facts
+            values = {"numbers": math.prod(facts["shape"]), "categories": facts.get("categories", [])} | values
         if table == "augment" and "classes" in types and "classes" not in values:
             values["classes"] = self.preprocessing.classes
             if values["classes"] is None:

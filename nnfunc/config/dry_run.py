@@ -12,11 +12,12 @@ from nnfunc.config.build import find_schedules
 from nnfunc.config.config import Config
 from nnfunc.config.config_errors import ConfigError, Problem, fail, to_one_line
 from nnfunc.config.schema import get_schema
+from nnfunc.data.tokenizers import Characters
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, placed_data
-from nnfunc.training.fitting import check_memory
+from nnfunc.training.fitting import Needs, check_memory
 from nnfunc.training.step import eval_params, placement_of, trainer
 from nnfunc.training.task import build_task
 from nnfunc.training.train_run import inspect_task, resolve_loop
@@ -24,15 +25,15 @@ from nnfunc.training.train_run import inspect_task, resolve_loop
 __all__ = ["dry_run", "located"]
 
 
-def dry_run(config: Config) -> None:
-    """Trace the initialization, a training step and an evaluation.
+def dry_run(config: Config) -> Needs:
+    """Trace the initialization, a training step and an evaluation; the parameters and the memory that they need.
 
     The traces are cached, so the training does not repeat them.
     config: of the run.
     Raises: ConfigError when the model, the data and the other tables do not fit each other.
     """
     with tuning.pinned(tuning.pins() or tuning.measured()), located(config):
-        _trace(config)
+        return _trace(config)
 
 
 @contextmanager
@@ -46,9 +47,11 @@ def located(config: Config) -> Iterator[None]:
         raise ConfigError([_locate(config, error)]) from error
 
 
-def _trace(config: Config) -> None:
+def _trace(config: Config) -> Needs:
     data = config.data()
     _check_classes(config, data)
+    _check_categories(config)
+    _check_metrics(config, data)
     numbers, static, treedef = split_hypers(config.hypers)
     placement = placement_of("train", config.mesh.get("mesh"), config.mesh.get("shard"))
     functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0, placement)
@@ -58,8 +61,9 @@ def _trace(config: Config) -> None:
     best = BestMetric.parse(config.train.get("best", "min loss"))
     has_convolution = inspect_task(functions, numbers, key, feed, best)
     loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
-    check_memory("train", functions, numbers, key, feed, loop)
+    needs = check_memory("train", functions, numbers, key, feed, loop)
     _check_schedules(config, feed)
+    return needs
 
 
 def _check_classes(config: Config, data: Any) -> None:
@@ -70,6 +74,26 @@ def _check_classes(config: Config, data: Any) -> None:
             expected = f"should be {data.classes}, the number of classes of the data"
             path = f"augment.{name}.classes"
             fail(config.where, path, expected=expected, actual=str(classes), hint="Remove it.")
+
+
+def _check_categories(config: Config) -> None:
+    """Check that the model reads the categories of a table."""
+    name, columns = config.tables["model"]["name"], config.tables["data"].get("categorical")
+    if columns and "categories" not in get_schema("model", name).types:
+        problem = f"{name} reads no categories, and the data has some: {', '.join(columns)}"
+        hint = "Use table_model, or name the columns in data.one_hot instead."
+        fail(config.where, "model.name", problem, hint=hint)
+
+
+def _check_metrics(config: Config, data: Any) -> None:
+    """Check that the data has what the metrics of the table task need."""
+    options = config.tables.get("task", {})
+    if options.get("threshold") is not None and data.validation is None:
+        problem = "is chosen on the validation split, and the data has none"
+        fail(config.where, "task.threshold", problem, hint="Remove it.")
+    if "bits_per_character" in options.get("metrics", ()) and not isinstance(data.codec, Characters):
+        problem = "bits_per_character needs tokens that are characters"
+        fail(config.where, "task.metrics", problem, hint="Use bits_per_token.")
 
 
 def _check_schedules(config: Config, feed: DeviceFeed) -> None:
@@ -118,7 +142,12 @@ def _read_by_steps(config: Config, feed: DeviceFeed) -> set[str]:
 def _locate(config: Config, error: NnfuncError) -> Problem:
     """The error as a problem of the table that its layer or function belongs to, if that is known."""
     tables = {config.part(path)[1]: path for path in reversed(config.table_paths)}
-    tables |= {"remat": "task.remat", "remat_repeats": "task.remat", "reduce_on_plateau": "plateau.metric"}
+    tables |= {
+        "metrics": "task.metrics",
+        "remat": "task.remat",
+        "remat_repeats": "task.remat",
+        "reduce_on_plateau": "plateau.metric",
+    }
     tables |= {name: name for name in ("lora", "start", "train", "mesh", "shard") if name in config.tables}
     functions = error.where.split(": ")
     table = next((tables[name] for name in functions if name in tables), "model" if error.path else "")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc.config.config_errors import ProblemList
-from nnfunc.config.schema import FIXED_FACTORIES, factories, get_schema
+from nnfunc.config.schema import FIXED_FACTORIES, RUN_TABLES, factories, get_schema
 from nnfunc.data.download import data_folders
 
-__all__ = ["FILE_TABLES", "last_saved", "make_absolute"]
+__all__ = ["FILE_TABLES", "last_saved", "make_absolute", "path_keys"]
 
-FILE_TABLES = ("data", "lora", "start")
+FILE_TABLES = ("data", *RUN_TABLES)
 _CODECS = ("characters", "bytes")  # values of codec that are not files
 
 
@@ -30,15 +30,15 @@ def make_absolute(table: str, values: Any, problems: ProblemList) -> Any:
     name = FIXED_FACTORIES.get(table) or values.get("name")
     if not isinstance(name, str) or name not in factories(table):
         return values
-    keys = [key for key in _path_keys(table, name) if isinstance(values.get(key), str)]
+    keys = [key for key in path_keys(table, name) if isinstance(values.get(key), str)]
     return values | {key: _absolute(table, name, key, values[key], problems) for key in keys}
 
 
 @lru_cache
-def _path_keys(table: str, name: str) -> tuple[str, ...]:
-    """The arguments that may be a file path."""
-    if table in ("lora", "start"):
-        return ("run",)
+def path_keys(table: str, name: str) -> tuple[str, ...]:
+    """The arguments that may be a file path. table: its name. name: of its factory."""
+    if table in RUN_TABLES:
+        return ("run",) if "run" in get_schema(table, name).types else ()
     hints = typing.get_type_hints(factories(table)[name])
     return tuple(key for key, hint in hints.items() if Path in typing.get_args(hint))
 

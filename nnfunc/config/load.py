@@ -16,7 +16,7 @@ from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, OPTIONAL_TABLES, 
 from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.runs.run_folder import program_name
 
-__all__ = ["fill_defaults", "load", "resolve"]
+__all__ = ["EXAMPLES", "fill_defaults", "load", "resolve"]
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None) -> Config:
@@ -207,7 +207,7 @@ def _check_arguments(
     return {key: value for key, value in filled.items() if value is not None}
 
 
-_EXAMPLES = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "learning_rate": "1e-3", "limit": "1.0"}
+EXAMPLES = {"decay": "0.999", "start": "1e-3", "peak": "1e-3", "learning_rate": "1e-3", "limit": "1.0"}
 """Values to suggest for arguments for which the example of their type would be a bad choice."""
 
 
@@ -219,7 +219,7 @@ def _add_problem(
     shown_name = table if table in FIXED_FACTORIES else name
     if error_type == "missing":
         expected = schema.types[key]
-        hint = f"{shown_name} needs {expected.singular}: write {key} = {_EXAMPLES.get(key, expected.example)}"
+        hint = f"{shown_name} needs {expected.singular}: write {key} = {EXAMPLES.get(key, expected.example)}"
         problems.add(path, "is missing", hint=hint)
     elif error_type == "extra_forbidden" and key in schema.python_only:
         problems.add(path, f"is an argument of {name} that only Python can give, not a config.")

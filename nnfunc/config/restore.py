@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +16,11 @@ from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
-from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.config.schema import RUN_TABLES
+from nnfunc.data.dataset import count_examples
+from nnfunc.data.prediction_inputs import load_inputs, restore_outputs
 from nnfunc.data.preprocessing import FILES
+from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import load_either
 from nnfunc.training.fitting import check_state
@@ -30,6 +33,7 @@ __all__ = [
     "TrainedModel",
     "load_run",
     "read_config",
+    "read_threshold",
     "rebuild_task",
     "restore",
     "restore_state",
@@ -70,6 +74,7 @@ class Run(TrainedModel):
     def predict(self, rows: Any, *, batch_size: int | None = None) -> np.ndarray:
         """The outputs of the model for each row, [n, ...]: the logits of a classifier, else the values.
 
+        Values, quantiles and deviations are in the units of the file, also when the targets were scaled.
         The files of the training data are not needed.
         rows: raw, as in the training data: an array [n, ...]; for a table, a data frame, a dict of columns or
         a list of dicts, with the columns in any order; for images, files or a folder; or the path of a .npy,
@@ -84,28 +89,81 @@ class Run(TrainedModel):
 
         rows, batch_size: as for `predict`.
         """
+        x, files = load_inputs(self.config.preprocessing, rows)
+        parts = list(self.predict_batches(x, batch_size=batch_size))
+        y = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return restore_outputs(self.config.preprocessing, y, self.kind, files), files
+
+    def predict_batches(
+        self, x: Any, *, batch_size: int | None = None, width: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The outputs of prepared inputs, batch by batch, as the model has them: `restore_outputs` gives their units.
+
+        x: as `load_inputs` gives it, with leading axis n. batch_size: as for `predict`. width: the rows that each call
+        of the model gets, the last ones repeated; by default the smaller one of batch_size and n.
+        """
         batch_size = self.config.eval_batch_size if batch_size is None else batch_size
         check.size("predict", batch_size=batch_size)
         preprocessing = self.config.preprocessing
-        x, files = load_inputs(preprocessing, rows)
         transform = None if "window" in preprocessing.facts else preprocessing.transform
-        width, parts = min(batch_size, len(x)), []
-        for start in range(0, len(x), width):
-            part = x[start : start + width]
+        count = count_examples(x)
+        width = min(batch_size, count) if width is None else width
+        for start in range(0, count, width):
+            size = min(width, count - start)
             # padded to the same shape, so that there is one program
-            filled = np.pad(part, [(0, width - len(part))] + [(0, 0)] * (x.ndim - 1))
-            filled = filled if transform is None else transform(filled)
-            if start == 0:
+            at = start + np.minimum(np.arange(width), size - 1)
+            part = jax.tree.map(lambda leaf, at=at: leaf[at], x)
+            part = part if transform is None else transform(part)
+            if width not in self._checked:
+                self._checked.add(width)
                 what, hint = f"a prediction of {width} rows at once", "Make batch_size smaller."
-                args = (self.params, self.state, filled)
-                device_memory.compile_checked("predict", self._apply, what, hint, *args)
-            y = jax.device_get(self._apply(self.params, self.state, filled))
-            parts.append(y[: len(part)])
-        return np.concatenate(parts), files
+                device_memory.compile_checked("predict", self._apply, what, hint, self.params, self.state, part)
+            y = jax.device_get(self._apply(self.params, self.state, part))
+            yield jax.tree.map(lambda leaf, size=size: leaf[:size], y)
+
+    @cached_property
+    def _checked(self) -> set[int]:
+        """The numbers of rows at once that are known to fit the memory."""
+        return set()
+
+    @property
+    def kind(self) -> str:
+        """How the outputs are read, as `Objective.kind`."""
+        return getattr(self._objective, "kind", "")
+
+    @cached_property
+    def threshold(self) -> Any:
+        """The probability from which on an answer is yes, one number or a list with one for each label.
+
+        It was chosen on the validation split when the run ended; None for runs without one.
+        """
+        return read_threshold(self.config)
+
+    def held_out(self, split: str = "test") -> HeldOut:
+        """The raw outputs and the targets of the rows of a split, for the functions of `nnfunc.evaluation`.
+
+        The files of the training data are read. split: "train", of which at most 10,000 rows are chosen evenly,
+        "validation" or "test".
+        Raises: ValueError when there is no such split; ConfigError when the data has changed.
+        """
+        from nnfunc.config.held_out_rows import held_out_rows
+
+        return held_out_rows(self.config, self.config.data(), split, self._objective, *self, threshold=self.threshold)
+
+    @cached_property
+    def _objective(self) -> Any:
+        return build_task(self.config.build, self.config.hypers).objective
 
     @cached_property
     def _apply(self) -> Any:
         return jax.jit(lambda params, state, x: self.model.apply(params, x, state=state))
+
+
+def read_threshold(config: Config) -> Any:
+    """The threshold of a run, see `Run.threshold`. config: of the run's folder."""
+    file = None if config.records is None else config.records.folder / run_folder.THRESHOLD
+    saved = None if file is None else run_folder.read_json(file, {"threshold": object})
+    return None if saved is None else saved["threshold"]
 
 
 def read_config(
@@ -199,11 +257,11 @@ def save_run(config: Config, folder: Path) -> StartReport | None:
 
 
 def save_base(config: Config, records: DataRecords) -> None:
-    """Copy the run that the config begins with: its config, the checkpoint and its preprocessing.
+    """Copy each run that the config begins with, or learns from: its config, the checkpoint and its preprocessing.
 
-    config: of the new run; without a table lora or start nothing is copied. records: know the folder of the copy.
+    config: of the new run; nothing is copied without a table that names a run. records: know the folder of the copy.
     """
-    for table in {"lora", "start"} & set(config.tables):
+    for table in (table for table in RUN_TABLES if "run" in config.tables.get(table, {})):
         which = config.tables[table].get("checkpoint", "best")
         run, source = config.tables[table]["run"], Path(config.part(table)[2]["run"])
         _copy_base(run, source, which, records.base_folder(run, which))

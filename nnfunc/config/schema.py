@@ -19,6 +19,7 @@ __all__ = [
     "FIXED_FACTORIES",
     "INJECTED",
     "OPTIONAL_TABLES",
+    "RUN_TABLES",
     "TABLES",
     "TASK_TABLES",
     "WRAPPERS",
@@ -37,7 +38,7 @@ TABLES = {
     "schedule": 'schedule = { name = "warmup_cosine", peak = 1e-3, warmup_steps = 100 }',
     "train": "train = { steps = 1000 }",
     "log": 'log = { to = ["tensorboard"] }',
-    "task": 'task = { precision = "bfloat16", remat = true, accumulate = 4 }',
+    "task": 'task = { precision = "bfloat16", accumulate = 4, metrics = ["f1"] }',
     "augment": "augment = { shift = { pixels = 2 }, mixup = { alpha = 0.2 } }",
     "plateau": 'plateau = { metric = "loss", patience = 3, factor = 0.5 }',
     "average": 'average = { name = "ema", decay = 0.999 }',
@@ -85,7 +86,10 @@ FIXED_FACTORIES = {
 } | {name: name for name in WRAPPERS}
 """The factory of each table that has no name."""
 _LARGE = 1 << 28  # bytes of a token file, above which batches are gathered on the host
+RUN_TABLES = ("lora", "start", "objective")
+"""The tables that may have a key run: the folder of another run, whose checkpoint is copied."""
 INJECTED = {
+    "model": ("numbers", "categories"),
     "optimizer": ("learning_rate",),
     "schedule": ("total_steps",),
     "data": ("seed",),
@@ -100,8 +104,8 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
 
     table: a name of TABLES.
 
-    >>> sorted(factories("objective"))
-    ['classification', 'language_modelling', 'regression']
+    >>> sorted(factories("objective"))[:3]
+    ['binary', 'classification', 'contrastive']
     """
     if table in MESH_TABLES:
         return {}
@@ -114,24 +118,28 @@ def factories(table: str) -> dict[str, Callable[..., Any]]:
         modules = [f"models.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
     else:
         modules = [_MODULES[table]]
-    public = {}
+    public: dict[str, Callable[..., Any]] = {}
+    if table == "objective":
+        public = {name: _fixed_factory(name) for name in _OBJECTIVES_OF_RUNS}
     for module in [importlib.import_module(f"nnfunc.{name}") for name in modules]:
-        public |= {name: getattr(module, name) for name in module.__all__}
+        public = {name: getattr(module, name) for name in module.__all__} | public
     return {name: f for name, f in public.items() if inspect.isfunction(f) and _is_factory(table, name, f)}
 
 
 _MODULES = {
-    "objective": "training.objectives",
+    "objective": "training",
     "optimizer": "optimizers",
     "schedule": "schedules",
     "augment": "data.augment",
     "average": "optimizers.averages",
 }
+_OBJECTIVES_OF_RUNS = ("distillation",)
+"""The objectives that name the run of another model in a config, and the model itself in Python."""
 _RETURNS = {"model": "Model", "objective": "Objective", "augment": "Augmentation", "average": "Average"}
 
 
 def _fixed_factory(table: str) -> Callable[..., Any]:
-    """The factory of a table without a name."""
+    """The factory of a table without a name, or of an objective that names a run."""
     modules = {
         "train": "training.train_run",
         "log": "config.task_options",
@@ -139,9 +147,10 @@ def _fixed_factory(table: str) -> Callable[..., Any]:
         "plateau": "training.task",
         "lora": "config.adapters",
         "start": "config.adapters",
+        "distillation": "config.adapters",
     }
     module = importlib.import_module(f"nnfunc.{modules.get(table, 'optimizers')}")
-    return getattr(module, FIXED_FACTORIES[table])
+    return getattr(module, FIXED_FACTORIES.get(table, f"{table}_from"))
 
 
 def _is_factory(table: str, name: str, function: Callable[..., Any]) -> bool:
@@ -186,6 +195,7 @@ def _with_batches(factory: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(factory).parameters.values()]
     data_set.__dict__["__signature__"] = signature.replace(parameters=[*batching, *parameters])
     data_set.__annotations__ = hints | {"batch_size": int, "seed": int}
+    data_set.__doc__ = factory.__doc__
     return data_set
 
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from nnfunc import check
 from nnfunc.base import Layer, Model, Scalar, as_model
 from nnfunc.combinators import precision as in_precision
+from nnfunc.evaluation.thresholds import ThresholdMetric
 from nnfunc.rematerialization import RematPolicyName, remat_repeats
 
 __all__ = ["TaskOptions", "log", "options"]
@@ -13,13 +14,15 @@ __all__ = ["TaskOptions", "log", "options"]
 class TaskOptions(NamedTuple):
     """How a task is computed.
 
-    precision, remat, accumulate, sharpness: the arguments of `options`.
+    precision, remat, accumulate, sharpness, metrics, threshold: the arguments of `options`.
     """
 
     precision: str
     remat: bool | RematPolicyName | tuple[str, ...]
     accumulate: int
     sharpness: Scalar | None
+    metrics: tuple[str, ...]
+    threshold: str | None
 
     def model(self, model: Layer) -> Model:
         """The `model` in this precision, with its repeats recomputed or not."""
@@ -35,19 +38,23 @@ def options(
     remat: bool | RematPolicyName | tuple[str, ...] = False,
     accumulate: int = 1,
     sharpness: Scalar | None = None,
+    metrics: tuple[str, ...] = (),
+    threshold: ThresholdMetric | None = None,
 ) -> TaskOptions:
-    """How the model is computed, and its gradient taken.
+    """How the model is computed, its gradient taken, and its outputs evaluated.
 
     precision: of the computation; parameters, norms, losses and the optimizer stay float32. remat: whether
     repeated blocks are computed again in the backward pass, to save memory; a text or a list of paths is the policy
     of `nf.remat_repeats`, the values inside blocks to store all the same. accumulate: into how many micro-batches a
     batch is split, at least 1. sharpness: the radius of sharpness-aware minimization.
+    metrics: names of further metrics of evaluations, such as ["f1", "roc_auc"], as for `nf.Task`. threshold: the metric
+    for which the probability is chosen from which on an answer is yes, on the validation split when the run ends.
     Raises: ValueError when a number is out of its range.
     """
     check.size("task", accumulate=accumulate)
     if sharpness is not None:
         check.number("task", 0, sharpness=sharpness)
-    return TaskOptions(precision, remat, accumulate, sharpness)
+    return TaskOptions(precision, remat, accumulate, sharpness, tuple(metrics), threshold)
 
 
 def log(*, to: tuple[Literal["tensorboard", "wandb"], ...] = ()) -> tuple[str, ...]:

@@ -13,11 +13,14 @@ from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.shuffle import indices, permute, positions
 from nnfunc.data.sources.cifar import cifar10
 from nnfunc.data.sources.digits import digits
+from nnfunc.data.sources.forecasting import forecasting
 from nnfunc.data.sources.image_folder import images
 from nnfunc.data.sources.mnist import fashion_mnist, mnist, read_idx
 from nnfunc.data.sources.npz import npz
 from nnfunc.data.sources.table import table
+from nnfunc.data.sources.tagging import tagging
 from nnfunc.data.sources.text import text
+from nnfunc.data.sources.text_classification import text_classification
 from nnfunc.data.sources.token_files import tokens
 from nnfunc.data.splits import Splits, split
 from nnfunc.data.stream import Stream, prefetch
@@ -42,6 +45,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "flip",
+    "forecasting",
     "generated",
     "images",
     "indices",
@@ -56,8 +60,10 @@ __all__ = [
     "shift",
     "split",
     "table",
+    "tagging",
     "take",
     "text",
+    "text_classification",
     "tokens",
 ]
 

@@ -250,11 +250,11 @@ def arrays(
     examples. Dtypes do not change (uint8 stays uint8), except that 64 bits become 32 unless x64 is on,
     with a warning where float32 cannot tell float64 values apart. batch_size: in [1, number of training
     examples]. seed: of the order, an integer in [0, 2**32), may be traced. classes: if set, the last item
-    of each tuple holds labels, integers in [0, classes). transform: batch -> batch, after every gather,
-    such as uint8 images to floats. augment: (key, batch) -> batch, after transform, on training batches
-    only. window: if set, train is one array [tokens] of integers in [0, classes), and an example is `window`
-    consecutive tokens from any position; the other splits hold such windows, [n, window]. codec: converts
-    between tokens and text, see `data.codec`.
+    of each tuple holds labels, integers in [0, classes), or in labels [n, time] also -100, as padding. transform:
+    batch -> batch, after every gather, such as uint8 images to floats. augment: (key, batch) -> batch, after
+    transform, on training batches only. window: if set, train is one array [tokens] of integers in [0,
+    classes), and an example is `window` consecutive tokens from any position; the other splits hold such
+    windows, [n, window]. codec: converts between tokens and text, see `data.codec`.
     Raises: ValueError or TypeError when arrays are empty, of different lengths, not finite or not numeric,
     when labels are out of range, or when the batch is larger than the data.
 
@@ -275,6 +275,8 @@ def arrays(
             _check_like_train(where, name, tree, splits["train"])
         if classes is not None:
             split_labels = tree if window is not None else _select_labels(where, name, tree)
+            if window is None and np.ndim(split_labels) > 1 and not check.is_traced(split_labels):
+                split_labels = np.where(np.equal(split_labels, -100), 0, split_labels)  # padding of sequences of tags
             check_labels(f"{where}: {name}", split_labels, classes)
     check.size(where, batch_size=batch_size)
     check.number(where, 0, 2**32 - 1, seed=seed)

@@ -59,13 +59,21 @@ def eval_batches(
         yield EvalBatch(examples, np.int32(count), transform)
 
 
+def _add_leaves(first: PyTree, second: PyTree) -> PyTree:
+    return jax.tree.map(jnp.add, first, second)
+
+
 def eval_total(
-    function: Callable[[PyTree, Array], PyTree], tree: PyTree, batch_size: int, transform: Transform | None = None
+    function: Callable[[PyTree, Array], PyTree],
+    tree: PyTree,
+    batch_size: int,
+    transform: Transform | None = None,
+    add: Callable[[PyTree, PyTree], PyTree] = _add_leaves,
 ) -> PyTree:
     """The sum of function(batch, mask) over the batches of `eval_batches`, as one loop, for use under jit.
 
     function: (batch, mask [batch_size]) -> pytree of arrays to add. tree, batch_size, transform: as for
-    `eval_batches`.
+    `eval_batches`. add: two results -> that of both batches; zeros are that of none.
     """
     size = count_examples(tree)
 
@@ -75,13 +83,13 @@ def eval_total(
         batch = EvalBatch(examples, size - start, transform)
         return jax.tree.map(jnp.asarray, function(batch.batch(), batch.mask()))
 
-    def add(sums, start):
-        return jax.tree.map(jnp.add, sums, evaluate(start)), None
+    def add_batch(sums, start):
+        return add(sums, evaluate(start)), None
 
     if size <= batch_size:
         return evaluate(jnp.int32(0))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(evaluate, jnp.int32(0)))
-    return jax.lax.scan(add, zeros, jnp.arange(0, size, batch_size, dtype=jnp.int32))[0]
+    return jax.lax.scan(add_batch, zeros, jnp.arange(0, size, batch_size, dtype=jnp.int32))[0]
 
 
 def even_batch_size(size: int, most: int) -> int:

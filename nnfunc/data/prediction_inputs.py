@@ -1,7 +1,6 @@
 """Inputs for predictions, in the form of the training examples."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,40 +10,54 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.dataset import as_numpy
-from nnfunc.data.download import file_size, read_bytes
+from nnfunc.data.prediction_files import image_files, read_pieces
 from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
-from nnfunc.data.sources.image_class_folders import ENDINGS, find_images
+from nnfunc.data.sources.forecasting import read_series, restore_series
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
-from nnfunc.data.sources.npz import load_npy
+from nnfunc.data.sources.tagging import read_sentences
+from nnfunc.data.sources.text_classification import read_texts
+from nnfunc.data.table_features import encode, parse_cells
 from nnfunc.errors import NnfuncError
 
-__all__ = ["load_inputs"]
+__all__ = ["load_inputs", "restore_outputs"]
 
 WHERE = "predict"
+READERS = {"forecasting": read_series, "tagging": read_sentences, "text_classification": read_texts}
 
 
-def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str] | None]:
-    """(x [n, ...] in the form of the data set's arrays, the names of the image files or None).
+def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[str] | None]:
+    """(x in the form of the data set's arrays [n, ...], the names of the examples or None).
 
-    preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv or .parquet file. For
+    The names are those of files of images or texts, the words of sentences, or the names of series.
+
+    preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv, .jsonl or .parquet file. For
     tables also columns by name, in any order and possibly with others: a data frame, a dict of columns, a list
     of dicts, or a file whose first line names the columns. For images a file, a folder or a list of files.
     Raises: FileNotFoundError; ValueError, with line and column, for a value that is missing or not a number.
     """
+    if preprocessing.factory in READERS:
+        return READERS[preprocessing.factory](preprocessing, source)
     files = _image_files(source) if "image" in preprocessing.facts else []
     if files:
         x = ImageReader.of(preprocessing).read(files)
         return apply_layout(x, preprocessing.facts["layout"]), [str(file) for file in files]
     name = "the rows"
     if isinstance(source, str | Path):
-        name, source = str(source), _from_file(preprocessing, Path(source))
+        name = str(source)
+        (source,) = (piece.rows for piece in read_pieces(preprocessing, [source]))
+    name = getattr(source, "source", name)
     if isinstance(source, Sequence) and source and all(isinstance(s, Mapping) for s in source):
         names = dict.fromkeys(str(name) for row in source for name in row)
         source = {name: [row.get(name) for row in source] for name in names}
-    if isinstance(source, Mapping | Path) or hasattr(source, "columns"):
-        x = _from_columns(preprocessing, name, source)
+    if isinstance(source, Mapping) or hasattr(source, "columns"):
+        columns, describe_row = _read_columns(preprocessing, name, source)
+        if "features" in preprocessing.facts:
+            return _encode(preprocessing, name, columns, describe_row), None
+        numbers = [parse_numbers(name, column, values, describe_row) for column, values in columns.items()]
+        x = np.stack(numbers, axis=1, dtype=np.float64)
     else:
         try:
             x = as_numpy(WHERE, name, source)
@@ -52,89 +65,62 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
             if isinstance(error, NnfuncError):
                 raise
             check.fail(WHERE, f"{name} should be rows of the same length: {error}")
+    if "features" in preprocessing.facts:
+        names = preprocessing.facts["columns"]
+        if x.ndim != 2 or x.shape[1] != len(names) or not len(x):
+            expected, hint = f"{name} should have {len(names)} columns", f"In this order: {', '.join(names)}."
+            check.fail(WHERE, expected=expected, actual=f"shape {x.shape}", hint=hint)
+        return _encode(preprocessing, name, dict(zip(names, x.T, strict=True)), None), None
     return _prepare(x, preprocessing, name), None
+
+
+def restore_outputs(preprocessing: Preprocessing, y: Any, kind: str, names: list[str] | None) -> Any:
+    """The outputs of the model in the units of the data.
+
+    preprocessing: of the run. y: [n, ...], or a pair of such. kind: of the objective. names: of `load_inputs`.
+    """
+    if preprocessing.factory == "forecasting":
+        return restore_series(preprocessing, y, kind, names or [])
+    return preprocessing.restore_target(y, kind)
+
+
+def _encode(preprocessing: Preprocessing, name: str, columns: dict[str, Any], describe_row: Any) -> Any:
+    """The inputs of a network from the raw columns of a table that has more than numbers."""
+    cells = parse_cells(name, preprocessing.facts["features"], columns, describe_row)
+    return encode(preprocessing.transformer, cells, np.arange(len(next(iter(columns.values())))))
 
 
 def _image_files(source: Any) -> list[Path]:
     """The image files of a path, a folder or a list of paths."""
     if isinstance(source, str | Path):
-        path = Path(source)
-        _check_exists(path)
-        if path.is_dir():
-            files = sorted(find_images(path))
-            if not files:
-                check.fail(WHERE, f"{path} should contain images, but has none.")
-            return files
-        return [path] if path.suffix.lower() in ENDINGS else []
+        return image_files(source)
     if isinstance(source, Sequence) and source and all(isinstance(s, str | Path) for s in source):
-        return [file for path in source for file in _image_files(path)]
+        return [file for path in source for file in image_files(path)]
     return []
 
 
-def _check_exists(path: Path) -> None:
-    if not path.exists():
-        near = check.nearest(str(path), [str(p) for p in path.parent.glob("*") if p.is_file()])
-        check.fail("", f"The input {path} does not exist{near}", exc_type=FileNotFoundError)
-
-
-def _from_file(preprocessing: Preprocessing, path: Path) -> Any:
-    """An array, or the path of a file whose columns have names."""
-    _check_exists(path)
-    file_size(WHERE, path)
-    separator = preprocessing.facts.get("separator", ",")
-    try:
-        if path.suffix == ".npy":
-            return load_npy(WHERE, path)
-        if path.name.lower().endswith((".csv", ".csv.gz")):
-            names = _column_names(path, separator)
-            if names is not None and "columns" not in preprocessing.facts:
-                actual = f"a first line with names, such as {names[0]!r}"
-                hint = "Remove that line: the columns of the run have no names."
-                check.fail(WHERE, expected=f"{path} should have rows of numbers", actual=actual, hint=hint)
-            if names is None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # about an empty file, which is refused below
-                    return np.loadtxt(
-                        path, delimiter=separator, ndmin=2, comments=None, quotechar='"', encoding="utf-8-sig"
-                    )
-        elif path.suffix.lower() not in (".parquet", ".pq") or "columns" not in preprocessing.facts:
-            formats = ".npy, .csv or .parquet file" if "columns" in preprocessing.facts else ".npy or .csv file"
-            formats += ", an image or a folder of images" if "image" in preprocessing.facts else ""
-            check.fail(WHERE, expected=f"the input should be a {formats}", actual=path)
-    except (ValueError, EOFError, MemoryError, OSError) as error:
-        if isinstance(error, NnfuncError):
-            raise
-        check.fail(WHERE, f"{path} should have rows of numbers, but cannot be read: {error}")
-    return path
-
-
-def _column_names(path: Path, separator: str) -> list[str] | None:
-    """The names in a CSV file's first line; None if it has only numbers."""
-    line = read_bytes(WHERE, path)[: 1 << 20].decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
-    fields = [field.strip().strip('"') for field in line.split(separator)]
-    try:
-        _ = [float(field) for field in fields if field]
-    except ValueError:
-        return [field for field in fields if not field.replace(".", "").isdigit()]
-    return None
-
-
-def _from_columns(preprocessing: Preprocessing, name: str, source: Any) -> np.ndarray:
-    """[n, columns] float64, the columns of the training data by name."""
+def _read_columns(preprocessing: Preprocessing, name: str, source: Any) -> tuple[dict[str, Any], Any]:
+    """(the columns of the training data by name, row -> its position or None for an index)."""
     columns = preprocessing.facts.get("columns")
     if columns is None:
         expected, hint = f"{name} should be an array", "The columns of the run have no names."
         check.fail(WHERE, expected=expected, actual=check.describe(source), hint=hint, exc_type=TypeError)
     if isinstance(source, Mapping):
-        values, describe_row = {str(key): np.atleast_1d(np.asanyarray(v)) for key, v in source.items()}, None
+        describe_row = getattr(source, "describe_row", None)
+        values = {str(key): _one_axis(column) for key, column in source.items()}
     else:
-        _, values, describe_row = read_columns(source, preprocessing.facts.get("separator", ","), columns)
+        _, values, describe_row = read_columns(source, ",", columns)
     check_columns(name, columns, values)
     lengths = {column: len(values[column]) for column in columns}
     if len(set(lengths.values())) > 1:
         check.fail(WHERE, expected=f"the columns of {name} should have the same length", actual=lengths)
-    numbers = [parse_numbers(name, column, values[column], describe_row) for column in columns]
-    return np.stack(numbers, axis=1, dtype=np.float64)
+    if not lengths[columns[0]]:
+        check.fail(WHERE, expected=f"{name} should have at least one row", actual="none")
+    return {column: values[column] for column in columns}, describe_row
+
+
+def _one_axis(column: Any) -> Any:
+    return column if isinstance(column, StringColumn) else np.atleast_1d(np.asanyarray(column))
 
 
 def _prepare(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarray:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ from nnfunc import check, documents
 from nnfunc.data.fingerprint import SPLIT_BITS, digest
 from nnfunc.errors import NnfuncError
 
-__all__ = ["FILES", "Preprocessing"]
+__all__ = ["FILES", "Preprocessing", "restore_targets", "scale_targets"]
 
 PARTS = ("train", "validation", "test")
 FILES = ("data.json", "data_rows.npy", "codec.json")
@@ -71,6 +72,23 @@ class Preprocessing:
         if scaling is None:
             return 0.0
         return [-m / s for m, s in zip(scaling["mean"], scaling["std"], strict=True)]
+
+    @cached_property
+    def transformer(self) -> Any:
+        """scikit-learn's ColumnTransformer of a table that has more than numbers, as it was fitted."""
+        from nnfunc.data.table_features import build_transformer
+
+        return build_transformer(self.facts["features"])
+
+    def restore_target(self, y: Any, kind: str = "values") -> Any:
+        """Outputs or targets in the units of the file: `scale_target` and `log_target` of `nf.data.table` are undone.
+
+        y: outputs of the model or targets, NumPy's or JAX's. kind: how they read, that of the objective. "values" and
+        "quantiles" are restored one by one; "deviation", means and log-deviations [n, 2k] or as a pair, become those of
+        the restored distribution, which is log-normal after a log target. Other outputs stay as they are.
+        """
+        target = self.facts.get("target")
+        return y if target is None else restore_targets(y, target, kind)
 
     def check_factory(self, where: str) -> None:
         """Refuse the preprocessing of another function than `where`, such as "data.table"."""
@@ -147,6 +165,65 @@ class Preprocessing:
             _refuse(file, f"it cannot be read ({type(error).__name__})")
         codec = load_codec(folder / FILES[2]) if (folder / FILES[2]).is_file() else None
         return Preprocessing(table["factory"], table["facts"], table["parts"], rows, codec)
+
+
+def scale_targets(y: np.ndarray, target: Mapping[str, Any]) -> np.ndarray:
+    """The targets as the model learns them, in float64.
+
+    y: [n, targets] in the units of the file. target: {"mean", "std", "log"}, of which log is whether log(1 + y) is
+    scaled.
+    """
+    y = np.log1p(y) if target["log"] else y
+    return (y - np.array(target["mean"])) / np.array(target["std"])
+
+
+def restore_targets(y: Any, target: Mapping[str, Any], kind: str = "values") -> Any:
+    """The inverse of `scale_targets`.
+
+    y, kind: as for `Preprocessing.restore_target`. target: as for `scale_targets`.
+    """
+    if kind == "deviation":
+        mean, log_deviation = y if isinstance(y, tuple | list) else _halves(y)
+        restored = _restore_normal(mean, log_deviation, target)
+        return restored if isinstance(y, tuple | list) else _numpy_of(y).concatenate(restored, axis=-1)
+    if kind not in ("values", "quantiles"):
+        return y
+    y, mean, std = _in_floats(y, target)
+    if kind == "quantiles":  # those of the first target first
+        mean, std = (part.repeat(y.shape[-1] // len(part)) for part in (mean, std))
+    y = y * std + mean
+    return _numpy_of(y).expm1(y) if target["log"] else y
+
+
+def _restore_normal(mean: Any, log_deviation: Any, target: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Mean and log-deviation of a scaled normal distribution, or of the exponential of one, less 1."""
+    xp = _numpy_of(mean)
+    mean, center, std = _in_floats(mean, target)
+    mean, log_deviation = mean * std + center, log_deviation + xp.log(std)
+    if not target["log"]:
+        return mean, log_deviation
+    variance = xp.exp(2 * log_deviation)  # of a log-normal: Johnson, Kotz and Balakrishnan 1994, chapter 14
+    log_mean = mean + variance / 2
+    return xp.expm1(log_mean), log_mean + xp.log(xp.expm1(variance)) / 2
+
+
+def _numpy_of(y: Any) -> Any:
+    """NumPy, or jax.numpy for an array of JAX."""
+    import jax
+
+    return jax.numpy if isinstance(y, jax.Array) else np
+
+
+def _in_floats(y: Any, target: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """y, mean and std as arrays, in float64 for NumPy's and in y's dtype for JAX's."""
+    xp = _numpy_of(y)
+    dtype = np.float64 if xp is np else y.dtype
+    return xp.asarray(y, dtype), xp.asarray(target["mean"], dtype), xp.asarray(target["std"], dtype)
+
+
+def _halves(y: Any) -> tuple[Any, Any]:
+    width = y.shape[-1] // 2
+    return y[..., :width], y[..., width:]
 
 
 def _text_digest(table: Any) -> str:

@@ -1,6 +1,6 @@
 """The split of each row of the files, the same as in an earlier run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,16 @@ def assign_rows(
     preprocessing: Preprocessing | None,
     *,
     stratify: bool,
+    cut: Callable[..., tuple[np.ndarray | None, ...]] | None = None,
     **fractions: float,
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
     """(the indices of the examples of each split, the `Preprocessing.rows` or None if nothing was split).
 
     where: begins the message of an error. ids: of `row_ids`; they are changed, into the rows. y: labels [n], for
     stratify: whether each split gets the same fraction of every class. fractions: by split, as for `cut_splits`.
-    preprocessing: of an earlier run, or None. The examples that it knows are in the splits and the order that
-    they had there, other examples in none. If it knows none of them, they are split anew.
+    cut: (**fractions) -> the indices of each split, in place of `cut_splits`. preprocessing: of an earlier run, or
+    None. The examples that it knows are in the splits and the order that they had there, other examples in none. If it
+    knows none of them, they are split anew.
     """
     if preprocessing is not None and preprocessing.rows is None:
         return {"train": np.arange(len(ids))}, None  # all held-out splits were in the files
@@ -55,7 +57,7 @@ def assign_rows(
     if before is not None:
         _, here, there = np.intersect1d(ids, before & ~SPLIT_BITS, return_indices=True)
     if before is None or not len(here):
-        cuts = cut_splits(where, len(ids), y, stratify=stratify, **fractions)
+        cuts = cut(**fractions) if cut else cut_splits(where, len(ids), y, stratify=stratify, **fractions)
         parts = dict(zip(("train", *fractions), cuts, strict=True))
     else:
         order = np.argsort(there)
@@ -90,7 +92,7 @@ def split_pairs(
     splits, rows = {name: parts.get(name) for name in PARTS}, None
     if fractions:
         x, y = parts["train"]
-        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, stratify=stratify, **fractions)
+        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, stratify=stratify, **dict[str, Any](fractions))
         for name in ("train", *fractions):
             at = cuts.get(name)
             splits[name] = None if at is None else (x[at], y[at])

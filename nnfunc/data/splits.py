@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nnfunc.data.preprocessing import Preprocessing
     from nnfunc.data.stream import Stream
 
-__all__ = ["Splits", "cut_splits", "split"]
+__all__ = ["Splits", "cut_in_order", "cut_splits", "split"]
 
 
 class Splits(NamedTuple):
@@ -182,14 +182,47 @@ def cut_splits(
     >>> len(train), (validation % 2).tolist(), test
     (8, [0, 1], None)
     """
+    held_out = _held_out(where, size, fractions)
+    train = 1 - sum(held_out)
+    used = [part for part in (train, *held_out) if part > 0]
+    parts = iter(_split_indices(where, size, used, seed=0, stratify=y if stratify else None))
+    return tuple(next(parts) if part > 0 else None for part in (train, *held_out))
+
+
+def _held_out(where: str, size: int, fractions: dict[str, float]) -> list[float]:
+    """The fractions of all examples that the splits other than train get."""
     check.number(where, 0, **dict[str, Any](fractions))
     held_out = [fraction / size if fraction >= 1 else fraction for fraction in fractions.values()]
-    train = 1 - sum(held_out)
-    if train * size < 1 - 1e-6:
+    if (1 - sum(held_out)) * size < 1 - 1e-6:
         actual = " and ".join(f"{name} = {fraction:g}" for name, fraction in fractions.items())
         problem = f"no training example remains of {size} with {actual}."
         hint = "Below 1 they are fractions of the examples, from 1 on numbers of examples."
         check.fail(where, problem, hint=hint)
-    used = [part for part in (train, *held_out) if part > 0]
-    parts = iter(_split_indices(where, size, used, seed=0, stratify=y if stratify else None))
-    return tuple(next(parts) if part > 0 else None for part in (train, *held_out))
+    return held_out
+
+
+def cut_in_order(where: str, column: str, ranks: np.ndarray, **fractions: float) -> tuple[np.ndarray | None, ...]:
+    """The indices of the training examples and of the named splits, cut by rank: the lowest ranks are for training.
+
+    Examples of equal rank are in the same split, so that sizes are the nearest that this allows; every split that
+    has a fraction gets a rank.
+    where: begins the message of an error. column: that the ranks are from. ranks: numbers [n]. fractions: as for
+    `cut_splits`, in the order of the splits.
+    Raises: ValueError when there are fewer ranks than splits.
+
+    >>> [part.tolist() for part in cut_in_order("here", "day", np.array([3, 1, 1, 2, 1]), validation=0.2, test=0.2)]
+    [[1, 2, 4], [3], [0]]
+    """
+    sizes = np.array([fraction for fraction in _held_out(where, len(ranks), fractions) if fraction > 0])
+    distinct, counts = np.unique(ranks, return_counts=True)
+    if len(distinct) <= len(sizes):
+        expected = f"column {column!r} should have a value for each of {len(sizes) + 1} splits"
+        check.fail(where, expected=expected, actual=check.counted(len(distinct), "value"))
+    ends, bounds = np.cumsum(counts), []  # a bound is the number of distinct ranks before it
+    for i, end in enumerate((1 - np.cumsum(sizes[::-1])[::-1]) * len(ranks)):
+        nearest = 1 + int(np.abs(ends - end).argmin())
+        low = bounds[-1] + 1 if bounds else 1
+        bounds.append(min(max(nearest, low), len(distinct) - len(sizes) + i))
+    split_of = np.searchsorted(bounds, np.searchsorted(distinct, ranks), side="right")
+    parts = iter(np.flatnonzero(split_of == i).astype(_index_dtype(len(ranks))) for i in range(len(sizes) + 1))
+    return next(parts), *(next(parts) if fraction > 0 else None for fraction in fractions.values())

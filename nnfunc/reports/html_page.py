@@ -1,34 +1,96 @@
-"""The HTML of a report: one file that contains its images and tables."""
+"""The HTML of a report: one file that contains its charts, pictures and tables."""
 
 import html
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from nnfunc.documents import write_file
-from nnfunc.reports.css import STYLE
+from nnfunc.reports import vega
+from nnfunc.reports.charts import Chart
 from nnfunc.reports.inline_images import png_url
+from nnfunc.reports.palette import THEMES
 
 __all__ = [
+    "Cell",
+    "card_texts",
+    "draw_charts",
+    "link",
     "render_cards",
-    "render_grid",
-    "render_image",
+    "render_charts",
     "render_note",
     "render_page",
     "render_section",
+    "render_sorted",
     "render_table",
     "render_tables",
     "save_page",
+    "sorted_rows",
 ]
 
+MISSING = "The charts need vl-convert-python: pip install 'nnfunc[programs]'."
 
-def render_page(name: str, *parts: str) -> str:
-    """A page with the title `name` and parts in HTML; empty parts are dropped."""
+
+def render_page(
+    name: str,
+    *parts: str,
+    charts: Sequence[Chart] = (),
+    examples: Mapping[str, Sequence[str]] | None = None,
+    layout: str = "",
+    live: str = "",
+) -> str:
+    """A page with the title `name` and parts in HTML; empty parts are dropped.
+
+    charts: all that the parts show. examples: {key: pieces of HTML}, that a click shows. layout: of the examples.
+    live: the address of new data for a page that is served.
+    """
     title = html.escape(name)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    head += f"<title>{title}</title>"
-    body = "\n".join([f"<h1>{title}</h1>", *(part for part in parts if part)])
-    return f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
+    head += f"<title>{title}</title><style>{_static('page.css')}</style>"
+    head += "<noscript><style>figure, button { display: none; }</style></noscript>"
+    library, scripts = vega.library() if charts else "", ""
+    if library:
+        described = {c.name: c._asdict() | {"name": c.name} for c in charts}
+        data = {"charts": described, "themes": THEMES, "examples": examples or {}, "layout": layout}
+        for block, text in (("library", library), ("charts", vega.compress(json.dumps(data, separators=(",", ":"))))):
+            scripts += f'<script type="text/plain" id="{block}">{text}</script>\n'
+    scripts += f"<script>{_static('page.js')}</script>"
+    note = render_note(MISSING) if charts and not library else ""
+    body = "\n".join(["<main>", f"<h1>{title}</h1>", note, *(part for part in parts if part), "</main>", scripts])
+    source = f' data-live="{html.escape(live)}"' if live else ""
+    return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body{source}>{body}</body></html>\n"
+
+
+def _static(name: str) -> str:
+    return (resources.files("nnfunc.reports") / "static" / name).read_text(encoding="utf-8")
+
+
+def render_charts(charts: Sequence[Chart], *, single: bool = False, png: bytes | None = None) -> str:
+    """The charts side by side, or below each other where `single`; "" without any.
+
+    png: a picture of all, for readers without JavaScript.
+    """
+    figures = []
+    for chart in charts:
+        alt = html.escape(f"{chart.description}.")
+        caption = f"<figcaption><span>{html.escape(chart.title)}</span></figcaption>"
+        tall = ' class="tall"' if chart.data.get("grid") else ""
+        focus = f' tabindex="0" role="group" aria-label="{alt}"' if tall else ""
+        plot = f'<div class="plot" data-chart="{html.escape(chart.name)}"{focus}></div>'
+        figures.append(f"<figure{tall}>{caption}{plot}</figure>")
+    if png:
+        alt = html.escape("; ".join(chart.description for chart in charts))
+        figures.append(f'<noscript><img alt="{alt}." src="{png_url(png)}"></noscript>')
+    return f'<div class="charts{" single" * single}">{"".join(figures)}</div>' if figures else ""
+
+
+def draw_charts(charts: Sequence[Chart], *, single: bool = False) -> str:
+    """`render_charts` with their picture, where vl-convert is installed."""
+    png = vega.draw_png(charts, columns=1 if single else 2) if charts and vega.library() else None
+    return render_charts(charts, single=single, png=png)
 
 
 def render_section(title: str, content: str) -> str:
@@ -43,14 +105,13 @@ def render_note(text: str) -> str:
 
 def render_cards(cards: Iterable[tuple[str, str]]) -> str:
     """A row of `cards` (value, label), each a large value above its label."""
+    return f'<div class="cards" id="cards">{card_texts(cards)}</div>'
+
+
+def card_texts(cards: Iterable[tuple[str, str]]) -> str:
+    """The cards of `render_cards` without what is around them."""
     card = '<div class="card"><b>{}</b>{}</div>'
-    rendered = "".join(card.format(html.escape(value), html.escape(label)) for value, label in cards)
-    return f'<div class="cards">{rendered}</div>'
-
-
-def render_image(png: bytes, alt: str) -> str:
-    """The png as an image inside the page, as wide as the page. alt: its description."""
-    return f'<img class="plain" alt="{html.escape(alt)}" src="{png_url(png)}">'
+    return "".join(card.format(html.escape(value), html.escape(label)) for value, label in cards)
 
 
 def render_tables(**tables: Mapping[str, Any]) -> str:
@@ -61,17 +122,48 @@ def render_tables(**tables: Mapping[str, Any]) -> str:
 
 def render_table(values: Mapping[str, Any]) -> str:
     """Names and values, one row each."""
-    row = "<tr><th>{}</th><td>{}</td></tr>"
+    row = '<tr><th scope="row">{}</th><td>{}</td></tr>'
     rows = [row.format(html.escape(str(name)), html.escape(str(value))) for name, value in values.items()]
     return f"<table>{''.join(rows)}</table>"
 
 
-def render_grid(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A wide table of texts with a `header`; all columns of the `rows` but the first are numbers."""
-    cells = lambda tag, texts: "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
-    lines = [cells("th", header), *(cells("td", row) for row in rows)]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="wide"><table class="numbers">{body}</table></div>'
+def link(address: str, text: str) -> str:
+    """A link to a page that is served. address: below the page, quoted here."""
+    return f'<a href="{html.escape(quote(address))}">{html.escape(text)}</a>'
+
+
+class Cell(NamedTuple):
+    """A cell of a sorted table. text: as shown. value: to sort by and for CSV. markup: HTML instead of the text."""
+
+    text: str
+    value: float | None = None
+    markup: str = ""
+
+
+Line = tuple[str, Sequence[Cell | str]]
+"""A row of a sorted table: what it is linked by, such as the number of a trial, or "", and its cells."""
+
+
+def sorted_rows(lines: Iterable[Line]) -> str:
+    """The rows of a sorted table in HTML."""
+    rendered = []
+    for trial, cells in lines:
+        row = ""
+        for cell in cells:
+            cell = cell if isinstance(cell, Cell) else Cell(cell)
+            value = "" if cell.value is None else f' data-value="{cell.value:.10g}"'
+            row += f"<td{value}>{cell.markup or html.escape(cell.text)}</td>"
+        rendered.append(f'<tr data-trial="{html.escape(trial)}">{row}</tr>' if trial else f"<tr>{row}</tr>")
+    return "".join(rendered)
+
+
+def render_sorted(name: str, header: Iterable[str], lines: Iterable[Line], *, numbers: bool = True) -> str:
+    """A table that sorts, filters and downloads as `name`.csv. numbers: whether columns but the first are numbers."""
+    heads = "".join(f'<th scope="col">{html.escape(text) or "&nbsp;"}</th>' for text in header)
+    body, label = sorted_rows(lines), html.escape(name)
+    table = f'<table class="sorted{" numbers" * numbers}" data-name="{label}" id="table-{label}">'
+    table += f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="Table {label}">{table}</div>'
 
 
 def save_page(path: Path, text: str) -> None:

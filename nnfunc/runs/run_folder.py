@@ -10,6 +10,7 @@ start.json         of runs with a table start: the paths of what was taken over,
 metrics.jsonl      one JSON table a line: training means, validation metrics, layer statistics, events
 checkpoints/       step-..., the latest ones; best, the one with the best validation metric
 result.json        the test metrics, once the run is complete
+threshold.json     of runs with task.threshold: the probability from which on an answer is yes, and its metric
 curves.png, report.html
 lock               while a process trains
 merged.json        of a folder that `nnfunc merge` wrote, without metrics and result: the source run and step
@@ -37,6 +38,7 @@ __all__ = [
     "CONFIG_FILES",
     "MERGED",
     "START",
+    "THRESHOLD",
     "TRIAL",
     "check_folder",
     "create_folder",
@@ -50,6 +52,7 @@ __all__ = [
 
 MERGED = "merged.json"
 START = "start.json"
+THRESHOLD = "threshold.json"
 TRIAL = "trial.json"
 CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 """The file that makes a folder a run or a sweep."""

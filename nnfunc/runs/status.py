@@ -43,8 +43,11 @@ def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
     if problem:
         return RunState("broken", problem)
     if (folder / "result.json").is_file():
-        is_readable = bool(read_json_table(folder / "result.json"))
-        return RunState("complete") if is_readable else RunState("broken", "result.json cannot be read")
+        result = read_json_table(folder / "result.json")
+        if not result:
+            return RunState("broken", "result.json cannot be read")
+        early = result.get("stopped_early")
+        return RunState("complete", f"stopped early at step {early}" if isinstance(early, int) else "")
     if is_locked(folder):
         return RunState("running")
     if (folder / "merged.json").is_file():  # written by `nnfunc merge`, not trained
@@ -141,13 +144,16 @@ def parameter_count(folder: Path) -> int | None:
 
 
 def beats_baseline(metrics: dict[str, float], baseline: dict[str, float]) -> bool:
-    """Whether a run is better than its baseline: by accuracy if the baseline has one, else by loss.
+    """Whether a run is better than its baseline, by accuracy or by loss.
 
+    Where one class is rare, a useful model may be no more often right than the answer that is always the other class.
     metrics, baseline: the metrics of the run and of the baseline.
 
     >>> beats_baseline({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
     False
     """
-    name, sign = ("accuracy", -1) if "accuracy" in baseline else ("loss", 1)
-    value, baseline_value = (sign * metrics_log.to_float(table.get(name)) for table in (metrics, baseline))
-    return value < baseline_value or math.isnan(baseline_value)
+    pairs = [(sign, metrics_log.to_float(baseline.get(name)), name) for name, sign in (("accuracy", -1), ("loss", 1))]
+    known = [
+        (sign * metrics_log.to_float(metrics.get(name)), sign * value) for sign, value, name in pairs if value == value
+    ]
+    return any(value < limit for value, limit in known) or not known

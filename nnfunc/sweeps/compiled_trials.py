@@ -6,6 +6,7 @@ each trial, and both sides of every branch on the step.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from nnfunc.training.compiled import Carry, RunFunctions, run_functions
 from nnfunc.training.evaluate import can_mask, eval_batch_size
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, cache_calls
+from nnfunc.training.task_metrics import add_totals, mean_of_totals
 
 __all__ = ["CompiledTrials", "compile_trials", "replicate"]
 
@@ -147,11 +149,11 @@ def _make_evaluate(functions: RunFunctions) -> Callable[[Carry, Any, Data], tupl
             return functions.eval_totals(carry.state, numbers, batch, mask)
 
         if can_mask(task.objective):
-            sums = eval_total(totals, data.validation, size, data.transform)
+            sums = eval_total(totals, data.validation, size, data.transform, partial(add_totals, xp=jnp))
         else:
             count = jax.tree.leaves(data.validation)[0].shape[0]
             sums = data.total(totals, "validation", even_batch_size(count, size))
-        metrics = {name: total / weight for name, (total, weight) in sums.items()}
+        metrics = mean_of_totals(sums, jnp)
         carry = functions.observe(carry, numbers, metrics)
         finite = carry.state.diverged_at < 0
         return carry, {name: jnp.where(finite, f, jnp.nan) for name, f in metrics.items()}

@@ -28,6 +28,7 @@ from nnfunc.sweeps.strategy import EXECUTIONS, choose_execution, measure_speed, 
 from nnfunc.sweeps.trial import Program, TrialSpec, TrialState
 from nnfunc.training.compiled import Carry, compiled_functions
 from nnfunc.training.device_feed import DeviceFeed
+from nnfunc.training.task_metrics import refuse_exact
 from nnfunc.training.train_run import inspect_task
 
 __all__ = ["Engine", "Interrupted"]
@@ -449,4 +450,5 @@ class Engine:
 def _inspect(group: Group, lead: TrialSpec, data: Data, metric: BestMetric) -> None:
     """Check the task and the data as `nf.train` does."""
     compiled = compiled_functions(lead.build, group.leaves, group.treedef)
+    refuse_exact("sweep", compiled.build_task(group.select(0)[:-1]))
     inspect_task(compiled, group.select(0)[:-1], lead.key, DeviceFeed(data), metric)

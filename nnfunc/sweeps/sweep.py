@@ -4,7 +4,7 @@ import importlib
 import inspect
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -151,7 +151,7 @@ def sweep(
             if jobs is not None:
                 jobs.close()
         if folder is not None and result.complete:
-            _write(result, Path(folder))
+            _write(result, Path(folder), space)
         return result
     except BaseException:  # what jobs have saved is there now
         if store is not None:
@@ -179,8 +179,8 @@ def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch
     return collect(engine, key, time.perf_counter() - start, complete=complete)
 
 
-def _write(result: Result, folder: Path) -> None:
-    """Write the tables of a complete sweep, and its report if the packages for that are installed."""
+def _write(result: Result, folder: Path, space: Any) -> None:
+    """Write the tables of a complete sweep of a space, and its report if the packages for that are installed."""
     result.save(folder)
     if REPORT is None:
         return
@@ -188,7 +188,9 @@ def _write(result: Result, folder: Path) -> None:
     try:
         write_report = getattr(importlib.import_module(module), name)
         result.find_layers()
-        write_report(result, folder, folder.name)
+        entries = space.items() if isinstance(space, Mapping) else ()
+        log = [name for name, values in entries if getattr(values, "log", False)]
+        write_report(result, folder, folder.name, log=log)
     except ModuleNotFoundError as error:
         problem = f"report.html needs the package {error.name}, which is not installed"
         hint = "Install it: pip install 'nnfunc[programs]'."

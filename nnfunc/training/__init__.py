@@ -4,7 +4,20 @@ from nnfunc.calls import explain_calls
 from nnfunc.training.divergence import Diverged
 from nnfunc.training.evaluate import evaluate
 from nnfunc.training.gradients import BoundModel
-from nnfunc.training.objectives import Objective, classification, language_modelling, regression
+from nnfunc.training.objectives import (
+    Objective,
+    binary,
+    classification,
+    contrastive,
+    distillation,
+    focal,
+    gaussian,
+    language_modelling,
+    multilabel,
+    poisson,
+    regression,
+    tagging,
+)
 from nnfunc.training.starting import StartReport, starting_from
 from nnfunc.training.step import Trainer, TrainState, eval_params, trainer
 from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
@@ -21,13 +34,21 @@ __all__ = [
     "Task",
     "TrainState",
     "Trainer",
+    "binary",
     "classification",
+    "contrastive",
+    "distillation",
     "eval_params",
     "evaluate",
+    "focal",
+    "gaussian",
     "language_modelling",
+    "multilabel",
+    "poisson",
     "reduce_on_plateau",
     "regression",
     "starting_from",
+    "tagging",
     "train",
     "trainer",
 ]

@@ -1,7 +1,6 @@
 """Loss and metrics of a model on data that it was not trained on."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from nnfunc.training.gradients import bind_model, objective_values
 from nnfunc.training.objectives import Totals, call_objective, draws_numbers
 from nnfunc.training.step import TrainState, eval_params
 from nnfunc.training.task import Task, cache_calls, join_models
+from nnfunc.training.task_metrics import metric_totals, metrics_of_batches
 
 __all__ = [
     "batch_totals",
@@ -78,17 +78,22 @@ def evaluate(
         check.fail("evaluate", expected="draws should be 1 for an objective without a key", actual=draws, hint=hint)
     tree = prepare_arrays("data.arrays", "train", arrays)
     size = min(batch_size, jax.tree.leaves(tree)[0].shape[0])
-    totals = _cached_totals(*(tuple(part.items()) if isinstance(part, Mapping) else part for part in task[:2]), draws)
+    totals = _cached_totals(
+        *(tuple(part.items()) if isinstance(part, Mapping) else part for part in task[:2]), task.metrics, draws
+    )
     args = (params, state, step)
     batches = eval_batches(tree, size, transform, padded=can_mask(task.objective))
     return mean_metrics(lambda batch: totals(*args, batch), check_batches_fit("evaluate", totals, args, batches))
 
 
-def _jit_totals(model: Any, objective: Any, draws: int) -> Any:
-    """The jitted totals of a batch. model, objective: those of the task, a dict as the tuple of its items."""
+def _jit_totals(model: Any, objective: Any, metrics: tuple[str, ...], draws: int) -> Any:
+    """The jitted totals of a batch. model, objective: those of the task, a dict as the tuple of its items.
+
+    metrics, draws: of the task and of `evaluate`.
+    """
     several = isinstance(model, tuple) and not callable(model[0])
     model, objective = (dict(part) if several and isinstance(part, tuple) else part for part in (model, objective))
-    task = join_models(Task(model, objective, None))
+    task = join_models(Task(model, objective, None, metrics=metrics))
 
     def totals(params: Params, state: PyTree, step: Any, batch: EvalBatch) -> Totals:
         of_key = lambda key: batch_totals(task, params, state, batch.batch(), batch.mask(), step=step, key=key)
@@ -120,12 +125,17 @@ def batch_totals(
 ) -> Totals:
     """(sum, weight) of the loss and each metric of one batch in evaluation mode; they add up over batches.
 
+    Of the task's metrics by name, the totals of `task_metrics`.
+
     task: with the model and the objective. params, state: of the model. batch: what the objective takes.
     mask [batch]: False for examples that do not count; without effect on an objective that knows no
     masks, all of whose examples count (`can_mask`). step: the 0-based step, for objectives that read it.
     key: for objectives that draw; None for the key of every evaluation.
     """
     predict = bind_model(task, params, state)
+    outputs: list[Any] = []
+    if task.metrics:
+        predict.on_output = outputs.append
     if can_mask(task.objective):
         totals = call_objective(task.objective.totals, predict, batch, mask, key=key, step=step)  # pyright: ignore
     else:
@@ -133,7 +143,8 @@ def batch_totals(
         loss, metrics = objective_values(task, predict, batch, key=key, step=step)
         values = {"loss": loss, **metrics}
         totals = {name: (jnp.asarray(value).astype(jnp.float32) * size, size) for name, value in values.items()}
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32), totals)
+    totals = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32), totals)
+    return totals | (metric_totals(task.objective, task.metrics, outputs, batch, mask) if task.metrics else {})
 
 
 def check_batches_fit(
@@ -161,12 +172,7 @@ def mean_metrics(totals: Callable[[EvalBatch], Totals], batches: Iterable[EvalBa
     for batch in batches:
         parts.append(totals(batch))
         jax.block_until_ready(parts[-2:-1])  # or all batches would wait on the device at once
-    host_parts = jax.device_get(parts)
-    return {name: _mean(*(sum(float(part[name][i]) for part in host_parts) for i in (0, 1))) for name in parts[0]}
-
-
-def _mean(total: float, weight: float) -> float:
-    return total / weight if weight else math.nan
+    return metrics_of_batches(jax.device_get(parts))
 
 
 def eval_batch_size(data: Data | Stream, accumulate: int = 1) -> int:

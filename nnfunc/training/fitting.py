@@ -1,18 +1,26 @@
 """Whether a run fits into the device's memory, before anything of it is computed."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from nnfunc.base import Key, as_model, shape_struct
-from nnfunc.device_memory import check_fits, compile_checked, format_bytes, tree_bytes
+from nnfunc.device_memory import check_fits, compile_checked, compiled_bytes, format_bytes, tree_bytes
 from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.step import TrainState
 
-__all__ = ["check_memory", "check_state"]
+__all__ = ["Needs", "check_memory", "check_state"]
 
 SMALLER = "Make the model smaller"
+
+
+class Needs(NamedTuple):
+    """What a run needs: the number of parameters, their bytes, and those of a compiled step, None if unknown."""
+
+    parameters: int
+    parameter_bytes: int
+    step_bytes: int | None
 
 
 def check_state(where: str, state: TrainState) -> None:
@@ -31,8 +39,8 @@ def check_state(where: str, state: TrainState) -> None:
 
 def check_memory(
     where: str, compiled: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, loop: str = "auto", start: Any = None
-) -> None:
-    """Refuse a run whose state, or whose compiled step, needs more memory than the device has.
+) -> Needs:
+    """What a run needs; refused when its state, or its compiled step, needs more memory than the device has.
 
     Nothing is computed but shapes, and the step that is compiled here is the one that the run calls. It is done
     once for the same functions, data set and loop.
@@ -42,12 +50,12 @@ def check_memory(
     check = lambda: _check_memory(where, compiled, numbers, key, feed, loop, start)
     if start is not None:
         return check()
-    compiled.once(feed.data, ("memory", loop, key.dtype), numbers, check)
+    return compiled.once(feed.data, ("memory", loop, key.dtype), numbers, check)
 
 
 def _check_memory(
     where: str, compiled: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, loop: str, start: Any
-) -> None:
+) -> Needs:
     data = feed.sample()
     carry = jax.eval_shape(compiled.init, numbers, key, data, start)
     structs = jax.tree.map(shape_struct, data)
@@ -61,4 +69,7 @@ def _check_memory(
         step, args = compiled.steps, (jax.ShapeDtypeStruct((), "int32"), *args)
     detail = f", of which the train state is {format_bytes(tree_bytes(carry))}"
     hint = f"{SMALLER}, or batch_size, or raise the task's accumulate."
-    compile_checked(where, step, f"a step of {feed.data.batch_size} examples", hint, *args, detail=detail)
+    program = compile_checked(where, step, f"a step of {feed.data.batch_size} examples", hint, *args, detail=detail)
+    params = carry.state.params
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return Needs(count, tree_bytes(params), compiled_bytes(program))

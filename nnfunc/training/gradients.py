@@ -64,6 +64,7 @@ class BoundModel:
     def __init__(self, model: Model, params: Params, ctx: Context):
         self.model, self.params, self.ctx = model, params, ctx
         self.taps: dict[str, PyTree] = {}
+        self.on_output: Any = None  # called with each output
         self._calls = 0
         self._trace = trace_state()
         self._net = None
@@ -100,6 +101,8 @@ class BoundModel:
         self.ctx = replace(self.ctx, state=out.state)
         self.taps |= out.taps
         self._calls += 1
+        if self.on_output is not None:
+            self.on_output(y)
         return y
 
 

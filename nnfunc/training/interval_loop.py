@@ -21,6 +21,7 @@ from nnfunc.training.divergence import Diverged, find_non_finite, find_step_faul
 from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals, StepRunner
 from nnfunc.training.layer_stats import stats_by_layer
+from nnfunc.training.patience import EARLY_STOP, Patience
 from nnfunc.training.step import eval_params
 from nnfunc.training.task import Task
 from nnfunc.training.throughput import SpeedMeter, count_flops
@@ -67,6 +68,7 @@ class IntervalLoop:
         self.feed, self.data, self.intervals = feed, feed.data, intervals
         self.saver, self.pace = saver, pace
         self.rollbacks, self.factor = 0, 0.5
+        self.patience: Patience | None = None
         self.on_row: Callable[[dict[str, Any]], Any] = lambda row: None
         self.past = saver.start_log() if saver is not None else []
         self.rows = [_thin(row) for row in self.past]
@@ -98,11 +100,17 @@ class IntervalLoop:
         if report.validation is not None and self.carry.state.plateau != ():
             self.carry = self.compiled.observe(self.carry, self.numbers, report.validation)
         self._write(_rows(report))
+        early = ""
+        if self.patience is not None and report.validation is not None and self.step < self.intervals.steps:
+            early = self.patience.observe(report.validation)
+            self.stopped |= bool(early)
         if self.saver is not None:
             due = self.stopped or self.intervals.saves(self.step)
             self.saver.save(self.carry, self.step, report.validation, due=due)
         if on_report is not None and (report.train or report.validation):
             on_report(report)
+        if early:
+            self._note(self.step, EARLY_STOP, early)
 
     def _advance(self, end: int) -> list[tuple[int, float, Any]]:
         """Run the next dispatch; returns the statistics of the layers: (step, seconds, statistics), if any."""
@@ -204,6 +212,8 @@ class IntervalLoop:
         self.saver.save_rollback(self.carry, times)
         self.step = self.saver.step
         self.rows = [_thin(row) for row in self.saver.truncate_log(self.step)]
+        if self.patience is not None:
+            self.patience = Patience(self.patience.best, self.patience.evaluations, self.rows)
         text = f"diverged at step {error.step} in {error.layer}; back to step {self.step}"
         self._note(self.step, "rollback", f"{text} with {float(scale):g} of the rate")
 

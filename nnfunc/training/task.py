@@ -22,6 +22,7 @@ from nnfunc.data.augment.augmentation import Augmentation
 from nnfunc.optimizers import as_optimizer
 from nnfunc.training.objectives import Objective, check_objective
 from nnfunc.training.several_models import AlternatingObjectives, joint_model, joint_objective, joint_optimizer
+from nnfunc.training.task_metrics import check_metrics
 
 __all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
 
@@ -54,7 +55,10 @@ class Task(NamedTuple):
     (SAM), which doubles the time of a step; None is off. accumulate: the number of equal micro-batches
     that a batch is split into, at least 1: it takes the memory of one. Losses, gradients and metrics are
     the means over the micro-batches, equal to those of the batch if the objective is a mean over examples
-    (not if it divides by a sum of weights).
+    (not if it divides by a sum of weights). metrics: names of further metrics of evaluations, such as ("f1",
+    "roc_auc"); `nnfunc.evaluation.metric_names(objective.kind)` lists them. Most are summed inside the jitted
+    evaluation; roc_auc and average_precision are computed by scikit-learn from the outputs of the whole split, and a
+    sweep refuses them.
 
     Several models: model is a dict by name, whose parameters and state have these names; the objective calls
     predict.name(x) or predict["name"](x). optimizer may be a dict by name too; models without one do not move.
@@ -72,6 +76,7 @@ class Task(NamedTuple):
     plateau: OnPlateau | None = None
     sharpness: Scalar | None = None
     accumulate: int = 1
+    metrics: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         defaults = self._field_defaults
@@ -305,6 +310,7 @@ def _check_task(task: Task) -> Task:
     where = "build"
     task = join_models(task)
     check_objective(where, task.objective)
+    check_metrics("metrics", task.objective, task.metrics)
     hint = factory_hint(task.augment, Augmentation)
     if task.augment is not None and (hint or not callable(task.augment)):
         expected = "augment should be a function (key, batch) -> batch, such as nf.augment.shift(2)"

@@ -26,8 +26,10 @@ from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradients import BoundModel, objective_values
 from nnfunc.training.interval_loop import IntervalLoop, Report
 from nnfunc.training.intervals import Intervals, StepRunner
+from nnfunc.training.patience import Patience
 from nnfunc.training.step import TrainState, placement_of
 from nnfunc.training.task import Build, build_task, training_batch
+from nnfunc.training.task_metrics import refuse_exact
 from nnfunc.training.throughput import SPEED_METRICS
 
 __all__ = ["History", "Report", "inspect_task", "resolve_loop", "train"]
@@ -53,7 +55,7 @@ class History(NamedTuple):
     train, validation: {metric: values}. loop: how the steps ran, "step" (one a dispatch) or "scan" (many).
     layers: statistics of the layers, with watch_every: {"step": [...], "parameters": {path: {statistic:
     [...]}}, "activations": ...}; without the histograms if the run has a folder. speed: throughput and
-    memory.
+    memory. stopped_early: whether the run ended before its last step, because of `patience`.
     """
 
     train: dict[str, np.ndarray]
@@ -61,6 +63,7 @@ class History(NamedTuple):
     loop: str
     layers: dict[str, Any] = {}
     speed: dict[str, np.ndarray] = {}
+    stopped_early: bool = False
 
     def __repr__(self) -> str:
         lines = [f"History ({self.loop} loop):"]
@@ -107,6 +110,7 @@ def train(
     shard: Shard = None,
     rollback: int = 0,
     rollback_factor: float = 0.5,
+    patience: int | None = None,
     on_report: Callable[[Report], None] | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
     should_stop: Callable[[int], bool] | None = None,
@@ -138,7 +142,9 @@ def train(
     that of one device to rounding. Its axis `data` divides batch_size. None, the default, is one device. shard: where
     the parameters lie on the mesh: a preset or patterns, as for `nf.shardings`.
     rollback: how often a run that diverges returns to its last good checkpoint and continues with rollback_factor
-    times the learning rate; it needs a folder. rollback_factor: in (0, 1].
+    times the learning rate; it needs a folder. rollback_factor: in (0, 1]. patience: after how many evaluations in a
+    row without a better value of `best` the run stops early, at least 1; None never. The best checkpoint stays, and a
+    resumed run goes on for as many evaluations.
     on_report: called with the Report of each interval. on_row: called with each row of metrics.jsonl, such
     as the `write` of `nnfunc.runs.writers`; when resumed, with the earlier rows first. should_stop: called
     with the number of steps done before each dispatch; on True the run saves and returns early.
@@ -168,10 +174,14 @@ def train(
         loop=loop,
         rollback=rollback,
         rollback_factor=rollback_factor,
+        patience=patience,
     )
     if rollback and folder is None:
         check.fail("train", "rollback returns to a checkpoint, so it needs a folder.", hint="Pass folder=.")
     data = as_data(data)
+    if patience is not None and data.validation is None:
+        hint = "Add one, such as nf.data.arrays(..., validation=(x, y))."
+        check.fail("train", "patience counts evaluations, and the data has no validation split.", hint=hint)
     if isinstance(data, Stream) and loop == "scan":
         check.fail("train", "a stream provides one batch a dispatch, so loop should not be 'scan'.")
     forms = saved_forms(folder) if folder is not None and resume else None
@@ -188,6 +198,8 @@ def train(
         feed = DeviceFeed(data, placement)
         loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))
         start = None if params is None and state is None else (params, state)
+        if processes.count() > 1:
+            refuse_exact("train", compiled.build_task(numbers))
         check_memory("train", compiled, numbers, key, feed, loop, start)
         init = lambda: compiled.init(numbers, key, feed.sample(), start)
 
@@ -208,6 +220,7 @@ def train(
             runner = compiled.once(data, ("runner", loop), numbers, lambda: StepRunner(loop))
             run = IntervalLoop(compiled, carry, numbers, init, feed, intervals, saver, runner)
             run.rollbacks, run.factor = rollback, rollback_factor
+            run.patience = None if patience is None else Patience(best_metric, patience, run.rows)
             run.set_row_callback(on_row)
             with closing(feed):
                 while run.step < steps and not run.stopped:
@@ -217,7 +230,7 @@ def train(
         finally:
             if saver is not None:
                 saver.close()
-        return run.carry.state, _history(run.rows, loop)
+        return run.carry.state, _history(run.rows, loop, run.patience is not None and run.patience.is_over)
 
 
 def check_options(
@@ -232,11 +245,13 @@ def check_options(
     loop: str,
     rollback: int,
     rollback_factor: float,
+    patience: int | None,
 ) -> tuple[Intervals, BestMetric]:
     """The intervals of a run and the metric of its best checkpoint; refuses options of `train` out of range."""
     check.size("train", steps=steps)
     check.choice("train", LOOPS, loop=loop)
     check.size("train", 0, rollback=rollback)
+    check.size("train", patience=1 if patience is None else patience)
     check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
     check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
     intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
@@ -291,7 +306,7 @@ def _inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceF
         batch = training_batch(task, data.batch(state.step), key)
         loss, metrics = objective_values(task, predict, batch, key=key, step=state.step)
         outputs.extend(predict.outputs)
-        names.extend(["loss", *metrics])
+        names.extend(dict.fromkeys(["loss", *metrics, *task.metrics]))
         if task.plateau is not None and feed.data.validation is None:
             hint = "Add one to the data set: nf.data.arrays(..., validation=(x, y))."
             check.fail("reduce_on_plateau", "it needs a validation split, and there is none.", hint=hint)
@@ -324,7 +339,7 @@ def _inspection_batch_size(tree: Any) -> int:
     return max(1, min(4096, 2**24 // max(each, 1)))
 
 
-def _history(rows: list[dict[str, Any]], loop: str) -> History:
+def _history(rows: list[dict[str, Any]], loop: str, stopped_early: bool) -> History:
     def columns(split: str) -> dict[str, np.ndarray]:
         split_rows = [row for row in rows if row["split"] == split]
         names = {name: None for row in split_rows for name in row if name != "split"}
@@ -333,7 +348,7 @@ def _history(rows: list[dict[str, Any]], loop: str) -> History:
 
     train = columns("train")
     speed = {name: train.pop(name) for name in SPEED_METRICS if name in train}
-    return History(train, columns("validation"), loop, _layer_columns(rows), speed)
+    return History(train, columns("validation"), loop, _layer_columns(rows), speed, stopped_early)
 
 
 def _layer_columns(rows: list[dict[str, Any]]) -> dict[str, Any]:

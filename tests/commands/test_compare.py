@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from helpers.html_page import charts_of
 from scipy import stats
 
 from nnfunc.commands import compare as comparing
@@ -85,13 +86,14 @@ def test_the_table_holds_the_means_of_the_runs(folder):
 def test_the_report_is_one_file_with_all_of_it(folder):
     text = (folder / "report.html").read_text()
     assert text.count("data:image/png;base64,") == 2
+    assert {"results", "curve-step", "curve-seconds"} == set(charts_of(text))
     assert not re.search(r"(?:src|href)=.(?!data:)", text)
     assert text.count("<tr><td>wide</td>") == 1 + 4  # in the table, and of its runs
     line = (folder / "table.md").read_text().splitlines()[2]
     cells = "".join(f"<td>{cell.strip()}</td>" for cell in line.strip("|").split("|"))
     assert f"<tr>{cells}</tr>" in text
-    assert "<tr><th>models.deep.optimizer.learning_rate</th><td>0.004</td></tr>" in text
-    assert "<tr><th>jax</th>" in text
+    assert '<tr><th scope="row">models.deep.optimizer.learning_rate</th><td>0.004</td></tr>' in text
+    assert '<tr><th scope="row">jax</th>' in text
 
 
 def test_a_result_is_of_the_best_checkpoint_on_the_test_split(folder):

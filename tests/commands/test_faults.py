@@ -290,7 +290,7 @@ def test_a_disk_that_is_full_from_the_start(work, monkeypatch, capsys, name):
 
 def test_a_disk_that_is_full_for_the_report(place, work, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr("nnfunc.reports.run.plot_curves", no_room)
+        patch.setattr("nnfunc.reports.run.save_page", no_room)
         assert main("train", "small.toml", "--run", "run") == 2
     assert "Free some space. Resume with: nnfunc resume run" in capsys.readouterr().err
     assert main("resume", "run") == 0

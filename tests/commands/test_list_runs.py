@@ -6,6 +6,7 @@ import io
 import json
 import os
 
+import numpy as np
 import pytest
 from helpers import sample_runs
 from helpers.command_line import main
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from nnfunc.commands.list_runs import runs_plot, runs_table
+from nnfunc.commands.list_runs import runs_page, runs_table
 from nnfunc.commands.list_runs.collect_runs import Entry, collect_runs
+from nnfunc.reports.palette import COLOURS
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 
@@ -177,7 +179,7 @@ def test_a_sort_or_a_plot_that_is_none(place, capsys):
     assert main("runs", place, "--sort", "accurcy") == 2
     assert "did you mean 'accuracy'" in capsys.readouterr().err
     assert main("runs", place, "--plot", "x.pdf") == 2
-    assert "plot should be a .png or .html file, got x.pdf" in capsys.readouterr().err
+    assert "plot should be a .png file, got x.pdf" in capsys.readouterr().err
     assert main("runs", place / "nothing") == 2
     assert "is not a folder" in capsys.readouterr().err
 
@@ -200,21 +202,31 @@ def test_csv_has_the_numbers_in_full(place, capsys):
     assert by_name["c-1"]["best_loss"] == ""
 
 
-def test_plots(place, tmp_path):
+def test_a_picture_and_a_page(place, tmp_path):
     entries = collect_runs(place)
-    runs_plot.plot_runs(entries, tmp_path / "x.png")
+    runs_page.plot_runs(entries, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:
         assert image.size[0] > 800
-        colours = {colour for _, colour in image.convert("RGB").getcolors(100_000)}
-    for colour in runs_plot.COLOURS[:2]:  # one for each run with curves
-        assert tuple(bytes.fromhex(colour[1:])) in colours
-    assert tuple(bytes.fromhex(runs_plot.COLOURS[3][1:])) not in colours
-    runs_plot.plot_runs(entries, tmp_path / "x.html")
+        colours = [colour for _, colour in image.convert("RGB").getcolors(100_000)]
+    near = lambda colour: min(np.abs(np.subtract([*bytes.fromhex(colour[1:])], other)).sum() for other in colours)
+    assert max(near(colour) for colour in COLOURS[:2]) < 12  # one for each run with curves
+    assert near(COLOURS[3]) > 60
+    runs_page.write_runs_page(entries, tmp_path / "x.html")
     page = Page((tmp_path / "x.html").read_text())
     assert page.open == []
+    assert list(page.charts) == ["curve-loss", "curve-accuracy"]  # two runs are too few for parallel coordinates
+    assert set(page.charts["curve-loss"]["data"]["series"]) == {"a-2", "a-10"}
     assert len(page.pictures) == 1
-    assert page.words.count("●") == 2
     assert all(entry.name in page.words for entry in entries)
+
+
+def test_the_page_compares_runs_that_share_a_metric(tmp_path):
+    for i, (peak, loss) in enumerate([(1e-3, 0.5), (1e-2, 0.3), (1e-1, 0.9)]):
+        sample_runs.make(tmp_path / f"r{i}", rows_of([1.0, loss]), peak=peak)
+    runs_page.write_runs_page(collect_runs(tmp_path), tmp_path / "x.html")
+    data = Page((tmp_path / "x.html").read_text()).charts["parallel"]["data"]
+    assert dict(zip(data["trial"], data["rank"], strict=True)) == {"r0": 2, "r1": 1, "r2": 3}
+    assert data["about"][data["trial"].index("r1")] == "r1: best loss 0.3, schedule.peak=0.01"
 
 
 def test_names_are_escaped(tmp_path):
@@ -224,17 +236,11 @@ def test_names_are_escaped(tmp_path):
     text = shown(collect_runs(tmp_path), 150)
     assert nasty in text
     assert "[red]y" in text
-    runs_plot.plot_runs(collect_runs(tmp_path), tmp_path / "x.html")
+    runs_page.write_runs_page(collect_runs(tmp_path), tmp_path / "x.html")
     content = (tmp_path / "x.html").read_text()
     assert html.escape(nasty) in content
     assert nasty not in content
-    runs_plot.plot_runs(collect_runs(tmp_path), tmp_path / "x.png")
-
-
-def test_many_runs_have_colours_of_their_own():
-    for count in (0, 1, 8, 9, 20, 21, 100):
-        colours = runs_plot._pick_colours(count)
-        assert len(set(colours)) == count
+    runs_page.plot_runs(collect_runs(tmp_path), tmp_path / "x.png")
 
 
 @settings(max_examples=25)

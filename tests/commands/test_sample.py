@@ -164,7 +164,7 @@ def test_a_model_of_nan_says_so(work, tmp_path, monkeypatch):
     model, params, state = nf.load_run("runs/gpt-1")
     broken = restore.TrainedModel(model, jax.tree.map(lambda leaf: leaf * np.nan, params), state)
     monkeypatch.setattr(restore, "load_run", lambda *args: broken)
-    with pytest.raises(ValueError, match=r"the logits of the model of .* are NaN"):
+    with pytest.raises(ValueError, match=r"the logits of the model are NaN"):
         sample_command.sample(work / "runs" / "gpt-1", "to", steps=2)
 
 

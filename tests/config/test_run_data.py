@@ -198,8 +198,8 @@ INPUTS = {
     "a word": ("weight,time\n1,2\n1,soon\n", "line 3 of column 'time' should hold a number, got 'soon'"),
     "too few": ("1,2,3\n", "the input should have shape (examples, 2)"),
     "an archive": ("", "should be an .npy file, but is an archive of arrays"),
-    "a gap": ("1,2\n1,\n", "should have rows of numbers, but cannot be read"),
-    "a comment": ("1,2\n# 3,4\n", "should have rows of numbers, but cannot be read"),
+    "a gap": ("1,2\n1,\n", "line 2 of column 2 should hold a finite number, got ''"),
+    "a comment": ("1,2\n# 3,4\n", "line 2 of column 1 should hold a finite number, got '# 3'"),
 }
 
 

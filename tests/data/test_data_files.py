@@ -453,7 +453,7 @@ def tables(**data):
 
 
 def test_every_data_set_may_be_named():
-    names = "cifar10 digits fashion_mnist images mnist npz table text tokens"
+    names = "cifar10 digits fashion_mnist forecasting images mnist npz table tagging text text_classification tokens"
     assert sorted(factories("data")) == names.split()
     for name in names.split():
         kinds = get_schema("data", name).types

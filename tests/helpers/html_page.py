@@ -1,8 +1,18 @@
-"""What a reader sees of an HTML page."""
+"""What a reader sees of an HTML page without JavaScript, and the charts that others see."""
 
+import base64
+import gzip
 import html.parser
+import json
+import re
 
 __all__ = []
+
+
+def charts_of(text):
+    """{name: chart} of a page: title, description, spec, data, log."""
+    block = re.search(r'<script type="text/plain" id="charts">([^<]*)</script>', text)
+    return json.loads(gzip.decompress(base64.b64decode(block[1])))["charts"] if block else {}
 
 
 class Page(html.parser.HTMLParser):
@@ -13,6 +23,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.pictures, self.text = [], [], {}, []
+        self.charts = charts_of(text)
         self.feed(text)
         self.close()
         self.words = " ".join(self.text)
@@ -28,4 +39,5 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)

@@ -15,7 +15,7 @@ cli
 -> config interop reports testing
 -> debug sweeps
 -> training
--> data distributed generation layers models optimizers runs
+-> data distributed evaluation generation layers models optimizers runs
 """
 """The folders of nnfunc: each may import those of the rows below, and the flat modules, which import
 only each other. It is in CONTRIBUTING, too."""

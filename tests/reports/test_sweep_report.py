@@ -1,33 +1,27 @@
 """The report of a sweep: what it says and draws, for few and many names, seeds, and runs that failed."""
 
 import base64
-import dataclasses
 import html.parser
 import io
 import re
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from helpers.html_page import charts_of
+from helpers.sample_sweeps import make as made
+from helpers.sample_sweeps import settings as drawn
 from PIL import Image
 from scipy import stats
 
+from nnfunc.reports import palette, vega
 from nnfunc.reports.sweep import importance as forests
-from nnfunc.reports.sweep import sweep_page
 from nnfunc.reports.sweep.axes import build_axis, build_score_axis
-from nnfunc.reports.sweep.curves import plot_curves
 from nnfunc.reports.sweep.importance import importance
-from nnfunc.reports.sweep.pair_plots import plot_pairs
 from nnfunc.reports.sweep.report_data import build_sweep_data
 from nnfunc.reports.sweep.significance import compare_settings
 from nnfunc.reports.sweep.summary_text import describe_best, describe_importance, headline
-from nnfunc.reports.sweep.sweep_page import write_page
-from nnfunc.reports.sweep.sweep_plots import plot_parallel, plot_slices
-from nnfunc.runs.best_metric import BestMetric
-from nnfunc.sweeps.plan import Plan
-from nnfunc.sweeps.result import Result
-
-RED, ORANGE = "#c23b4b", "#d9782d"
+from nnfunc.reports.sweep.sweep_charts import curve_charts, pair_charts, parallel_chart, slice_charts
+from nnfunc.reports.sweep.sweep_page import RANKING, write_page
 
 
 class Page(html.parser.HTMLParser):
@@ -38,6 +32,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.titles, self.pictures, self.parts, self.rows = ([], [], {}, {"": ""}, {"": []})
+        self.charts = charts_of(text)
         self.feed(text)
         self.close()
         assert self.open == []
@@ -69,68 +64,12 @@ class Page(html.parser.HTMLParser):
 
 def written(result, folder, **options):
     text = write_page(result, folder, **options).read_text()
-    assert not re.search(r"https?:|url\(|@import|<script|<link", text)
+    assert not re.search(r"https?:|url\(|@import|<script[^>]*src|<link", text)
     found = Page(text)
     for address in found.pictures.values():
         assert address.startswith("data:image/png;base64,")
         Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).verify()
     return found
-
-
-def made(hypers, scores, *, seeds=1, figure="max accuracy", diverged=(), refused=None, **later):
-    """A result whose accuracy rises in a line to the scores; diverged trials end at step 50 of 100."""
-    hypers = [dict(h) for h in hypers for _ in range(seeds)]
-    figure, refused, stopped = BestMetric.parse(figure), refused or {}, later.get("stopped_at", {})
-    scores, at = np.asarray(scores, np.float64), np.arange(10, 101, 10)
-    rank = f"validation/{figure.name}"
-    curves = {rank: np.outer(scores, at / 100).astype(np.float32)}
-    curves["train/loss"] = 2 - np.outer(np.ones(len(scores)), at / 100).astype(np.float32)
-    curves["train/gradient_norm"] = np.ones_like(curves["train/loss"])
-    for curve in curves.values():
-        curve[list(diverged), 5:] = np.nan
-        curve[list(refused)] = np.nan
-        for trial, step in stopped.items():
-            curve[trial, at > step] = np.nan
-    ended = np.isin(np.arange(len(scores)), [*diverged, *refused, *stopped])
-    kept = np.where(ended, np.nan, scores)
-    plan = Plan(len(hypers) // seeds, seeds, 100, ["lr"], {"act": "'<x>' (str) is no number"}, {}, [])
-    known = {
-        "hypers": hypers,
-        "metric": figure,
-        "seeds": seeds,
-        "plan": plan,
-        "seconds": 12.34,
-        "steps": {"train": at, "validation": at},
-        "curves": curves,
-        "scores": kept,
-        "diverged": dict.fromkeys(diverged, 50),
-        "refused": refused,
-        "stopped_at": stopped,
-        "ranks_last": set(stopped),
-        "seed": [i % seeds for i in range(len(hypers))],
-        "lineage": [],
-        "complete": True,
-        "_outcomes": [],
-        "_carries": {},
-        "_impl": None,
-        "_specs": None,
-    }
-    names = {field.name for field in dataclasses.fields(Result)}
-    result = Result(**{name: value for name, value in known.items() if name in names})
-    for name, value in later.items():
-        setattr(result, name, value)
-    return result
-
-
-def drawn(count, seed=0):
-    """Settings whose score hangs on lr strongly, on dropout weakly, and not on batch_order."""
-    draw = np.random.default_rng(seed)
-    lr, dropout, order = 10 ** draw.uniform(-5, 0, count), *draw.uniform(0, 0.5, (2, count))
-    hypers = [
-        {"lr": float(a), "batch_order": float(c), "dropout": float(b), "decay": 0.01}
-        for a, b, c in zip(lr, dropout, order, strict=True)
-    ]
-    return hypers, 0.9 - 0.05 * (np.log10(lr) + 2.5) ** 2 - 0.3 * dropout
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,18 +93,20 @@ def full(tmp_path_factory):
 def test_page_holds_its_parts_in_order(full):
     assert full[1].titles == [
         "The best",
-        "The 20 best",
         "Parallel coordinates",
+        "Learning curves",
+        "Ranking of all settings with a score",
         "Slices",
         "Pairs",
         "Importance",
-        "Learning curves",
         "Diverged",
         "Refused",
         "Plan",
         "All runs have",
     ]
-    assert len(full[1].pictures) == 4
+    assert len(full[1].pictures) == 5
+    names = [f"slice{i}" for i in range(4)] + [f"pair{i}" for i in range(6)]
+    assert list(full[1].charts) == ["parallel", *names, "curve-validation-accuracy", "curve-train-loss", "importance"]
     assert "40 runs of 100 steps in 12 s: 3 diverged, none stopped early, 1 refused." in (full[1].parts[""])
 
 
@@ -180,15 +121,15 @@ def test_page_names_the_best_and_doubts_a_single_run(full):
     assert "--seeds 3" in words
 
 
-def test_table_has_the_20_best_in_order(full):
+def test_table_has_every_setting_in_order(full):
     result, own = full
-    heads, *rows = own.rows["The 20 best"]
-    assert heads == ["", "trial", "validation accuracy", "lr", "batch_order", "dropout", "<b>act", "train loss"]
-    order = np.argsort(np.where(np.isfinite(result.scores), -result.scores, np.inf))[:20]
+    heads, *rows = own.rows[RANKING]
+    assert heads == ["rank", "trial", "validation accuracy", "lr", "batch_order", "dropout", "<b>act", "train loss"]
+    order = np.argsort(np.where(np.isfinite(result.scores), -result.scores, np.inf))[:36]
     assert [int(row[1]) for row in rows] == order.tolist()
     assert [row[2] for row in rows] == [f"{result.scores[i]:.2%}" for i in order]
     assert float(rows[0][3]) == pytest.approx(result.hypers[order[0]]["lr"], rel=1e-5)
-    assert "Without 4 settings that ended without a score." in own.parts["The 20 best"]
+    assert "Without 4 settings that ended without a score." in own.parts[RANKING]
 
 
 def test_failures_are_listed_with_layer_and_reason(full):
@@ -267,8 +208,8 @@ def test_settings_with_seeds_of_their_own_are_compared_by_welch():
 
 def test_a_table_of_seeds_has_a_row_a_setting(tmp_path):
     own = written(made(FOUR, np.arange(12) / 20, seeds=3, diverged=(10,)), tmp_path)
-    heads, *rows = own.rows["Ranking of all settings with a score"]
-    assert heads[:5] == ["", "setting", "validation accuracy", "95 % interval", "lr"]
+    heads, *rows = own.rows[RANKING]
+    assert heads[:5] == ["rank", "setting", "validation accuracy", "95 % interval", "lr"]
     assert [row[1] for row in rows] == ["2", "1", "0"]
     assert rows[0][2:5] == ["35.00%", "22.58% to 47.42%", "0.1"]  # 7/20 -+ 4.303 * 0.05 / sqrt(3)
     assert "Pairs" not in own.titles
@@ -291,7 +232,7 @@ def test_a_sweep_of_which_all_diverged_has_a_page(tmp_path, seeds):
     result = made(FOUR, np.zeros(4 * seeds), seeds=seeds, diverged=range(4 * seeds))
     own = written(result, tmp_path)
     assert "There is no best setting: no run ended with a score." in own.parts["The best"]
-    assert own.titles == ["The best", "Parallel coordinates", "Importance", "Learning curves", "Diverged", "Plan"]
+    assert own.titles == ["The best", "Parallel coordinates", "Learning curves", "Importance", "Diverged", "Plan"]
     assert len(own.rows["Diverged"]) == 1 + 4 * seeds
 
 
@@ -299,28 +240,27 @@ def test_a_sweep_over_seeds_alone_has_a_page(tmp_path):
     own = written(made([{"lr": 0.1}], [0.4, 0.5, 0.6], seeds=3), tmp_path)
     assert own.titles == [
         "The best",
-        "Ranking of all settings with a score",
         "Learning curves",
+        "Ranking of all settings with a score",
         "Plan",
         "All runs have",
     ]
     assert "There is no other setting to compare it with." in own.parts["The best"]
 
 
-def test_odd_values_and_many_names_have_a_page(tmp_path, monkeypatch):
-    sizes = []
-    monkeypatch.setattr(sweep_page, "_render_figure", lambda figure, alt: sizes.append(len(figure.axes)) or "")
+def test_odd_values_and_many_names_have_a_page(tmp_path):
     draw = np.random.default_rng(0)
     odd = [None, np.inf, 3.0, "$x_{", "_", np.arange(3), lambda x: x, (1, 2), {"in": 1}]
     hypers = [
         {f"name{k}": float(x) for k, x in enumerate(draw.uniform(size=7))} | {"odd": odd[i % 8]} for i in range(24)
     ]
-    own = Page(write_page(made(hypers, draw.uniform(size=24), figure="min loss"), tmp_path).read_text())
+    own = written(made(hypers, draw.uniform(size=24), figure="min loss"), tmp_path)
     words = own.parts["Pairs"]
-    assert "Only the 6 most important of 8 hyperparameters are shown, without " in words
-    assert sizes == [1, 9, 16, 2]  # 3 x 3 panels; 15 pairs and a bar of colours
+    assert "Only the 4 most important of 8 hyperparameters are shown, without " in words
+    assert sum(name.startswith("slice") for name in own.charts) == 8
+    assert sum(name.startswith("pair") for name in own.charts) == 6  # of four names
     important = [row[0] for row in own.rows["Importance"]]
-    assert words.rstrip(".\n").endswith(", ".join(important[6:]))
+    assert f"without {', '.join(important[4:])}." in words
 
 
 def test_importance_has_known_answers():
@@ -329,7 +269,9 @@ def test_importance_has_known_answers():
     assert found is not None
     assert found.names[:2] == ["lr", "dropout"]
     assert found.values[0] > 5 * found.values[1] > 0
-    assert abs(found.values[2]) < 0.02
+    assert found.values[2] < 0.02
+    assert found.values.sum() == pytest.approx(1)
+    assert found.values.min() >= 0
     assert found.r2 > 0.8
     assert found.settings == 120
     assert found.is_meaningful
@@ -343,7 +285,7 @@ def test_importance_of_chance_is_judged_by_settings_not_seen():
     result = made(hypers, np.random.default_rng(3).uniform(size=60))
     found = importance(result)
     assert found.r2 < 0.3  # of those it was fitted to, 0.8
-    assert np.abs(found.values).max() < 0.3
+    assert found.values.sum() == pytest.approx(1) or not found.values.any()
     assert not found.is_meaningful
     assert "too low for meaningful importances" in describe_importance(found, build_sweep_data(result))
 
@@ -364,7 +306,7 @@ def test_importance_takes_categories_whole_and_seeds_as_means():
     found = importance(made(hypers, scores, seeds=2, diverged=(0, 1, 2)))
     assert found.settings == 39  # one of which no run ended, one of which one did
     assert found.names[0] == "act"
-    assert found.values[0] > 0.5 > 0.05 > abs(found.values[1])
+    assert found.values[0] > 0.9 > 0.1 > found.values[1]
 
 
 def test_axes_are_logarithms_levels_and_categories():
@@ -386,54 +328,84 @@ def test_axis_of_scores_ends_before_a_few_wild_ones():
     assert build_score_axis("loss", np.asarray([1e-4, 1.0]), "min").scale == "log"
 
 
-def segments(collection):
-    return np.stack([np.asarray(path.vertices) for path in collection.get_paths()])
+def test_an_axis_is_logarithmic_where_the_space_is(tmp_path):
+    values = [0.1, 0.15, 0.2, 0.31]
+    assert build_axis("lr", values).scale == "linear"
+    assert build_axis("lr", values, log=True).scale == "log"
+    assert build_axis("lr", [0.0, *values], log=True).scale == "linear"
+    result = made([{"lr": value} for value in values], [0.1, 0.2, 0.3, 0.4])
+    page = Page(write_page(result, tmp_path, log=("lr",)).read_text())
+    assert page.charts["slice0"]["spec"]["encoding"]["x"]["scale"]["type"] == "log"
+
+
+def test_ticks_are_round():
+    assert build_axis("x", [*np.linspace(0.03, 0.97, 20)]).labels == ["0.2", "0.4", "0.6", "0.8"]
+    assert build_axis("x", [*range(13, 290, 7)]).labels == ["100", "200"]
+
+
+def test_the_winner_has_its_test_metrics_with_an_interval(tmp_path):
+    result = made(FOUR, [0.2, 0.8, 0.4, 0.6])
+    test = {"accuracy": (0.91, 0.88, 0.93), "loss": (0.3, np.nan, np.nan)}
+    path = write_page(result, tmp_path, test=test, interval="Of a bootstrap.")
+    words = Page(path.read_text()).parts["The best"]
+    assert "the best has accuracy 91.00% (95 % interval 88.00% to 93.00%), loss 0.3. Of a bootstrap." in words
 
 
 def test_parallel_lines_run_through_values_to_scores():
-    result = made(FOUR, [0.2, 0.8, 0.4, 0.6], diverged=(3,))
-    own = build_sweep_data(result)
-    (panel,) = plot_parallel(own, own.axes).axes
-    lines = segments(panel.collections[0])
-    by_start = {round(float(line[0, 1]), 3): line[-1, 1] for line in lines}
-    assert len(lines) == 4
-    assert by_start[0.0] == 0  # the least rate has the least score
-    assert by_start[0.338] == 1  # log10(0.01 / 0.001) / log10(900)
-    assert by_start[1.0] < 0  # diverged, beyond the worst
-    colours = [to_hex(colour) for colour in panel.collections[0].get_colors()]
-    assert colours.count(RED) == 1
-    (best,) = [line for line in panel.lines if line.get_color() == ORANGE]
-    np.testing.assert_allclose(best.get_ydata(), [0.338, 1], atol=1e-3)
+    own = build_sweep_data(made(FOUR, [0.2, 0.8, 0.4, 0.6], diverged=(3,)))
+    chart = parallel_chart(own, own.axes)
+    rows = {row["trial"]: row for row in chart.rows()}
+    assert len(rows) == 4
+    assert (rows["0"]["p0"], rows["0"]["p1"]) == (0, 0)  # the least rate has the least score
+    assert rows["1"]["p0"] == pytest.approx(0.338, abs=1e-3)  # log10(0.01 / 0.001) / log10(900)
+    assert rows["1"]["p1"] == 1
+    assert rows["3"]["p1"] < 0  # diverged, beyond the worst
+    assert [rows[str(i)]["rank"] for i in range(4)] == [3, 1, 2, None]
+    assert chart.rows()[-1]["trial"] == "1"  # the best is drawn last
+    with Image.open(io.BytesIO(vega.draw_png([chart]))) as image:
+        colours = {colour for _, colour in image.convert("RGBA").convert("RGB").getcolors(1 << 20)}
+    near = lambda colour: min(np.abs(np.subtract([*bytes.fromhex(colour[1:])], other)).sum() for other in colours)
+    assert max(near(colour) for colour in (palette.BEST, palette.ALERT)) < 40
 
 
-def test_slices_have_dots_and_medians():
+def test_one_bad_score_does_not_flatten_the_colours_of_the_rest():
+    own = build_sweep_data(made([{"lr": 0.1 * i} for i in range(1, 6)], [1.0, 1.1, 1.2, 1.3, 1e9], figure="min loss"))
+    assert [row["rank"] for row in sorted(parallel_chart(own, own.axes).rows(), key=lambda row: row["trial"])] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+
+
+def test_slices_and_pairs_have_every_run():
     hypers = [{"act": "ab"[i % 2], "x": i / 7} for i in range(8)]
     own = build_sweep_data(made(hypers, np.arange(8) / 10, diverged=(6,)))
-    act, x = plot_slices(own, own.axes).axes
-    assert len(np.concatenate([dots.get_offsets() for dots in x.collections])) == 8
-    medians = [line.get_ydata()[0] for line in act.lines if len(line.get_ydata()) == 2]
-    np.testing.assert_allclose(medians, [0.2, 0.4])  # of 0, 2, 4; of 1, 3, 5, 7
-    assert [label.get_text() for label in act.get_xticklabels()] == ["a", "b"]
-    assert not x.lines  # no two runs have the same x
-
-
-def test_pairs_are_medians_in_cells():
-    hypers = [{"a": "pq"[i % 2], "b": "rs"[i // 2 % 2]} for i in range(12)]
-    own = build_sweep_data(made(hypers, np.arange(12) / 20, diverged=(11,)))
-    panel = plot_pairs(own, own.axes).axes[0]
-    cells = np.asarray(panel.collections[0].get_array()).reshape(2, 2)  # [b, a]
-    np.testing.assert_allclose(cells, [[4 / 20, 5 / 20], [6 / 20, 5 / 20]])
+    act, x = slice_charts(own, own.axes)
+    assert act.data["a"] == ["a", "b"] * 4
+    assert act.spec["encoding"]["x"]["type"] == "ordinal"
+    np.testing.assert_allclose(x.data["b"], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0, 0.7])  # diverged at the worst end
+    (pair,) = pair_charts(own, own.axes)
+    assert pair.title == "act and x"
+    assert pair.data["a"] == act.data["a"]
+    assert pair.data["rank"][7] == 1
 
 
 def test_curves_mark_the_best_and_where_runs_diverged():
     result = made(FOUR, [0.2, 0.8, 0.4, 0.6], diverged=(3,))
     own = build_sweep_data(result)
-    figure = plot_curves(own, result)
-    accuracy, loss = figure.axes
-    assert len(accuracy.collections[0].get_paths()) == 4
-    np.testing.assert_allclose(accuracy.collections[1].get_offsets(), [[50, 0.3]], rtol=1e-6)
-    np.testing.assert_allclose(loss.collections[1].get_offsets(), [[50, 1.5]], rtol=1e-6)
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["1. lr=0.01", "2. lr=0.1", "3. lr=0.001", "diverged"]
-    (best,) = [line for line in accuracy.lines if line.get_label() == "1. lr=0.01"]
-    assert best.get_ydata()[-1] == pytest.approx(0.8)
+    accuracy, loss = curve_charts(own, result)
+    last = {row["trial"]: (row["step"], row["value"]) for row in accuracy.rows()}
+    assert last["1"] == (100, pytest.approx(0.8))
+    assert last["3"] == (50, pytest.approx(0.3))
+    crosses = lambda chart: next(part["data"]["values"] for part in chart.spec["layer"] if "data" in part)
+    assert [(c["step"], c["value"]) for c in crosses(accuracy)] == [(50, pytest.approx(0.3))]
+    assert [(c["step"], c["value"]) for c in crosses(loss)] == [(50, pytest.approx(1.5))]
+
+
+def test_trials_with_seeds_are_linked_by_their_setting(tmp_path):
+    result = made(FOUR, np.arange(12) / 20, seeds=3)
+    own = build_sweep_data(result)
+    assert parallel_chart(own, own.axes).data["trial"].count("2") == 3
+    assert 'data-trial="3"' in write_page(result, tmp_path).read_text()

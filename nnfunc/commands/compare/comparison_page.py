@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from nnfunc.commands.compare.comparison_charts import curve_charts, result_chart
 from nnfunc.commands.compare.comparison_plan import ComparisonPlan
 from nnfunc.commands.compare.comparison_table import Row, headline_metric, table_cells
-from nnfunc.reports import html_page
+from nnfunc.reports import html_page, vega
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
@@ -13,8 +14,12 @@ __all__ = ["write_page"]
 
 
 def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[Row]) -> None:
-    """Write report.html, with the plots. folder: of the comparison. plan, results, rows: of `summarize`."""
+    """Write report.html, results.png and curves.png. folder: of the comparison. plan, results, rows: of `summarize`."""
     metric = headline_metric(results)
+    groups = {"results": [result_chart(plan, results)], "curves": curve_charts(plan, results)}
+    pictures = {name: vega.draw_png(charts) for name, charts in groups.items()} if vega.library() else {}
+    for name, png in pictures.items():
+        vega.save_png(png, folder / f"{name}.png")
     environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
@@ -25,14 +30,20 @@ def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]]
     page = html_page.render_page(
         folder.name,
         html_page.render_note(note),
-        html_page.render_grid(*table_cells(plan, rows, metric)),
-        html_page.render_image((folder / "results.png").read_bytes(), f"Test {metric} of every run, by model"),
-        html_page.render_image((folder / "curves.png").read_bytes(), "Validation curves, over steps and over seconds"),
-        "<h2>Runs</h2>",
-        html_page.render_grid(*_run_cells(results)),
+        _render_grid("models", *table_cells(plan, rows, metric)),
+        *(
+            html_page.render_charts(charts, single=name == "results", png=pictures.get(name))
+            for name, charts in groups.items()
+        ),
+        html_page.render_section("Runs", _render_grid("runs", *_run_cells(results))),
         html_page.render_tables(Settings=status.flatten_settings(plan.tables), Environment={**environment, **versions}),
+        charts=[chart for charts in groups.values() for chart in charts],
     )
     html_page.save_page(folder / "report.html", page)
+
+
+def _render_grid(name: str, header: list[str], cells: list[list[str]]) -> str:
+    return html_page.render_sorted(name, header, [("", line) for line in cells])
 
 
 def _run_cells(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

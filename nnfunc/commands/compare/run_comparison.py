@@ -11,7 +11,6 @@ from nnfunc.commands import interrupts
 from nnfunc.commands.compare import comparison_table
 from nnfunc.commands.compare.comparison_page import write_page
 from nnfunc.commands.compare.comparison_plan import ComparisonPlan, PlannedRun, load_plan
-from nnfunc.commands.compare.comparison_plots import plot_curves, plot_results
 from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.run_training import fit_config
 from nnfunc.commands.terminal import metrics_line
@@ -72,8 +71,6 @@ def _report(plan: ComparisonPlan, folder: Path) -> None:
     results = _read_results(plan, folder)
     rows = comparison_table.summarize(plan, results)
     comparison_table.write_tables(folder, plan, results, rows)
-    plot_results(folder / "results.png", plan, results)
-    plot_curves(folder / "curves.png", plan, results)
     print(comparison_table.table_text(plan, rows, comparison_table.headline_metric(results)))
     write_page(folder, plan, results, rows)
     print(f"tables and plots  {folder}")

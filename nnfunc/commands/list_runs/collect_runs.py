@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from nnfunc.reports.format import format_settings
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.best_metric import BestMetric
 
-__all__ = ["Entry", "collect_runs"]
+__all__ = ["Entry", "collect_runs", "read_run"]
 
 
 class Entry(NamedTuple):
@@ -43,11 +44,12 @@ class Entry(NamedTuple):
     rows: list[metrics_log.Row] = []
 
 
-def collect_runs(folder: Path) -> list[Entry]:
+def collect_runs(folder: Path, read: Callable[[Path, str], Entry] | None = None) -> list[Entry]:
     """Every run and sweep at or below a folder, by name, then its direct subfolders without any.
 
-    folder: to search; hidden folders are skipped.
+    folder: to search; hidden folders are skipped. read: (folder of a run, name) -> entry, by default `read_run`.
     """
+    read = read or read_run
     entries, others = [], []
     for root, folders, files in os.walk(folder):
         path = Path(root)
@@ -55,7 +57,7 @@ def collect_runs(folder: Path) -> list[Entry]:
         folders[:] = sorted((n for n in folders if not n.startswith(".")), key=metrics_log.natural_order)
         if "config.toml" in files or "metrics.jsonl" in files:
             folders.clear()  # a run contains no other runs
-            entries.append(_read_run(path, name))
+            entries.append(read(path, name))
         elif run_folder.CONFIG_FILES["sweep"] in files:
             folders.clear()
             entries.append(_read_sweep(path, name))
@@ -67,11 +69,12 @@ def collect_runs(folder: Path) -> list[Entry]:
     return entries + [Entry(name, "no run", "it has no config.toml") for name in others if name not in parents]
 
 
-def _read_run(path: Path, name: str) -> Entry:
+def read_run(path: Path, name: str, rows: list[metrics_log.Row] | None = None) -> Entry:
+    """A run. path: its folder. name: below the folder of all. rows: of its metrics.jsonl, where they are known."""
     if problem := documents.find_outside_link(path):
         return Entry(name, "broken", problem)
     config, _ = status.read_config(path)
-    rows = metrics_log.read_rows(path / "metrics.jsonl", without=("layers",))
+    rows = metrics_log.read_rows(path / "metrics.jsonl", without=("layers",)) if rows is None else rows
     state, note = status.run_state(path, rows)
     result = status.read_json_table(path / "result.json")
     mode, metric = BestMetric.of_config(config)

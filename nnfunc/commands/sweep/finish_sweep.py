@@ -5,18 +5,26 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
+from nnfunc.base import as_model
 from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line
+from nnfunc.config.held_out_rows import held_out_rows
 from nnfunc.config.sweep.study import Study
+from nnfunc.evaluation import bootstrap, metric_names
 from nnfunc.reports.format import format_labelled, format_metric, format_settings
-from nnfunc.reports.sweep.sweep_page import write_page
+from nnfunc.reports.sweep.sweep_page import Interval, write_page
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 from nnfunc.training.evaluate import eval_batch_size, evaluate
+from nnfunc.training.step import eval_params
 from nnfunc.training.task import build_task
 
 __all__ = ["no_best_reason", "write_results"]
+
+BOOTSTRAP = "The interval is of 1,000 bootstrap resamples of the test examples: it says nothing of other seeds."
+SEEDS = "The interval is Student's over {} seeds."
 
 
 def write_results(study: Study, result: Result, folder: Path) -> None:
@@ -28,8 +36,11 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
     result.save(folder)
     tables = {name: table for name, table in study.sweep.tables.items() if isinstance(table, dict)}
     base = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
-    write_page(result, folder, folder.name, base)
     best = result.best
+    test = {} if best is None else _test_metrics(study, result, best)
+    log = [name for name, values in study.sweep.space.items() if getattr(values, "log", False)]
+    interval = BOOTSTRAP if result.seeds == 1 else SEEDS.format(result.seeds)
+    write_page(result, folder, folder.name, base, log=log, test=test, interval=interval)
     settings = {} if best is None else result.hypers[best]
     summary: dict[str, Any] = {
         "complete": True,
@@ -45,8 +56,9 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
         "seconds": round(result.seconds, 2),
         "diverged": len(result.diverged),
     }
-    test = {} if best is None else _test_metrics(result, best)
-    summary |= {"test": test} if test else {}
+    if test:
+        summary["test"] = {name: value for name, (value, _, _) in test.items()}
+        summary["test_interval"] = {name: ends for name, (_, *ends) in test.items() if np.isfinite(ends).all()}
     run_folder.write_json(folder / "result.json", summary)
     line = f"{counted(len(result.hypers), 'run')} in {summary['seconds']:.1f} s"
     outcomes = {"diverged": result.diverged, "stopped early": result.stopped_at, "refused": result.refused}
@@ -57,7 +69,7 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
         print(f"best    {_score_text(study, result, best)}  {format_settings(settings)}".rstrip())
     if test:
         seeds = f" (mean of {result.seeds} seeds)" if result.seeds > 1 else ""
-        print(f"test    {metrics_line(test)}{seeds}")
+        print(f"test    {metrics_line(summary['test'])}{seeds}")
     print(f"table   {folder / 'table.csv'}")
     print(f"report  {folder / 'report.html'}")
     if best is not None:
@@ -81,9 +93,13 @@ def _score_text(study: Study, result: Result, best: int) -> str:
     return f"{format_labelled(metric, row[name])} ({low} to {high}, 95 % over {result.seeds} seeds)"
 
 
-def _test_metrics(result: Result, best: int) -> dict[str, float]:
-    """The means over the seeds of the best setting's test metrics, which chose nothing."""
-    metrics = []
+def _test_metrics(study: Study, result: Result, best: int) -> dict[str, Interval]:
+    """The best setting's test metrics, which chose nothing: means over the seeds, and 95 % intervals.
+
+    The intervals are Student's over the seeds, or of a bootstrap over the examples for a single run; NaN where there is
+    none, as of the loss of a single run.
+    """
+    metrics, intervals = [], {}
     for i in range(best, best + result.seeds):
         spec, state = result.spec(i), result.trial(i).state
         arrays = spec.data.test
@@ -92,4 +108,17 @@ def _test_metrics(result: Result, best: int) -> dict[str, float]:
         task = build_task(spec.build, spec.hypers, jnp.asarray(state.step))
         size = eval_batch_size(spec.data, task.accumulate)
         metrics.append(evaluate(task, state, arrays, transform=spec.data.transform, batch_size=size))
-    return {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]} if metrics else {}
+        kind = getattr(task.objective, "kind", "")
+        names = [name for name in metrics[0] if kind != "tokens" and name in metric_names(kind)]
+        if result.seeds == 1 and names:
+            config = study.config(result.hypers[i], result.seed[i])
+            model = (as_model(task.model), *eval_params(task, state))
+            intervals = bootstrap(held_out_rows(config, spec.data, "test", task.objective, *model), names)
+    test = {}
+    for name in metrics[0] if metrics else ():
+        values = np.asarray([m[name] for m in metrics], np.float64)
+        if len(values) > 1:
+            half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+            intervals[name] = (values.mean() - half, values.mean() + half)
+        test[name] = (float(values.mean()), *map(float, intervals.get(name, (np.nan, np.nan))))
+    return test

@@ -1,9 +1,10 @@
 """Columns by their names, read from a CSV or Parquet file or a data frame, and turned into numbers."""
 
+import json
 import math
 import numbers as kinds
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,33 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import check_unpacked_size, fail_damaged, fail_unreadable, file_size, resolve
+from nnfunc.data.download import (
+    check_unpacked_size,
+    decode_utf8,
+    fail_damaged,
+    fail_unreadable,
+    file_size,
+    read_bytes,
+    resolve,
+)
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
 
-__all__ = ["check_columns", "parse_class_labels", "parse_numbers", "read_columns"]
+__all__ = [
+    "DescribeRow",
+    "check_columns",
+    "check_values",
+    "class_name",
+    "is_missing",
+    "parse_class_labels",
+    "parse_numbers",
+    "read_columns",
+    "read_json_lines",
+    "row_name",
+]
 
 WHERE = "data.table"
+PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
 DescribeRow = Callable[[int], str]
 """row -> its position: "line 7" of a CSV file, "row 5" of other tables."""
 # What pandas takes for missing, and other ways to write the same; "none" in lower case may be a class.
@@ -42,36 +63,76 @@ CODE = re.compile(r"[+-]?0[0-9]")
 
 
 def read_columns(
-    source: Any, separator: str, only: Collection[str] | None = None, texts: Collection[str] = ()
+    source: Any, separator: str, only: Collection[str] | None = None, texts: Collection[str] = (), *, where: str = WHERE
 ) -> tuple[str, dict[str, Any], DescribeRow]:
     """(the name of the table for messages, {name: column}, row -> its position).
 
-    source: a file or a data frame. separator: of a CSV file. only: the names of the columns to read, None for
-    all; the others are None. texts: the columns to read as texts in a CSV file, such as labels.
+    source: a file (CSV, Parquet or JSON lines), a data frame, a dict of columns or a list of dicts. separator: of a
+    CSV file. only: the names of the columns to read, None for all; the others may be None. texts: the columns to read
+    as texts in a CSV file, such as labels. where: begins the message of an error, here and below.
     """
+    if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
+        source = {key: [row.get(key) for row in source] for key in dict.fromkeys(key for row in source for key in row)}
+    if isinstance(source, Mapping):
+        columns = {
+            str(key): values if isinstance(values, StringColumn) else np.atleast_1d(np.asanyarray(values))
+            for key, values in source.items()
+        }
+        if len({len(values) for values in columns.values()}) > 1:
+            lengths = {key: len(values) for key, values in columns.items()}
+            check.fail(where, expected="the columns of the rows should have the same length", actual=lengths)
+        return getattr(source, "source", "the rows"), columns, getattr(source, "describe_row", row_name)
     if not isinstance(source, str | Path):
-        return "the frame", _frame(source, only), _row
-    file = resolve(WHERE, source)
-    if file.suffix.lower() in (".parquet", ".pq"):
-        return str(file), _parquet(file, only), _row
-    columns, describe_row = read_csv(WHERE, file, separator, only, texts)
+        return "the frame", _frame(where, source, only), row_name
+    file = resolve(where, source)
+    if file.suffix.lower() in PARQUET:
+        return str(file), _parquet(where, file, only), row_name
+    if file.suffix.lower() in JSON_LINES:
+        columns, lines = read_json_lines(where, file)
+        return str(file), columns, lambda row: f"line {lines[row]}"
+    columns, describe_row = read_csv(where, file, separator, only, texts)
     return str(file), columns, describe_row
 
 
-def _row(row: int) -> str:
+def read_json_lines(where: str, file: Path) -> tuple[dict[str, np.ndarray], list[int]]:
+    """({name: values [n] as objects, None where an object has no such key}, the line of each row)."""
+    rows, lines = [], []
+    for number, line in enumerate(decode_utf8(where, file, read_bytes(where, file)).split("\n"), 1):
+        if not line.strip():
+            continue
+        hint = 'Each line should be an object: {"text": "...", "label": "..."}.'
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            fail_damaged(where, file, f"line {number} is not JSON ({error})", hint)
+        if not isinstance(row, dict):
+            fail_damaged(where, file, f"line {number} should be a JSON object, got {check.describe(row)}", hint)
+        rows.append(row)
+        lines.append(number)
+    if not rows:
+        fail_damaged(where, file, "it should have a JSON object in each line, but is empty", "Is it the right file?")
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        columns[name] = np.empty(len(rows), object)
+        columns[name][:] = [row.get(name) for row in rows]
+    return columns, lines
+
+
+def row_name(row: int) -> str:
+    """The position of a row of a table that has no lines. row: its index."""
     return f"row {row}"
 
 
-def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
+def _frame(where: str, source: Any, only: Collection[str] | None) -> dict[str, Any]:
     names = list(getattr(source, "column_names", getattr(source, "columns", ())))
     if not names:
         expected = "source should be a file or a data frame"
-        check.fail(WHERE, expected=expected, actual=check.describe(source), exc_type=TypeError)
+        check.fail(where, expected=expected, actual=check.describe(source), exc_type=TypeError)
     result = dict.fromkeys(str(name) for name in names)
     if len(result) < len(names):
         text = [str(name) for name in names]
         word = next(word for word in text if text.count(word) > 1)
-        fail_damaged(WHERE, "the frame", f"it has more than one column {word!r}", "Rename one.")
+        fail_damaged(where, "the frame", f"it has more than one column {word!r}", "Rename one.")
     for name in names:
         if only is None or str(name) in only:
             try:
@@ -80,7 +141,7 @@ def _frame(source: Any, only: Collection[str] | None) -> dict[str, Any]:
                 problem = f"column {str(name)!r} of the frame cannot be read"
                 hint = "Give a data frame of pandas or polars, or a table of pyarrow."
                 text = " ".join(str(error).split())
-                check.fail(WHERE, f"{problem} ({text}).", hint=hint, exc_type=TypeError)
+                check.fail(where, f"{problem} ({text}).", hint=hint, exc_type=TypeError)
     return result
 
 
@@ -114,25 +175,25 @@ def _is_text(arrow_type: Any) -> bool:
     return any(getattr(arrow.types, test)(arrow_type) for test in tests)
 
 
-def _parquet(file: Path, only: Collection[str] | None) -> dict[str, Any]:
-    check.package(WHERE, "pyarrow", "nnfunc[data]")
+def _parquet(where: str, file: Path, only: Collection[str] | None) -> dict[str, Any]:
+    check.package(where, "pyarrow", "nnfunc[data]")
     from pyarrow import parquet  # pyright: ignore[reportMissingImports]
 
-    size = file_size(WHERE, file)
+    size = file_size(where, file)
     try:
         with parquet.ParquetFile(file) as opened:
             names = opened.schema_arrow.names
             used = [name for name in dict.fromkeys(names) if only is None or name in only]
             rows = opened.metadata.num_rows
-            check_unpacked_size(WHERE, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
+            check_unpacked_size(where, file, size, 8 * rows * len(used) + _unpacked(opened.metadata, used))
             text = [field.name for field in opened.schema_arrow if _is_text(field.type)]
         with parquet.ParquetFile(file, read_dictionary=text) as opened:  # each word once
             whole = opened.read(columns=used)
             result = {name: _plain(whole[name]) for name in used}
     except Exception as error:  # a damaged file fails in any way at all
-        fail_unreadable(WHERE, file, "it cannot be read as Parquet", error)
+        fail_unreadable(where, file, "it cannot be read as Parquet", error)
     if not names or rows == 0:
-        fail_damaged(WHERE, file, "it should have columns and rows, but has none")
+        fail_damaged(where, file, "it should have columns and rows, but has none")
     return dict.fromkeys(names) | result
 
 
@@ -143,7 +204,7 @@ def _unpacked(metadata: Any, used: Collection[str]) -> int:
     return sum(max(0, one.total_uncompressed_size) for one in columns if one.path_in_schema.partition(".")[0] in used)
 
 
-def check_columns(name: str, expected: list[str], result: dict[str, Any]) -> None:
+def check_columns(name: str, expected: list[str], result: dict[str, Any], *, where: str = WHERE) -> None:
     """Refuse a table that lacks columns.
 
     name: of the table. expected: the names. result: its columns by name.
@@ -152,10 +213,10 @@ def check_columns(name: str, expected: list[str], result: dict[str, Any]) -> Non
     new = [column for column in result if column not in expected]
     if len(missing) == 1:
         hint = check.nearest(missing[0], new or result)
-        check.fail(WHERE, f"{name} has no column {missing[0]!r}{hint}")
+        check.fail(where, f"{name} has no column {missing[0]!r}{hint}")
     if missing:
         others = f"; columns that it has instead: {_listed(new)}" if new else ""
-        check.fail(WHERE, f"{name} has no columns {_listed(missing)}{others}.")
+        check.fail(where, f"{name} has no columns {_listed(missing)}{others}.")
 
 
 def _listed(names: list[str]) -> str:
@@ -163,13 +224,21 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def parse_numbers(name: str, column: str, values: Any, describe_row: DescribeRow | None = None) -> np.ndarray:
+def parse_numbers(
+    name: str,
+    column: str,
+    values: Any,
+    describe_row: DescribeRow | None = None,
+    *,
+    allow_missing: bool = False,
+    where: str = WHERE,
+) -> np.ndarray:
     """A column of numbers [n], all finite: float64, but a narrow integer or boolean type stays as it is.
 
     name: of the table. column: its name. values: the column. describe_row: of `read_columns`. Numbers are
-    written as in CSV: 1e-3.
+    written as in CSV: 1e-3. allow_missing: whether missing values become NaN; otherwise they are refused.
     """
-    values = _checked(name, column, values)
+    values = check_values(name, column, values, where=where)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
         return values if values.itemsize < 8 else values.astype(np.float64)
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
@@ -180,20 +249,33 @@ def parse_numbers(name: str, column: str, values: Any, describe_row: DescribeRow
         result = _numbers_or_nan(values)
     with np.errstate(over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(result.astype(np.float32)))
+    if allow_missing:
+        wrong = [row for row in map(int, wrong) if not is_missing(values[row])]
     if len(wrong):
-        where, value = (describe_row or _row)(int(wrong[0])), values[wrong[0]]
+        row = int(wrong[0])
+        position, value = (describe_row or row_name)(row), values[row]
         count = f"; {len(wrong)} such" if len(wrong) > 1 else ""
-        if _missing(str(value).strip()) or value is None:
-            problem = f"a value is missing at {where} of column {column!r}{count}"
-            fail_damaged(WHERE, name, problem, "Fill it in, drop the row, or leave the column out.")
-        problem = f"{where} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
-        hint = "Turn it into numbers, or leave the column out with columns = [...]."
-        fail_damaged(WHERE, name, problem, hint)
+        if is_missing(value):
+            problem = f"a value is missing at {position} of column {column!r}{count}"
+            hint = "Fill it in, or drop the row."
+            if where == WHERE:
+                hint = 'Fill it in, drop the row, or leave the column out; impute = "median" replaces missing values.'
+            fail_damaged(where, name, problem, hint)
+        problem = f"{position} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
+        others = ", name the column in categorical, one_hot, dates or texts," if where == WHERE else ""
+        hint = f"Turn it into numbers{others} or leave it out."
+        fail_damaged(where, name, problem, hint)
     return result
 
 
 def parse_class_labels(
-    name: str, label: str, values: Any, describe_row: DescribeRow | None = None, names: tuple[str, ...] | None = None
+    name: str,
+    label: str,
+    values: Any,
+    describe_row: DescribeRow | None = None,
+    names: tuple[str, ...] | None = None,
+    *,
+    where: str = WHERE,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(class numbers [n] in the narrowest unsigned type, the classes' names).
 
@@ -202,30 +284,30 @@ def parse_class_labels(
     name: of the table. label: the name of the column. values: the column. describe_row: of `read_columns`.
     names: the only classes that are allowed, None for any.
     """
-    values = _checked(name, label, values)
+    values = check_values(name, label, values, where=where)
     text = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
     text = text.stripped()
-    classes = {word: _class_name(word) for word in text.distinct}
+    classes = {word: class_name(word) for word in text.distinct}
 
-    def where(wrong: Collection[str]) -> str:
+    def position(wrong: Collection[str]) -> str:
         codes = [code for code, word in enumerate(text.distinct) if word in wrong]
         row = int(np.isin(text.codes, codes).argmax())
-        return f"{(describe_row or _row)(row)} of column {label!r}"
+        return f"{(describe_row or row_name)(row)} of column {label!r}"
 
     def labels(at: dict[str, int]) -> np.ndarray:
         codes = np.array([at[classes[word]] for word in text.distinct], np.min_scalar_type(len(at)))
         return codes[text.codes]
 
-    if lost := {word for word in classes if _missing(word)}:
-        problem = f"the label is missing at {where(lost)}"
-        fail_damaged(WHERE, name, problem, "Fill it in, or drop the row.")
+    if lost := {word for word in classes if is_missing(word)}:
+        problem = f"the label is missing at {position(lost)}"
+        fail_damaged(where, name, problem, "Fill it in, or drop the row.")
     if names is not None:
-        at = {_class_name(word): index for index, word in enumerate(names)}
+        at = {class_name(word): index for index, word in enumerate(names)}
         for word in classes:
             if classes[word] not in at:
-                problem = f"{where({word})} has the class {word[:60]!r}"
+                problem = f"{position({word})} has the class {word[:60]!r}"
                 hint = "Take it out, or train anew."
-                fail_damaged(WHERE, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
+                fail_damaged(where, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
         return labels(at), names
     numeric = {word: _number(word) for word in classes.values()}
     if all(number is not None for number in numeric.values()):
@@ -234,7 +316,7 @@ def parse_class_labels(
         order = sorted(numeric)
     if len(order) < 2:
         fail_damaged(
-            WHERE,
+            where,
             name,
             f"column {label!r} should hold classes, but is {order[0]!r} throughout",
             "Is it the right label?",
@@ -243,25 +325,27 @@ def parse_class_labels(
     if len(order) > most:
         problem = f"column {label!r} holds {len(order)} different values in {len(text)} rows"
         hint = 'That is no set of classes; for numbers to predict: task = "regression".'
-        fail_damaged(WHERE, name, problem, hint)
+        fail_damaged(where, name, problem, hint)
     return labels({word: index for index, word in enumerate(order)}), tuple(order)
 
 
-def _checked(name: str, column: str, values: Any) -> Any:
+def check_values(name: str, column: str, values: Any, *, where: str = WHERE) -> Any:
     """The values of a column, one a row, none behind a mask."""
-    check.unmasked(WHERE, **{f"column {column!r} of {name}": values})
+    check.unmasked(where, **{f"column {column!r} of {name}": values})
     if isinstance(values, np.ndarray) and values.ndim != 1:
         problem = f"column {column!r} should hold one value a row, got shape {values.shape}"
-        fail_damaged(WHERE, name, problem, "Make a column of each.")
+        fail_damaged(where, name, problem, "Make a column of each.")
     return values
 
 
-def _missing(word: str) -> bool:
-    return word == "None" or (word.lower() in MISSING)
+def is_missing(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN, or a word that pandas takes for missing."""
+    word = str(value).strip()
+    return word == "None" or word.lower() in MISSING
 
 
-def _class_name(word: str) -> str:
-    """A number by its shortest form; any other word as it is, and codes such as 007."""
+def class_name(word: str) -> str:
+    """The name of a class: a number by its shortest form; any other word as it is, and codes such as 007."""
     if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
         return word
     return f"{value + 0.0:.0f}" if value.is_integer() else repr(value)

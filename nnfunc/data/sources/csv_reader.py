@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from nnfunc import check
 from nnfunc.data.download import fail_damaged, find_text_problem, read_bytes
 from nnfunc.data.sources.column_store import ColumnStore
 
-__all__ = ["EXACT", "NUMBER", "read_csv"]
+__all__ = ["EXACT", "NUMBER", "csv_rows", "long_fields", "read_csv"]
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BLOCK = 1 << 14  # values that are turned into numbers at a time
@@ -41,7 +41,7 @@ def read_csv(
     if len(separator) != 1 or separator in '"\r\n':
         check.fail(where, expected="separator should be one character", actual=f"{separator!r}")
     data = _data(where, file)
-    with _long_fields():
+    with long_fields():
         head = _head(where, file, data, separator)
         if only is None and "" in head:
             problem = f"its column {head.index('') + 1} has no name (pandas writes its index so)"
@@ -57,7 +57,7 @@ def read_csv(
     columns: Columns = dict.fromkeys(head) | {head[i]: result[i] for i in used}
 
     def describe_row(row: int) -> str:
-        with _long_fields():
+        with long_fields():
             rows = _rows(where, file, read_bytes(where, file), separator)
             return f"line {next(islice(rows, row + 1, None), (row + 2,))[0]}"
 
@@ -79,7 +79,7 @@ def _data(where: str, file: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields() -> Iterator[None]:
     """A field may be as long as its file."""
     with SETTINGS:
         before = csv.field_size_limit((1 << 31) - 1)
@@ -90,8 +90,15 @@ def _long_fields() -> Iterator[None]:
 
 
 def _rows(where: str, file: Path, data: bytes, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(the line in which it begins, its values) of each row, that of the names included."""
-    text, line = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), 1
+    return csv_rows(where, file, io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), separator)
+
+
+def csv_rows(where: str, file: Path | str, text: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """(the line in which it begins, its values) of each row, that of the names included.
+
+    where: begins the message of an error. file: its name. text: of the file. separator: between values.
+    """
+    line = 1
     reader = csv.reader(text, delimiter=separator, strict=True)
     try:
         for row in reader:

@@ -9,7 +9,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.download import resolve
 from nnfunc.data.preprocessing import Preprocessing
-from nnfunc.data.sources.image_class_folders import list_images
+from nnfunc.data.sources.class_folders import IMAGES
 from nnfunc.data.sources.image_files import ImageReader, open_pillow
 from nnfunc.data.sources.image_layout import Layout, build_image_splits
 from nnfunc.data.splits import Splits
@@ -62,7 +62,7 @@ def images(
             check.fail(WHERE, expected="size should be [height, width] or one number", actual=size)
         check.size(WHERE, height=sides[0], width=sides[1])
     root = resolve(WHERE, path)
-    files = list_images(root)
+    files = IMAGES.splits(root)
     names = list(files["train"] if preprocessing is None else preprocessing.names or ())
     parts: dict[str, Any] = {}
     if preprocessing is not None:

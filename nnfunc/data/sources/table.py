@@ -1,6 +1,7 @@
 """Tables with named columns: CSV or Parquet files, or data frames of pandas or polars."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,21 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.dataset import warn_if_coarse_in_float32
 from nnfunc.data.fingerprint import fold_ids
-from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
-from nnfunc.data.sources.columns import check_columns, parse_class_labels, parse_numbers, read_columns
+from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
+from nnfunc.data.sources.table_cells import fold_column
+from nnfunc.data.sources.table_labels import check_log, fit_scaling, fit_target, read_labels, read_order
 from nnfunc.data.splits import Splits
+from nnfunc.data.table_features import (
+    SPECIAL,
+    Cells,
+    build_transformer,
+    category_sizes,
+    encode,
+    fit_features,
+    parse_cells,
+)
 
 __all__ = ["table"]
 
@@ -23,30 +35,60 @@ BLOCK = 1 << 16  # rows
 def table(
     source: str | Path | Any,
     *,
-    label: str,
+    label: str | Sequence[str],
     columns: Sequence[str] | None = None,
     task: Literal["classification", "regression"] = "classification",
+    categorical: Sequence[str] = (),
+    one_hot: Sequence[str] = (),
+    dates: Sequence[str] = (),
+    date_format: str | None = None,
+    texts: Sequence[str] = (),
+    text_features: int = 256,
+    impute: Literal["mean", "median"] | None = None,
+    standardise: bool | Literal["robust"] = True,
+    scale_target: bool = False,
+    log_target: bool = False,
     separator: str = ",",
     validation: float = 0.1,
     test: float = 0.2,
-    standardise: bool = True,
+    stratify: bool = True,
+    group: str | None = None,
+    time: str | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """A table with columns of numbers as x [n, columns], and the column `label` as y.
+    """A table with named columns as inputs x, and the column `label` as y.
+
+    x is [n, columns] in float32. With `categorical`, it is {"numbers": [n, k], "categories": int32 [n, c]}, which
+    `nf.table_model` reads. Everything is fitted to the training rows by scikit-learn, and stored as JSON.
 
     source: a .csv file (UTF-8, gzip or not) whose first line names the columns, a .parquet file (with
     pyarrow), a data frame of pandas or polars, or a table of pyarrow. Numbers may have exponents, as 1e-3;
-    blank lines are skipped, dates are refused. label: its distinct values are the classes, `splits.names`, in
-    numerical or alphabetical order. 1 and 1.0 are the same class. Values that pandas treats as missing (None,
-    NaN, NA, null, but not none) are refused. columns: the columns of x in this order, by default all but the
-    label. task: "classification", or "regression" for a label of numbers, y [n, 1]. separator: of the columns
-    of a CSV file, one character. validation, test: below 1 fractions of the rows, from 1 on numbers of rows, 0
-    for none; split at random, stratified by class, and always the same. standardise: x becomes (x - mean) / std
-    of each column of the training rows, computed in float64 and stored in float32, so that seconds since 1970
-    keep their precision. preprocessing: of an earlier run (`splits.preprocessing`), which fixes columns, means,
-    classes, and the split of each row; new rows are in none.
-    Raises: FileNotFoundError; ModuleNotFoundError without pyarrow; ValueError, with line and column, for a
-    value that is missing or not a number, or a class that `preprocessing` does not have.
+    blank lines are skipped. label: its distinct values are the classes, `splits.names`, in numerical or
+    alphabetical order. 1 and 1.0 are the same class. Values that pandas treats as missing (None, NaN, NA, null,
+    but not none) are refused. Several labels are 0 or 1 each: y [n, labels] in float32, and `splits.names` are
+    the labels. columns: the inputs in this order, by default all but label, group and time; those that no
+    argument below names are numbers. task: "classification", or "regression" for numbers, y [n, labels].
+    categorical: columns that become indices: 0 is an unknown category, 1 a missing one, then follow those of the
+    training rows. one_hot: columns that become one number for each category, all 0 for an unknown one. dates:
+    columns that become year, month, day, weekday, hour, days since 1970 and whether the date is missing, as far
+    as they vary. date_format: of dates that are texts, such as "%d.%m.%Y"; by default ISO 8601. texts: columns
+    that become the TF-IDF weights of their words. text_features: the most words of such a column, of which the
+    most frequent ones count.
+    impute: what replaces missing numbers and dates, the "mean" or "median" of the training rows; a column of
+    numbers of which some are missing gets another one beside it, of whether they are. None refuses them.
+    standardise: x becomes (x - mean) / std of each column of the training rows, computed in float64 and stored
+    in float32, so that seconds since 1970 keep their precision; "robust" takes the median and the interquartile
+    range instead. scale_target: the same for y in a regression. log_target: y becomes log(1 + y) before that.
+    `splits.preprocessing.restore_target` undoes both. separator: of the columns of a CSV file, one character.
+    validation, test: below 1 fractions of the rows, from 1 on numbers of rows, 0 for none; split at random, and
+    always the same. stratify: whether splits get the same fraction of every class. group: a column each of whose
+    values is in one split alone. time: a column of numbers or dates; the latest rows are the test split, those
+    before them the validation split, and rows of equal time are together. preprocessing: of an earlier run
+    (`splits.preprocessing`), which fixes columns, means, classes, and the split of each row; new rows are in none.
+    Raises: FileNotFoundError; ModuleNotFoundError without pyarrow or scikit-learn; ValueError, with line and
+    column, for a value that is missing or not a number, or a class that `preprocessing` does not have.
+    Source: scikit-learn's ColumnTransformer of SimpleImputer, StandardScaler, RobustScaler, OneHotEncoder,
+    OrdinalEncoder and TfidfVectorizer.
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp(), "pets.csv")
@@ -59,66 +101,162 @@ def table(
         preprocessing.check_factory(WHERE)
         facts = preprocessing.facts
         label, columns, task = facts["label"], facts["columns"], facts["task"]
-    check.choice(WHERE, ("classification", "regression"), task=task)
-    only = None if columns is None else {label, *columns}
-    texts = [label] if task == "classification" else []
-    name, source_columns, describe_row = read_columns(source, separator, only, texts)
-    check_columns(name, [label, *(columns or ())], source_columns)
-    if columns is not None and (not columns or label in columns or len(set(columns)) < len(columns)):
-        check.fail(WHERE, expected="columns should be distinct names without the label", actual=columns)
-    columns = list(columns) if columns is not None else [c for c in source_columns if c != label]
-    if not columns:
-        check.fail(WHERE, f"{name} should have columns other than the label, {label!r}, but has none.")
-    values = source_columns[label]
-    if task == "regression":
-        names, y = None, parse_numbers(name, label, values, describe_row).astype(np.float64, copy=False)
-        warn_if_coarse_in_float32(f"{name}: column {label!r}", y)
-        ids, y = fold_ids(np.zeros(len(y), np.uint64), y), y[:, None].astype(np.float32)
+        features, group, time, date_format = (facts.get(key) for key in ("features", "group", "time", "date_format"))
+        log_target = facts.get("target", {}).get("log", False)
     else:
-        names = None if preprocessing is None else preprocessing.names
-        y, names = parse_class_labels(name, label, values, describe_row, names)
-        ids = y.astype(np.uint64)
+        special = {"dates": dates, "one_hot": one_hot, "texts": texts, "categorical": categorical}
+        features = _describe_features(special, impute, standardise, date_format, text_features)
+        if not isinstance(standardise, bool) and standardise != "robust":
+            check.fail(WHERE, expected="standardise should be true, false or 'robust'", actual=repr(standardise))
+    check.choice(WHERE, ("classification", "regression"), task=task)
+    if (scale_target or log_target) and task != "regression":
+        check.fail(WHERE, expected="scale_target and log_target are for task = 'regression'", actual=f"task = {task!r}")
+    labels = [label] if isinstance(label, str) else list(label)
+    special = {} if features is None else {key: features[key]["columns"] for key in SPECIAL}
+    order = [name for name in (group, time) if name is not None]
+    named = [*labels, *(columns or ()), *order, *chain(*special.values())]
+    only = None if columns is None else set(named)
+    strings = [
+        *chain(*special.values()),
+        *(() if group is None else [group]),
+        *(labels if task != "regression" else ()),
+    ]
+    name, source_columns, describe_row = read_columns(source, separator, only, strings)
+    check_columns(name, named, source_columns)
+    columns = _check_roles(name, labels, columns, special, order, source_columns)
+    y, names, ids = read_labels(name, labels, task, source_columns, describe_row, preprocessing)
+    if log_target:
+        check_log(name, labels, y, describe_row)
 
-    for column in columns:
-        stored = source_columns[column]
-        values = parse_numbers(name, column, stored, describe_row)
-        fold_ids(ids, values)
-        if not (isinstance(stored, np.ndarray) and stored.dtype.kind in "fiub"):  # else it may need less memory
-            source_columns[column] = values
-    cuts, rows = assign_rows(WHERE, ids, y, preprocessing, stratify=names is not None, validation=validation, test=test)
-    del ids, values
-    scaling = None if preprocessing is None else preprocessing.facts.get("standardise")
-    if preprocessing is None and standardise:
-        train = cuts["train"]
-        scaling = _scaling(source_columns[column][train].astype(np.float64) for column in columns)
+    cells: Cells = {}
+    if features is not None:
+        others = set(chain(*special.values()))
+        features |= {"numbers": features.get("numbers", {"columns": [c for c in columns if c not in others]})}
+        cells = parse_cells(name, features, source_columns, describe_row)
+        for column in columns:
+            fold_column(ids, cells[column])
+    else:
+        for column in columns:
+            stored = source_columns[column]
+            values = parse_numbers(name, column, stored, describe_row)
+            fold_ids(ids, values)
+            if not (isinstance(stored, np.ndarray) and stored.dtype.kind in "fiub"):  # else it may need less memory
+                source_columns[column] = values
+            del values
+    cut = read_order(name, group, time, date_format, ids, source_columns, describe_row)
+    by_class = stratify and names is not None and y.ndim == 1
+    fractions = {"validation": validation, "test": test}
+    cuts, rows = assign_rows(WHERE, ids, y, preprocessing, stratify=by_class, cut=cut, **fractions)
+    del ids
+    scaling = target = transformer = None
+    if preprocessing is not None:
+        scaling, target = (preprocessing.facts.get(key) for key in ("standardise", "target"))
+    else:
+        train: Any = cuts["train"]
+        if features is not None:
+            features, _ = fit_features(features, cells, train)
+        elif standardise:
+            scale = _robust_scaling if standardise == "robust" else fit_scaling
+            scaling = scale(source_columns[column][train].astype(np.float64) for column in columns)
+        if scale_target or log_target:
+            target = fit_target(y[train], scale_target, log_target)
         del train
+    if features is not None:
+        transformer = build_transformer(features)
     elif scaling is None:
         for column in columns:
             warn_if_coarse_in_float32(f"{name}: column {column!r}", np.asarray(source_columns[column]))
+    if task == "regression" and target is None:
+        for i, column in enumerate(labels):
+            warn_if_coarse_in_float32(f"{name}: column {column!r}", y[:, i])
     parts = []
     for part in ("train", "validation", "test"):
         at = cuts.pop(part, None)
         if at is None:
             parts.append(None)
             continue
-        x = np.empty((len(at), len(columns)), np.float32)
-        for i, column in enumerate(columns):
-            mean, std = (scaling["mean"][i], scaling["std"][i]) if scaling else (0.0, 1.0)
-            _fill(x[:, i], source_columns[column], at, mean, std)
-        parts.append((x, y[at] if names is None else y[at].astype(np.int32)))
+        if transformer is not None:
+            x = encode(transformer, cells, at)
+        else:
+            x = np.empty((len(at), len(columns)), np.float32)
+            for i, column in enumerate(columns):
+                mean, std = (scaling["mean"][i], scaling["std"][i]) if scaling else (0.0, 1.0)
+                _fill(x[:, i], source_columns[column], at, mean, std)
+        values = y[at] if target is None else scale_targets(y[at], target)
+        parts.append((x, values.astype(np.float32 if y.ndim == 2 else np.int32)))
+    x = parts[0][0]
+    numbers = x.get("numbers", np.empty((0, 0))) if isinstance(x, dict) else x
     facts = {
-        "label": label,
+        "label": labels[0] if len(labels) == 1 else labels,
         "columns": columns,
         "task": task,
         "separator": separator,
         "names": None if names is None else list(names),
         "standardise": scaling,
         "dtype": "float32",
-        "classes": None if names is None else len(names),
-        "shape": [len(columns)],
+        "classes": None if names is None or y.ndim == 2 else len(names),
+        "shape": [numbers.shape[1]],
     }
+    facts |= {} if features is None else {"features": features, "categories": category_sizes(features)}
+    facts |= {} if target is None else {"target": target}
+    order_facts = {"group": group, "time": time, "date_format": date_format}
+    facts |= {key: value for key, value in order_facts.items() if value is not None}
     record = Preprocessing("table", facts, rows=rows)
     return Splits(*parts, classes=record.classes, names=record.names, preprocessing=record)
+
+
+def _describe_features(
+    special: dict[str, Sequence[str]], impute: str | None, standardise: Any, date_format: str | None, text_features: int
+) -> dict[str, Any] | None:
+    """The features before they are fitted, None for a table that has numbers alone, without missing ones."""
+    if impute is not None:
+        check.choice(WHERE, ("mean", "median"), impute=impute)
+    check.size(WHERE, text_features=text_features)
+    if impute is None and not any(special.values()):
+        return None
+    features: dict[str, Any] = {key: {"columns": list(columns)} for key, columns in special.items()}
+    features["dates"]["format"], features["texts"]["limit"] = date_format, text_features
+    scaling = standardise if standardise == "robust" else "standard" if standardise else None
+    return features | {"impute": impute, "scaling": scaling}
+
+
+def _check_roles(
+    name: str,
+    labels: list[str],
+    columns: Sequence[str] | None,
+    special: dict[str, list[str]],
+    order: list[str],
+    source_columns: dict[str, Any],
+) -> list[str]:
+    """The columns of x; refused when a column has two roles. order: the columns of group and time."""
+    chosen = [column for group in special.values() for column in group]
+    for column in chosen:
+        roles = [key for key, group in special.items() if column in group]
+        if chosen.count(column) > 1:
+            check.fail(
+                WHERE, f"column {column!r} should be in one of {', '.join(special)}, and is in {' and '.join(roles)}"
+            )
+    if not labels or len(set(labels)) < len(labels):
+        check.fail(WHERE, expected="label should be one column or distinct ones", actual=labels)
+    if columns is None:
+        hidden = {*labels, *order} - set(chosen)
+        columns = [column for column in source_columns if column not in hidden]
+    columns = list(columns)
+    if not columns:
+        check.fail(WHERE, f"{name} should have columns other than the label, {labels[0]!r}, but has none.")
+    if set(labels) & {*columns, *chosen, *order} or len(set(columns)) < len(columns):
+        check.fail(WHERE, expected="columns should be distinct names without the label", actual=columns)
+    if outside := [column for column in chosen if column not in columns]:
+        check.fail(WHERE, expected=f"columns should contain {outside[0]!r}, as another argument does", actual=columns)
+    if len(order) > 1:
+        check.fail(WHERE, "the rows are split by group or by time, not by both.")
+    return columns
+
+
+def _robust_scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
+    """Median and interquartile range of each column, which is 1 if it is 0, as scikit-learn's RobustScaler has them."""
+    quartiles = [np.percentile(column, (25, 50, 75)) for column in columns]
+    return {"mean": [float(q[1]) for q in quartiles], "std": [float(q[2] - q[0]) or 1.0 for q in quartiles]}
 
 
 def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: float) -> None:
@@ -126,12 +264,3 @@ def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: f
     for start in range(0, len(at), BLOCK):
         block = slice(start, start + BLOCK)
         x[block] = (values[at[block]].astype(np.float64) - mean) / std
-
-
-def _scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
-    """Mean and standard deviation of each column; the value and 1 for a constant column."""
-    pairs = [
-        (float(column[0]), 1.0) if np.ptp(column) == 0 else (float(column.mean()), float(column.std()))
-        for column in columns
-    ]
-    return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}

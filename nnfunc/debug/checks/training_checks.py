@@ -12,7 +12,7 @@ import optax
 from nnfunc import check, paths
 from nnfunc.debug.checks.model_checks import is_shift_invariant
 from nnfunc.debug.finding import Finding
-from nnfunc.debug.probe import Probe
+from nnfunc.debug.probe import Probe, split_pair
 from nnfunc.debug.short_runs import peak_learning_rate, update_at_learning_rate
 from nnfunc.frozen_state import contains_frozen
 from nnfunc.paths import is_matrix
@@ -53,7 +53,9 @@ def check_pairing(probe: Probe) -> Iterator[Finding]:
     paired = np.asarray(probe.evaluation["paired"], np.float64)  # [ranges, (in order, rolled)]
     if probe.y is None or len(probe.y) < 3 or not np.isfinite(paired).all():
         return
-    varying = [leaf for leaf in jax.tree.leaves(probe.batch) if len(np.unique(leaf, axis=0)) > 1]
+    parts = [part for part in split_pair(probe.batch) if part is not None]
+    parts = parts if len(parts) == 2 else jax.tree.leaves(probe.batch)
+    varying = [part for part in parts if any(len(np.unique(leaf, axis=0)) > 1 for leaf in jax.tree.leaves(part))]
     change = np.abs(paired[:, 1] - paired[:, 0])
     if len(varying) > 1 and (change <= 3e-6 * np.maximum(np.abs(paired[:, 0]), 1e-3)).all():
         loss = float(probe.evaluation["loss"])

@@ -2,22 +2,25 @@
 
 from pathlib import Path
 
+from nnfunc.reports import vega
 from nnfunc.reports.html_page import save_page
-from nnfunc.reports.run.run_page import build_page
-from nnfunc.reports.run.run_plots import plot_curves, plot_speed
+from nnfunc.reports.run.evaluation_section import Evaluation
+from nnfunc.reports.run.run_page import build_page, live_charts
 from nnfunc.runs import metrics_log, status
 
-__all__ = ["plot_curves", "plot_speed", "write_report"]
+__all__ = ["write_report"]
 
 
-def write_report(folder: Path) -> None:
-    """Write `curves.png` and `report.html` of a run: metrics, problems, curves, layers over time.
+def write_report(folder: Path, evaluation: Evaluation | None = None) -> None:
+    """Write `curves.png` and `report.html` of a run: metrics, problems, curves, layers over time, held-out data.
 
     Sections without data are omitted, for example of a run of an older version.
-    folder: of the run.
+    folder: of the run. evaluation: of held-out data.
     """
     rows = metrics_log.read_rows(folder / "metrics.jsonl")
     result = status.read_json_table(folder / "result.json")
-    step = metrics_log.to_float(result.get("step"))
-    plot_curves(rows, folder / "curves.png", best=int(step) if step == step else None)
-    save_page(folder / "report.html", build_page(folder, rows, result))
+    curves, _ = live_charts(rows, result)
+    png = vega.draw_png(curves) if curves and vega.library() else None
+    if png:
+        vega.save_png(png, folder / "curves.png")
+    save_page(folder / "report.html", build_page(folder, rows, result, evaluation, png=png))

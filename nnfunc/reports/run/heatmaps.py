@@ -1,31 +1,31 @@
 """Heat maps of the layers over time."""
 
-import html
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnfunc.reports.inline_images import build_palette, palette_indices, palette_png_url, spaced_indices
+from nnfunc.reports.charts import Chart, heatmap, shorten, thin
+from nnfunc.reports.palette import BETTER, WORSE
 from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
 from nnfunc.runs.metrics_log import LayerSeries, Row
 
-__all__ = ["render_heatmaps"]
+__all__ = ["heatmap_charts"]
 
 
 class LayerMetric(NamedTuple):
     """A metric of layers.
 
-    part, name: its keys in a row of metrics.jsonl. title, description: for the caption. palette: a colour map
-    of matplotlib. log: whether the colours are on a logarithmic scale.
+    part, name: its keys in a row of metrics.jsonl. title, description: for the caption. colours: a scheme of Vega
+    or the colours of the ends and the middle. log: whether the colours are on a logarithmic scale.
     """
 
     part: str
     name: str
     title: str
     description: str
-    palette: str = "viridis"
+    colours: str | list[str] = "viridis"
     log: bool = True
 
 
@@ -36,7 +36,7 @@ METRICS = (
         "update_ratio",
         "Update-to-weight ratio",
         "norm of a step's update over the norm of the weights; grey is about 1e-3, a usual size",
-        "coolwarm",
+        [BETTER, "#a9adb1", WORSE],
     ),
     LayerMetric("parameters", "weight_norm", "Weight norm", "of each parameter"),
     LayerMetric("activations", "deviation", "Activation deviation", "standard deviation of each layer's output"),
@@ -45,54 +45,48 @@ METRICS = (
     ),
     LayerMetric("activations", "dead", "Dead fraction", "fraction of units that are always 0", "magma", False),
 )
-COLUMNS = 160
-MAX_LAYERS = 60  # the names of more layers are collapsed
+COLUMNS, CELLS = 160, 10_000
 
 
-def render_heatmaps(rows: list[Row]) -> str:
-    """The HTML of the heat maps of all metrics in the `rows`; "" without any."""
+def heatmap_charts(rows: list[Row]) -> list[Chart]:
+    """A heat map of each metric of layers in the rows."""
     layers = [(metric, metrics_log.layer_series(rows, metric.part, metric.name)) for metric in METRICS]
-    return "\n".join(_render_heatmap(metric, values) for metric, values in layers if values.paths)
+    return [_heatmap(metric, values) for metric, values in layers if values.paths]
 
 
-def _render_heatmap(metric: LayerMetric, layers: LayerSeries) -> str:
-    """The scale, then names, image and last values; for many layers, an overview before that."""
+def _heatmap(metric: LayerMetric, layers: LayerSeries) -> Chart:
+    """One cell for each layer and some of the steps; missing values are empty."""
     low, high = _limits(metric, layers.values)
-    columns = spaced_indices(len(layers.steps), COLUMNS)
-    indices = palette_indices(layers.values[:, columns], low, high, log=metric.log)
-    count, url = len(layers.paths), palette_png_url(indices, build_palette(metric.palette))
-    image = f'<img alt="{metric.title} of {count} layers over time" style="--rows:{count}" src="{url}">'
-    last = "".join(f"<i>{_short(value, metric)}</i>" for value in layers.values[:, -1])
-    size = " small" if count > 24 else ""
-    content = f'<div class="map{size}">{_row(layers.paths, image, last)}</div>{_time_axis(layers.steps)}'
-    if count > MAX_LAYERS:
-        some = [layers.paths[i] for i in spaced_indices(count, 11)]
-        size = " huge" if count > 600 else ""
-        overview = f'<div class="map whole{size}">{_row(some, image, "")}</div>{_time_axis(layers.steps)}'
-        content = f"{overview}<details><summary>{count} layers one by one</summary>{content}</details>"
-    caption = f"<figcaption><b>{metric.title}</b> {metric.description}</figcaption>"
-    return f"<figure>{caption}{_scale(metric, low, high)}{content}</figure>"
-
-
-def _row(paths: list[str], image: str, last: str) -> str:
-    names = "".join(f'<i title="{name}">{name}</i>' for name in map(html.escape, paths))
-    return f'<div class="names">{names}</div>{image}<div class="last">{last}</div>'
-
-
-def _time_axis(steps: np.ndarray) -> str:
-    """The first, the middle and the last step below an image."""
-    ticks = dict.fromkeys([steps[0], steps[len(steps) // 2], steps[-1]])
-    labels = "".join(f"<i>{step:,}</i>" for step in ticks)
-    return f'<div class="axis"><span></span><div>{labels}</div><span>last</span></div>'
-
-
-def _scale(metric: LayerMetric, low: float, high: float) -> str:
-    """The colours, with the values at their ends and in the middle."""
-    url = palette_png_url(np.arange(1, 64)[None], build_palette(metric.palette))
-    middle = math.sqrt(low * high) if metric.log else (low + high) / 2
-    labels = "".join(f"<i>{_short(value, metric)}</i>" for value in (low, middle, high))
-    mark = '<u title="about 1e-3"></u>' if metric.name == "update_ratio" else ""
-    return f'<div class="scale"><div><img alt="" src="{url}">{mark}</div><div>{labels}</div></div>'
+    count = len(layers.paths)
+    columns = thin(len(layers.steps), min(COLUMNS, max(CELLS // count, 2)))
+    values = layers.values[:, columns]
+    data: dict[str, Any] = {
+        "x": shorten(layers.steps[columns]),
+        "y": layers.paths,
+        "value": shorten(values.ravel(), 4),
+        "shade": shorten(np.clip(values, low, high).ravel(), 4),
+    }
+    domain = [low, math.sqrt(low * high), high] if isinstance(metric.colours, list) else [low, high]
+    scale = {"type": "log" if metric.log else "linear", "domain": domain}
+    scale |= {"range": metric.colours} if isinstance(metric.colours, list) else {"scheme": metric.colours}
+    number = ".3~g" if metric.log else ".0%"
+    legend = {"title": None, "orient": "top", "gradientLength": 220, "gradientThickness": 8, "format": number}
+    ticks = [data["x"][i] for i in thin(len(columns), 6)]
+    axis = {"values": ticks, "labelAngle": 0, "title": "step", "ticks": True}
+    return heatmap(
+        f"layers-{metric.name}",
+        f"{metric.title} {metric.description}",
+        data,
+        colour={"field": "shade", "scale": scale, "legend": legend},
+        x={"axis": axis},
+        y={"title": None, "axis": {"labelLimit": 190, "labelFontSize": 10 if count < 25 else 9, "ticks": False}},
+        tooltip=[
+            {"field": "y", "type": "nominal", "title": "layer"},
+            {"field": "x", "type": "quantitative", "title": "step"},
+            {"field": "value", "type": "quantitative", "title": metric.title.lower(), "format": ".4~g"},
+        ],
+        step=18 if count < 25 else 12,
+    )
 
 
 def _limits(metric: LayerMetric, values: np.ndarray) -> tuple[float, float]:
@@ -109,14 +103,3 @@ def _limits(metric: LayerMetric, values: np.ndarray) -> tuple[float, float]:
     else:
         middle, half = (low + high) / 2, max((high - low) / 2, 0.15)
     return float(10 ** max(middle - half, -300)), float(10 ** min(middle + half, 300))
-
-
-def _short(value: float, metric: LayerMetric) -> str:
-    """A value in few characters."""
-    if not math.isfinite(value):
-        return "-"
-    if not metric.log:
-        return f"{value:.0%}"
-    if 0.01 <= value < 1000:
-        return f"{value:.3g}"
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nnfunc.check import counted
-from nnfunc.reports.inline_images import fading_palette, palette_png_url, spaced_indices
+from nnfunc.reports.charts import thin
+from nnfunc.reports.inline_images import fading_palette, palette_png_url
 from nnfunc.runs import metrics_log
 from nnfunc.runs.metrics_log import Histograms, Row
 
@@ -39,7 +40,7 @@ def render_histograms(rows: list[Row]) -> str:
     ]
     if not layers:
         return ""
-    columns = int(np.clip(24000 // len(layers), 32, 100))  # so that the file stays small
+    columns = int(np.clip(9000 // len(layers), 6, 100))  # so that the file stays below 2 MB
     order = {path: i for i, path in enumerate(dict.fromkeys(layer.path for layer in layers))}
     layers.sort(key=lambda layer: (metrics_log.natural_order(_group(layer.path)), order[layer.path]))
     groups: dict[str, list[str]] = {}
@@ -70,7 +71,7 @@ def _group(path: str) -> str:
 def _render_card(layer: LayerHistograms, columns: int) -> str:
     """The image of one layer: time to the right, values upwards."""
     steps = layer.histograms.steps
-    histograms = Histograms(*(column[spaced_indices(len(steps), columns)] for column in layer.histograms))
+    histograms = Histograms(*(column[thin(len(steps), columns)] for column in layer.histograms))
     low, high = _range(histograms)
     fractions = _rebin(histograms, np.linspace(low, high, BINS + 1))
     shades = np.sqrt(fractions / np.maximum(fractions.max(axis=1, keepdims=True), 1e-12))
@@ -78,7 +79,7 @@ def _render_card(layer: LayerHistograms, columns: int) -> str:
     name = html.escape(layer.path)
     return (
         f'<div class="hist"><b title="{name}">{name}</b><span>{layer.title}</span>'
-        f'<div class="plot"><div><i>{high:.2g}</i><i>{low:.2g}</i></div>'
+        f'<div class="axis"><div><i>{high:.2g}</i><i>{low:.2g}</i></div>'
         f'<img alt="{layer.title} of {name} over time" src="{url}"></div>'
         f'<div class="ends"><i>{steps[0]:,}</i><i>{steps[-1]:,}</i></div></div>'
     )

@@ -8,20 +8,28 @@ from typing import Any
 import numpy as np
 
 from nnfunc.check import counted
+from nnfunc.reports.charts import Chart
 from nnfunc.reports.format import format_metric, sort_metrics
-from nnfunc.reports.html_page import render_cards, render_image, render_note, render_page, render_section, render_tables
-from nnfunc.reports.run.heatmaps import render_heatmaps
+from nnfunc.reports.html_page import (
+    draw_charts,
+    render_cards,
+    render_charts,
+    render_note,
+    render_page,
+    render_section,
+    render_tables,
+)
+from nnfunc.reports.run.evaluation_section import Evaluation
+from nnfunc.reports.run.heatmaps import heatmap_charts
 from nnfunc.reports.run.histograms import render_histograms
-from nnfunc.reports.run.run_plots import plot_speed
+from nnfunc.reports.run.run_charts import curve_charts, speed_charts
 from nnfunc.runs import diagnostics, metrics_log, status
 from nnfunc.runs.metrics_log import Row, to_float
 
-__all__ = ["build_page"]
+__all__ = ["build_page", "live_charts", "run_cards"]
 
-HEATMAPS = (
-    "Each row is a layer, each column a row of metrics.jsonl. Time runs to the right; the last value is next "
-    "to the image. Missing values are hatched."
-)
+CURVES = "Drag to move, scroll with Ctrl to zoom, double-click for all; the cursor shows values."
+HEATMAPS = "Each row is a layer; time runs to the right. Cells without a value are empty."
 HISTOGRAMS = (
     "Time runs to the right, values upwards. The opacity is the square root of the fraction of values in a "
     "bin. The range shown contains 99.6 % of all values."
@@ -38,30 +46,51 @@ NOT_WATCHED = (
 MAX_EVENTS = 200
 
 
-def build_page(folder: Path, rows: list[Row], result: dict[str, Any]) -> str:
+def build_page(
+    folder: Path,
+    rows: list[Row],
+    result: dict[str, Any],
+    evaluation: Evaluation | None = None,
+    *,
+    png: bytes | None = None,
+    live: str = "",
+) -> str:
     """The page of a run.
 
-    folder: of the run, with its `curves.png`. rows: of metrics.jsonl. result: of result.json.
+    folder: of the run. rows: of metrics.jsonl. result: of result.json. evaluation: of held-out data. png: of the
+    curves. live: the address of new data, for a page that is served, without pictures.
     """
     config, _ = status.read_config(folder)
     environment = status.read_json_table(folder / "environment.json")
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
-    speed = plot_speed(rows)
-    heatmaps, histograms = render_heatmaps(rows), render_histograms(rows)
+    curves, speed, heatmaps = (*live_charts(rows, result), heatmap_charts(rows))
+    histograms, show = render_histograms(rows), render_charts if live else draw_charts
+    evaluated = evaluation or Evaluation([], {}, "", [])
     return render_page(
         folder.name,
         render_note(_summary(config, result)),
-        render_cards(_cards(rows, result)),
+        render_cards(run_cards(rows, result)),
         render_note(_compare_with_baseline(result)),
         render_section("Problems", _render_problems(rows)),
-        render_section("Curves", render_image((folder / "curves.png").read_bytes(), "Curves of the run")),
+        render_section("Curves", render_note(CURVES) + render_charts(curves, png=png) if curves else ""),
+        *(render_section(title, content) for title, content in evaluated.sections),
         render_section("Events", _render_events(rows)),
-        render_section("Speed and memory", render_image(speed, "Speed and memory over the steps") if speed else ""),
-        render_section("Layers over time", render_note(HEATMAPS) + heatmaps if heatmaps else ""),
+        render_section("Speed and memory", show(speed)),
+        render_section("Layers over time", render_note(HEATMAPS) + show(heatmaps, single=True) if heatmaps else ""),
         render_section("Histograms over time", render_note(HISTOGRAMS) + histograms if histograms else ""),
         render_tables(Settings=status.flatten_settings(config), Environment={**environment, **versions}),
+        charts=[*curves, *evaluated.charts, *speed, *heatmaps],
+        examples=evaluated.examples,
+        layout=evaluated.layout,
+        live=live,
     )
+
+
+def live_charts(rows: list[Row], result: dict[str, Any]) -> tuple[list[Chart], list[Chart]]:
+    """The curves and the speed of a run, which grow while it trains."""
+    step = to_float(result.get("step"))
+    return curve_charts(rows, best=int(step) if step == step else None), speed_charts(rows)
 
 
 def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
@@ -69,6 +98,8 @@ def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
     train = config.get("train")
     steps = train.get("steps") if isinstance(train, dict) else None
     text = f"{steps} steps" if steps is not None else "A run"
+    if math.isfinite(early := to_float(result.get("stopped_early"))):
+        text = f"Stopped early at step {early:.0f} of {steps}"
     if math.isfinite(seconds := to_float(result.get("seconds"))):
         first = to_float(result.get("first"))
         text += f" in {seconds:.1f} s" if not first > 0 else f"; the time from step {first:.0f} on is {seconds:.1f} s"
@@ -80,7 +111,7 @@ def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
     return text
 
 
-def _cards(rows: list[Row], result: dict[str, Any]) -> list[tuple[str, str]]:
+def run_cards(rows: list[Row], result: dict[str, Any]) -> list[tuple[str, str]]:
     """(value, label): the test and validation metrics, the baseline, speed and memory."""
     cards = []
     for split in ("test", "validation"):

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,12 +49,12 @@ class Axis(NamedTuple):
         return distinct if self.is_discrete or len(distinct) <= FEW else distinct[:0]
 
 
-def build_axis(name: str, values: Sequence[Any]) -> Axis:
+def build_axis(name: str, values: Sequence[Any], *, log: bool = False) -> Axis:
     """The axis of a hyperparameter's values.
 
-    name: its title. values: one for each trial. Finite numbers get a linear axis; a logarithmic one if
-    they are positive, span more than two decades and crowd at the low end; levels if they are few and
-    unevenly spaced. All other values are categories.
+    name: its title. values: one for each trial. log: whether their space is logarithmic. Finite numbers get a
+    linear axis; a logarithmic one if their space is, or if they are positive, span more than two decades and
+    crowd at the low end; levels if they are few and unevenly spaced. All other values are categories.
 
     >>> build_axis("lr", [1e-4, 1e-2, 1e-1]).positions, build_axis("act", ["relu", "tanh", "relu"]).labels
     (array([-4., -2., -1.]), ['relu', 'tanh'])
@@ -67,7 +67,7 @@ def build_axis(name: str, values: Sequence[Any]) -> Axis:
         return _category_axis(name, values)
     positions = np.asarray(known, np.float64)
     distinct = np.unique(positions)
-    if _spans_decades(positions) and 5 * np.median(distinct) < distinct[-1]:
+    if distinct[0] > 0 and (log or (_spans_decades(positions) and 5 * np.median(distinct) < distinct[-1])):
         return _number_axis(name, "log", np.log10(positions))
     if 2 < len(distinct) <= FEW and all(map(_is_round, distinct.tolist())):
         gaps = np.diff(distinct)
@@ -113,15 +113,18 @@ def axis_limits(known: np.ndarray, mode: str) -> tuple[float, float]:
     return low, high
 
 
-def build_axes(hypers: Sequence[dict[str, Any]]) -> list[Axis]:
-    """The axes of the names whose values differ, in their order. hypers: one dict for each trial.
+def build_axes(hypers: Sequence[dict[str, Any]], log: Collection[str] = ()) -> list[Axis]:
+    """The axes of the names whose values differ, in their order.
+
+    hypers: one dict for each trial. log: the names whose space is logarithmic.
 
     >>> [axis.name for axis in build_axes([{"lr": 0.1, "depth": 2}, {"lr": 0.2, "depth": 2}])]
     ['lr']
     """
     names = list(dict.fromkeys(name for trial in hypers for name in trial))
     columns = {name: [trial.get(name) for trial in hypers] for name in names}
-    return [build_axis(name, values) for name, values in columns.items() if len({*map(_identity, values)}) > 1]
+    columns = {name: values for name, values in columns.items() if len({*map(_identity, values)}) > 1}
+    return [build_axis(name, values, log=name in log) for name, values in columns.items()]
 
 
 def format_value(value: Any, limit: int = 40, digits: int = 6) -> str:
@@ -191,12 +194,11 @@ def _decade_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
 
 
 def _round_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    from matplotlib.ticker import MaxNLocator
-
     tolerance = 1e-9 * (high - low)
-    candidates = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
-    ticks = [float(tick) for tick in candidates if low - tolerance <= tick <= high + tolerance]
-    step = candidates[1] - candidates[0]
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= 5 + 1e-9)
+    first, last = math.ceil((low - tolerance) / step), math.floor((high + tolerance) / step)
+    ticks = [step * i for i in range(first, last + 1)]
     largest = max(map(abs, ticks), default=1.0) or 1.0
     digits = max(1, math.floor(math.log10(largest)) - math.floor(math.log10(step)) + 1)
     return ticks, [short_number(tick if abs(tick) > tolerance else 0.0, max(digits, 4)) for tick in ticks]

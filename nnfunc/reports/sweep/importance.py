@@ -19,9 +19,9 @@ ENOUGH_SETTINGS, GOOD_R2 = 12, 0.3  # below these, importances mean nothing
 class Importance(NamedTuple):
     """The importance of each hyperparameter, the largest first.
 
-    names: of the hyperparameters. values: the drop in R2 when a name's values are shuffled. deviations:
-    the standard deviations of the drops over folds and shuffles. r2: the fraction of the variance of
-    held-out scores that the forest explains. settings: how many were used.
+    names: of the hyperparameters. values: the drop in R2 when a name's values are shuffled, as a share of all
+    drops: they add up to 1, or are all 0. deviations: the standard deviations over folds and shuffles. r2: the
+    fraction of the variance of held-out scores that the forest explains. settings: how many were used.
     """
 
     names: list[str]
@@ -40,7 +40,8 @@ def importance(result: Result) -> Importance | None:
     """The permutation importance of each hyperparameter that varies in a sweep.
 
     A random forest is fitted to four of five folds of the settings. In the fifth fold the values of one
-    name are shuffled: the drop in R2 is the name's importance, 0 for one that does not matter.
+    name are shuffled: the drop in R2, as a share of all drops, is the name's importance, 0 for one that does not
+    matter.
     Logarithmic axes and scores enter as logarithms, categories one-hot. A setting's score is the mean
     over its seeds, clipped to the score axis of the plots. Settings without a score are left out. The
     same result always gives the same importances. Names that vary together share their importance, so
@@ -79,8 +80,9 @@ def compute_importance(data: SweepData) -> Importance | None:
     if variance < 1e-12 * max(1e-12, np.mean(scores**2)):
         return None
     drops, errors = _cross_validate(axes, scores)
-    values = drops.mean(axis=1) / variance
-    deviations = drops.std(axis=1) / variance
+    means = np.maximum(drops.mean(axis=1), 0)  # below 0 by chance
+    total = means.sum() or 1.0
+    values, deviations = means / total, drops.std(axis=1) / total
     order = np.argsort(-values, kind="stable")
     names = [axes[i].name for i in order]
     r2 = 1 - float(np.mean(errors)) / float(variance)

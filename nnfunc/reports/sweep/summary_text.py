@@ -28,8 +28,8 @@ NO_IMPORTANCE = (
     "that differ."
 )
 HOW_TO_READ = (
-    " The importance of a hyperparameter is the drop in R2 when its values are shuffled, plus or minus the "
-    "standard deviation over folds and shuffles. Hyperparameters that vary together share their importance."
+    " The importance of a hyperparameter is the drop in R2 when its values are shuffled, as a share of all drops, "
+    "with the standard deviation over folds and shuffles. Hyperparameters that vary together share their importance."
 )
 
 

@@ -112,6 +112,13 @@ MODELS: dict[str, Row] = {
     "as_model": Row((lambda x: x * x,), any_width=True),
     # models
     "mlp": Row(([6, 5, 3],), {"norm": "layer", "activation": "tanh"}, {"dropout": (0.25, 0.5), "gain": (1.0, 0.5)}),
+    "table_model": Row(
+        (6, (4, 3), 2),
+        {"hidden": (5,), "activation": "tanh", "norm": "layer"},
+        {"dropout": (0.25, 0.5), "embedding_dropout": (0.25, 0.5)},
+        x={"numbers": X, "categories": ids(4, 2, below=3)},
+        order=1,
+    ),
 }
 AREAS = (
     rows_vision,
@@ -229,6 +236,18 @@ def judged(target):
     return lambda objective: objective(jnp.sin, (X, target))
 
 
+def one_logit(target):
+    return lambda objective: objective(lambda x: jnp.sin(x[:, :1]), (X, target))
+
+
+def shifted_views(key, batch):
+    return batch[0] + 0.1 * jax.random.normal(key, batch[0].shape), batch[1]
+
+
+def judged_with_key(target):
+    return lambda objective: objective(jnp.sin, (X, target), key=KEY)
+
+
 def small_task(hypers):
     return nf.Task(nf.serial(nf.linear(6, 6), block()), nf.classification(), nf.optimizers.sgd(0.1))
 
@@ -236,6 +255,8 @@ def small_task(hypers):
 def one_step(pair):
     return jax.jit(lambda: pair.step({}, pair.init({}, KEY), (X, LABELS))[1])()
 
+
+COUNTS = LABELS[:, None] + 0 * YES.astype(np.int32)
 
 FUNCTIONS: dict[str, Row] = {
     # initializers
@@ -429,6 +450,8 @@ FUNCTIONS: dict[str, Row] = {
     "losses.multilabel_margin": Row((X, YES), numbers={"margin": (1.0, 0.3)}, differentiate=True),
     "losses.cosine_embedding": Row((X, OTHER, SIGNS[:, 0]), numbers={"margin": (0.0, -0.3)}, differentiate=True),
     "losses.gaussian_nll": Row(((X, SHARES), OTHER), {"full": True}, {"floor": (1e-6, 0.2)}, differentiate=True),
+    "losses.pinball": Row((X, OTHER), numbers={"quantile": (0.5, 0.1)}, differentiate=True),
+    "losses.pinball:quantiles": Row((X, OTHER), {"quantile": np.linspace(0, 1, 6)}, differentiate=True),
     "losses.masked_mean": Row((X, OTHER > 0), differentiate=True),
     # metrics of one example each, and streaming ones over two batches
     "metrics.accuracy": Row((X, LABELS)),
@@ -554,6 +577,27 @@ FUNCTIONS: dict[str, Row] = {
     "classification:focal": Row((), {"weight": CLASS_WEIGHTS}, {"label_smoothing": (0.0, 0.1)}, then=judged(LABELS)),
     "classification:gamma": Row(numbers={"gamma": (2.0, 0.0)}, then=judged(LABELS)),
     "regression": Row(("huber",), numbers={"delta": (1.0, 0.3)}, then=judged(OTHER)),
+    "regression:quantile": Row(("quantile",), then=judged(OTHER[:, :2])),  # traced: test_named_objectives.py
+    "focal": Row(numbers={"gamma": (2.0, 0.0)}, then=judged(LABELS)),
+    "tagging": Row(
+        (), {"weight": CLASS_WEIGHTS}, {"label_smoothing": (0.0, 0.3)}, then=judged(np.where(LABELS == 1, -100, LABELS))
+    ),
+    "binary": Row(numbers={"positive_weight": (1.0, 3.0), "label_smoothing": (0.1, 0.0)}, then=one_logit(YES[:, 0])),
+    "binary:focal": Row(
+        (), {"label_smoothing": 0.0}, {"gamma": (2.0, 0.0), "positive_weight": (1.0, 3.0)}, then=one_logit(YES[:, 0])
+    ),
+    "multilabel": Row(numbers={"positive_weight": (1.0, 3.0), "label_smoothing": (0.1, 0.0)}, then=judged(YES)),
+    "multilabel:weights": Row(
+        numbers={"positive_weight": (tuple(1 + 0.1 * i for i in range(6)), 6 * (2.0,))}, then=judged(YES)
+    ),
+    "gaussian": Row(numbers={"floor": (1e-6, 0.2)}, then=judged(OTHER[:, :3])),
+    "poisson": Row(then=judged(COUNTS)),
+    "contrastive": Row((shifted_views,), numbers={"temperature": (0.1, 0.5)}, then=judged_with_key(LABELS)),
+    "distillation": Row(
+        (jnp.cos,),
+        numbers={"temperature": (2.0, 1.0), "alpha": (0.5, 1.0), "label_smoothing": (0.0, 0.3)},
+        then=judged(LABELS),
+    ),
     "language_modelling": Row(numbers={"label_smoothing": (0.0, 0.3)}, then=judged(LABELS)),
     "trainer": Row((small_task,), then=one_step),
     "capture": Row((nf.serial(act=jnp.tanh), "act"), then=lambda captured: captured({}, X)),

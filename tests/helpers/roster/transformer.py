@@ -9,6 +9,8 @@ IDS = ids(2, 4, below=5)
 SIZES = {"layers": 2, "heads": 2, "dim": 4}
 PADDED = np.array([[True, True, True, True], [True, True, False, False]])
 IMAGE = {"image_size": 4, "patch": 2, "in_dim": 1, "dim": 4}
+TEXTS = np.array([[3, 5, 0], [1, 2, 4]], np.int32)
+WORDS = np.array([[[3, 7], [5, 0], [0, 0]], [[1, 6], [2, 8], [4, 7]]], np.int32)
 TWO = {"dropout": (0.25, 0.5), "eps": (1e-5, 1e-2)}
 LINEAR = {"name": "linear", "factor": 4.0}
 BLOCK = (4, nf.attention(4, 2), nf.feed_forward(4, 6))
@@ -86,6 +88,13 @@ MODELS: dict[str, Row] = {
         order=1,
     ),
     "seq2seq": Row((5,), SIZES, TWO, x=nf.Seq2SeqInput(IDS, ids(2, 3, below=5), source_mask=PADDED), order=1, seed=3),
+    "text_classifier": Row((6, 3), {"dim": 2, "pairs": 7}, {"dropout": (0.25, 0.5)}, x=IDS, order=1),
+    "text_classifier:transformer": Row(
+        (6, 3), {"body": "transformer", "dim": 4, "heads": 2, "layers": 2}, x=TEXTS, order=1, seed=3
+    ),
+    "text_classifier:lstm": Row((6, 3), {"body": "lstm", "dim": 2}, x=TEXTS, order=1),
+    "tagger": Row((9, 3), {"dim": 2}, {"dropout": (0.25, 0.5)}, x=WORDS, order=1),
+    "tagger:transformer": Row((9, 3), {"body": "transformer", "dim": 4, "heads": 2}, x=WORDS, order=1),
 }
 FUNCTIONS: dict[str, Row] = {}
 NOT_FACTORIES: dict[str, str] = {}

@@ -1,0 +1,123 @@
+"""What the columns of a table are: numbers, categories, dates, texts, or nothing to learn from."""
+
+import csv
+import gzip
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.sources.column_store import StringColumn
+from nnfunc.data.sources.columns import CODE, is_missing, parse_numbers, read_columns
+from nnfunc.data.sources.table_cells import parse_dates
+
+__all__ = ["Column", "find_label", "guess_separator", "look_at_columns"]
+
+LABELS = ("label", "target", "class", "y", "outcome", "output", "category", "kind", "species")
+DATE_FORMATS = (None, "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%Y%m%d")
+ID = re.compile(r"(.*[_ ])?(id|index|nr|no|key)|unnamed.*", re.IGNORECASE)
+TEXT_LENGTH = 4  # mean number of words, from which on strings are texts
+CATEGORIES = 1000  # the most categories of a column
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    type: "number", "category", "date", "text", or "none" for what cannot be learned from. missing: how many values are
+    missing. distinct: how many different ones there are. reason: of "none", or the format of dates. counts: how often
+    each value occurs, if there are few.
+    """
+
+    type: str
+    missing: int
+    distinct: int
+    reason: str = ""
+    counts: Mapping[str, int] = {}
+
+
+def guess_separator(file: Path) -> str:
+    """The separator of a CSV file: the one that cuts its first lines into most columns of one number."""
+    if file.suffix.lower() in (".parquet", ".pq", ".jsonl", ".ndjson"):
+        return ","
+    opened = gzip.open(file) if file.suffix == ".gz" else open(file, "rb")  # noqa: SIM115
+    with opened as stream:
+        lines = stream.read(1 << 16).decode("utf-8-sig", "replace").splitlines()[:50]
+    widths = {}
+    for separator in ",;\t|":
+        rows = [len(row) for row in csv.reader(lines[:-1] or lines, delimiter=separator) if row]
+        widths[separator] = rows[0] if rows and len(set(rows)) == 1 else 1
+    return max(widths, key=lambda separator: widths[separator])
+
+
+def look_at_columns(file: Path, separator: str) -> tuple[dict[str, Column], int]:
+    """({name: column}, the number of rows) of a table."""
+    _, columns, _ = read_columns(file, separator)
+    _, columns, _ = read_columns(file, separator, texts=list(columns))  # 007 is no number
+    count = len(next(iter(columns.values())))
+    return {name: _look(name, values, count) for name, values in columns.items()}, count
+
+
+def _look(name: str, values: Any, rows: int) -> Column:
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+        return Column("date", int(np.isnat(values).sum()), len(np.unique(values)))
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        return _look_at_numbers(name, values, rows)
+    strings = values if isinstance(values, StringColumn) else StringColumn.from_strings(map(str, values))
+    every = np.bincount(strings.codes, minlength=len(strings.distinct)).tolist()
+    counts = {word: n for word, n in zip(strings.distinct, every, strict=True) if not is_missing(word)}
+    missing = rows - sum(counts.values())
+    present = StringColumn.from_strings(word.strip() for word in counts)
+    table = counts if len(counts) <= 50 else {}
+    if len(counts) < 2:
+        return Column("none", missing, len(counts), "always the same" if counts else "empty", table)
+    if not any(CODE.match(word) for word in present.distinct) and _parses(lambda: parse_numbers("", name, present)):
+        of_word = {word: float(word) for word in counts}
+        numbers = np.array([of_word.get(word, math.nan) for word in strings.distinct])[strings.codes]
+        return _look_at_numbers(name, numbers, rows)
+    for date_format in DATE_FORMATS:
+        if _parses(lambda form=date_format: parse_dates("", name, present, date_format=form)):
+            return Column("date", missing, len(counts), date_format or "", table)
+    mean_length = sum(n * len(word.split()) for word, n in counts.items()) / sum(counts.values())
+    if mean_length >= TEXT_LENGTH:
+        return Column("text", missing, len(counts))
+    if len(counts) > CATEGORIES or len(counts) > max(20, (rows - missing) // 2):
+        return Column("none", missing, len(counts), "nearly a different word in each row", table)
+    return Column("category", missing, len(counts), "", table)
+
+
+def _look_at_numbers(name: str, values: np.ndarray, rows: int) -> Column:
+    present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    missing = rows - len(present)
+    distinct, counts = np.unique(present, return_counts=True)
+    table = {f"{value:g}": int(n) for value, n in zip(distinct, counts, strict=True)} if len(distinct) <= 50 else {}
+    if len(distinct) < 2:
+        return Column("none", missing, len(distinct), "always the same" if len(distinct) else "empty", table)
+    is_id = ID.fullmatch(name) or (np.diff(present.astype(np.float64)) == 1).all()
+    if is_id and len(distinct) == rows and np.array_equal(distinct, np.trunc(distinct)):
+        return Column("none", missing, len(distinct), "a number for each row", table)
+    return Column("number", missing, len(distinct), "", table)
+
+
+def _parses(parse: Any) -> bool:
+    try:
+        parse()
+    except ValueError:
+        return False
+    return True
+
+
+def find_label(columns: Mapping[str, Column], label: str | None) -> str:
+    """The column to predict: `label`, or one with the name of a label, or the last one that may be."""
+    if label is not None:
+        if label not in columns:
+            check.fail("new", f"there is no column {label!r}{check.nearest(label, columns)}")
+        return label
+    possible = [name for name, column in columns.items() if column.type in ("number", "category")]
+    if not possible:
+        check.fail("new", "no column can be a label: none has numbers or a few words.", hint="Name it: --label COLUMN.")
+    named = [name for name in possible if name.lower() in LABELS]
+    return (named or possible[-1:])[0]

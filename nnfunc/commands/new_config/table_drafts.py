@@ -1,0 +1,144 @@
+"""Drafts of configs for tables: rows to classify or to estimate a number from, and time series."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnfunc import check, data
+from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
+from nnfunc.commands.new_config.table_columns import Column, find_label, guess_separator, look_at_columns
+from nnfunc.data.dataset import count_examples
+
+__all__ = ["draft_forecasting", "draft_table"]
+
+RARE = 0.1  # the fraction of the rarest class below which accuracy says little
+TIMES = ("time", "date", "day", "month", "t", "step")
+VALUES = ("value", "y", "sales", "target")
+
+
+def draft_table(file: Path, label: str | None) -> Draft:
+    """A config for a table. file: .csv, .parquet or .jsonl. label: the column to predict, or None to guess it."""
+    separator = guess_separator(file)
+    columns, rows = look_at_columns(file, separator)
+    label = find_label(columns, label)
+    target = columns[label]
+    regression = target.type == "number" and target.distinct > max(20, math.isqrt(rows))
+    inputs = {name: column for name, column in columns.items() if name != label}
+    by_type = {kind: [n for n, c in inputs.items() if c.type == kind] for kind in ("category", "date", "text", "none")}
+    used = [name for name in inputs if name not in by_type["none"]]
+    if not used:
+        check.fail("new", f"{file} should have columns to learn from, beside the label {label!r}.")
+    options: dict[str, Any] = {
+        "name": "table",
+        "source": str(file),
+        "label": Note(label, _describe_label(target, regression)),
+    }
+    if by_type["none"]:
+        reasons = ", ".join(f"{name} ({inputs[name].reason})" for name in by_type["none"][:4])
+        options["columns"] = Note(used, f"without {reasons}")
+    options |= {"task": "regression"} if regression else {}
+    options |= {"separator": separator} if separator != "," else {}
+    for key, kind, comment in (
+        ("categorical", "category", "a learned vector for each category"),
+        ("dates", "date", "become year, month, day, weekday, ..."),
+        ("texts", "text", "become weights of their words"),
+    ):
+        if by_type[kind]:
+            options[key] = Note(by_type[kind], comment)
+    formats = {inputs[name].reason for name in by_type["date"]} - {""}
+    if len(formats) == 1:
+        options["date_format"] = formats.pop()
+    missing = [name for name in used if inputs[name].missing and inputs[name].type in ("number", "date")]
+    if missing:
+        options["impute"] = Note("median", f"some are missing in {', '.join(missing[:4])}")
+    if regression:
+        options["scale_target"] = Note(True, "predictions are in the units of the file all the same")
+    arguments = {
+        key: value.value if isinstance(value, Note) else value for key, value in options.items() if key != "name"
+    }
+    splits = data.table(arguments.pop("source"), **arguments)
+    size, steps, comment = choose_steps(count_examples(splits.train), 40)
+    options |= {
+        "batch_size": size,
+        "validation": 0.1,
+        "test": Note(0.2, "time = COLUMN tests on the latest rows, group = COLUMN on other groups"),
+    }
+    outputs = 1 if regression else splits.classes or 2
+    x = splits.train[0]
+    if isinstance(x, dict):
+        model = {"name": "table_model", "outputs": outputs, "hidden": [64, 32], "dropout": 0.1}
+    else:
+        model = {"name": "mlp", "widths": [x.shape[1], 64, 32, outputs], "dropout": 0.1}
+    rare = not regression and bool(target.counts) and min(target.counts.values()) < RARE * rows
+    tables: dict[str, Any] = {"data": options, "model": model}
+    tables["objective"] = {"name": "regression", "loss": "mse"} if regression else {"name": "classification"}
+    if rare:
+        tables["task"] = {"metrics": Note(["f1", "balanced_accuracy"], "a class is rare, so accuracy says little")}
+    best = "min loss" if regression else "max f1" if rare else "max accuracy"
+    tables |= training_tables(steps, comment, peak=3e-3, weight_decay=1e-2, best=best)
+    facts = [f"{rows:,} rows, {len(used)} inputs: " + ", ".join(_counts(inputs, used))]
+    return Draft(f"Predict {label} from {file.name}", facts, tables)
+
+
+def _describe_label(column: Column, regression: bool) -> str:
+    if regression:
+        return f"a number, {column.distinct:,} different values"
+    if not column.counts:
+        return f"{column.distinct:,} classes"
+    common = sorted(column.counts.items(), key=lambda item: -item[1])[:5]
+    more = f", and {len(column.counts) - 5} more" if len(column.counts) > 5 else ""
+    return f"{len(column.counts)} classes: " + ", ".join(f"{name} ({n:,})" for name, n in common) + more
+
+
+def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
+    types = {"number": "numbers", "category": "categories", "date": "dates", "text": "texts"}
+    counts = {kind: sum(inputs[name].type == kind for name in used) for kind in types}
+    return [f"{count} {types[kind] if count > 1 else kind}" for kind, count in counts.items() if count]
+
+
+def draft_forecasting(file: Path, label: str | None) -> Draft:
+    """A config for time series: a column of times, and a column for each series, or those of series and values."""
+    separator = guess_separator(file)
+    columns, rows = look_at_columns(file, separator)
+    times = [
+        n for n, c in columns.items() if c.type == "date" or n.lower() in ("time", "date", "day", "month", "t", "step")
+    ]
+    if not times:
+        check.fail(
+            "new",
+            f"{file} should have a column of times, such as 2026-11-30, but has {check.join_names(list(columns))}.",
+        )
+    time, numbers = times[0], [n for n, c in columns.items() if c.type == "number" and n != times[0]]
+    groups = [n for n, c in columns.items() if c.type == "category" and n != time and c.distinct * 10 <= rows]
+    options: dict[str, Any] = {"name": "forecasting", "source": str(file), "time": time}
+    options |= {"separator": separator} if separator != "," else {}
+    length = columns[time].distinct
+    if groups or label or len(numbers) == 1:
+        value = label or next(
+            (n for n in numbers if n.lower() in ("value", "y", "sales", "target")), numbers[-1] if numbers else ""
+        )
+        if value not in columns:
+            check.fail("new", f"{file} should have a column of values{check.nearest(value, columns)}")
+        options["value"] = value
+        options |= {"series": groups[0]} if groups else {}
+        known = [name for name in numbers if name != value]
+        options |= {"covariates": Note([], f"those known in advance, of {', '.join(known[:4])}")} if known else {}
+        what = check.counted(columns[groups[0]].distinct, "series").removesuffix("s") + "s" if groups else "1 series"
+    else:
+        what = f"{len(numbers)} series: {check.join_names(numbers, 5)}"
+    horizon = max(1, min(14, length // 20))
+    context = max(1, min(4 * horizon, length // 4))
+    options |= {
+        "context": Note(context, "values that a forecast reads"),
+        "horizon": Note(horizon, "values that it predicts; season = 7 compares with the week before"),
+    }
+    splits = data.forecasting(**arguments_of(options))
+    x, y = splits.train
+    size, steps, comment = choose_steps(len(x), 30)
+    options |= {"batch_size": size, "validation": 0.1, "test": Note(0.2, "the last times")}
+    tables: dict[str, Any] = {"data": options}
+    tables["model"] = {"name": "mlp", "widths": [x.shape[1], 64, 64, y.shape[1]], "dropout": 0.1}
+    tables["objective"] = {"name": "regression", "loss": Note("mae", "or mse, huber, quantile")}
+    tables |= training_tables(steps, comment, peak=2e-3, weight_decay=1e-2, best="min loss")
+    return Draft(f"Forecast {file.name}", [f"{length:,} times of {what}"], tables)

@@ -1,0 +1,69 @@
+"""What a run's report shows of its model: held-out rows, or texts that it generates."""
+
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnfunc.base import as_model
+from nnfunc.commands.constant_baseline import training_target
+from nnfunc.commands.sample import generate_texts
+from nnfunc.config import Config
+from nnfunc.config.held_out_rows import held_out_rows, split_rows
+from nnfunc.config.restore import read_threshold, rebuild_task
+from nnfunc.evaluation import baseline
+from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, sample_section
+from nnfunc.reports.run.example_html import InputFormat
+from nnfunc.training.step import TrainState
+
+__all__ = ["evaluate_for_report"]
+
+SAMPLES, TOKENS = 3, 200
+
+
+def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
+    """The sections on the test split, or else the validation split; None where outputs have no metrics.
+
+    config: of the run. state: of the best checkpoint.
+    """
+    task, data = rebuild_task(config, state), config.data()
+    kind = getattr(task.objective, "kind", "")
+    if kind == "tokens":
+        return _sample(config, task, state)
+    split = next((name for name in ("test", "validation") if getattr(data, name) is not None), None)
+    if not kind or split is None:
+        return None
+    model = (task.objective, as_model(task.model), state.params, state.model_state)
+    held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config))
+    if not np.isfinite(held_out.output).all():
+        return None
+    target = training_target(data)
+    constants = {} if target is None else baseline(target, held_out)
+    x, _ = split_rows(data, split)[0]
+    return build_evaluation(held_out, split, partial(_row, x), _input_format(config), constants)
+
+
+def _row(x: Any, index: int) -> Any:
+    return jax.tree.map(lambda array: array[index], x)
+
+
+def _input_format(config: Config) -> InputFormat:
+    preprocessing = config.preprocessing
+    facts, codec = preprocessing.facts, preprocessing.codec
+    decode = None if codec is None else codec.decode
+    return InputFormat(preprocessing.image_shape, facts.get("columns"), facts.get("standardise"), decode)
+
+
+def _sample(config: Config, task: Any, state: TrainState) -> Evaluation | None:
+    """Texts of a language model whose tokenizer the run has; None for a model that cannot generate."""
+    codec = config.preprocessing.codec
+    if codec is None or not len(codec.encode("\n")):
+        return None
+    with suppress(ValueError):
+        model = (as_model(task.model), state.params, state.model_state)
+        texts = generate_texts(config, codec, *model, "\n", steps=TOKENS, samples=SAMPLES, temperature=0.8)
+        note = f"{SAMPLES} texts of {TOKENS} tokens, drawn at temperature 0.8 after a line break."
+        return Evaluation([sample_section(texts, note)], {}, "texts", [])
+    return None

@@ -1,0 +1,114 @@
+"""Loads a run and serves it until a signal: what was accepted is finished first, and the exit code is 0."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnfunc import check
+from nnfunc.commands.interrupts import write_message
+from nnfunc.config.restore import load_run
+
+__all__ = ["serve"]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    checkpoint: str = "best",
+    batch_size: int | None = None,
+    megabytes: float = 16.0,
+    rows: int = 1000,
+    seconds: float = 30.0,
+    waiting: int = 4096,
+) -> None:
+    """Serve the predictions of a run over HTTP, until SIGTERM or Ctrl-C.
+
+    folder: of the run. host, port: to listen on; port 0 is any free one. checkpoint: "best" or "last". batch_size: the
+    most rows in a batch, by default as in the run's evaluations. megabytes, rows, seconds: the most that a request may
+    have, and take. waiting: the most rows that may wait for their batch.
+    Raises: ModuleNotFoundError without the extra serve; OSError when the port is in use.
+    """
+    for package in ("starlette", "uvicorn", "python_multipart"):
+        check.package("serve", package, "nnfunc[serve]")
+    check.size("serve", rows=rows, waiting=waiting, batch_size=1 if batch_size is None else batch_size)
+    check.number("serve", 0, open_low=True, megabytes=megabytes, seconds=seconds)
+    check.within("serve", 0, 65535, port=port)
+    import uvicorn  # pyright: ignore[reportMissingImports]
+
+    from nnfunc.commands.serve.http_application import Limits, Server, create_application
+
+    class HttpServer(uvicorn.Server):
+        """uvicorn, which tells when it listens, and ends with exit code 0 after a signal."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(f"serving {folder} at http://{shown}:{listener.getsockname()[1]}  (Ctrl-C stops)", flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for accepting in self.servers:
+                accepting.close()
+            await asyncio.sleep(0.3)  # requests that have arrived are read, before idle connections are closed
+            await super().shutdown(sockets)
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            def stop(signum: int, frame: object) -> None:
+                if self.should_exit:
+                    os._exit(128 + signum)
+                write_message("stopping: requests that were accepted are finished, new ones are refused")
+                self.should_exit = True
+
+            handlers = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                yield
+            finally:
+                for signum, handler in handlers.items():
+                    signal.signal(signum, handler)
+
+    limits = Limits(int(megabytes * 2**20), rows, seconds, waiting)
+    with _listen(host, port) as listener:
+        run = load_run(folder, checkpoint)
+        server = Server.of(folder.resolve().name, run, limits, batch_size)
+        print(f"compile batches of {', '.join(map(str, server.batcher.widths))} rows", flush=True)
+        server.start()
+        hosts = [*LOOPBACK[:2], "[::1]", host] if host in LOOPBACK else ["*"]
+        settings = uvicorn.Config(
+            create_application(server, hosts),
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=int(seconds) + 5,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        if host not in LOOPBACK:
+            print("warning anyone who reaches this address may ask for predictions", file=sys.stderr, flush=True)
+        HttpServer(settings).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the host and port, before the run is loaded."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except OSError as error:
+        hint = "Choose another with --port; 0 is any free one."
+        problem = f"it cannot listen on {host}, port {port} ({error.strerror})."
+        check.fail("serve", problem, hint=hint, exc_type=OSError)

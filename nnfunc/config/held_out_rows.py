@@ -1,0 +1,98 @@
+"""The outputs of a trained model for the rows of a split."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnfunc import check, device_memory
+from nnfunc.base import Model, Params, PyTree
+from nnfunc.config.config import Config
+from nnfunc.data.dataset import Dataset, count_examples
+from nnfunc.data.eval_batches import EvalBatch, eval_batches
+from nnfunc.data.fingerprint import SPLIT_BITS
+from nnfunc.data.preprocessing import PARTS
+from nnfunc.evaluation.held_out import HeldOut
+from nnfunc.evaluation.readings import CLASSES
+from nnfunc.training.objectives import Objective
+
+__all__ = ["held_out_rows", "split_rows"]
+
+MOST_TRAINING_ROWS = 10_000
+
+
+def held_out_rows(
+    config: Config,
+    data: Dataset,
+    split: str,
+    objective: Any,
+    model: Model,
+    params: Params,
+    state: PyTree,
+    threshold: Any = None,
+    most: int | None = MOST_TRAINING_ROWS,
+) -> HeldOut:
+    """The outputs and targets of a split, in its order; of "train" at most 10,000 rows, evenly chosen.
+
+    config: of the run. data: its data set. split: "train", "validation" or "test". objective: of the run, which says
+    how outputs are read. model, params, state: the trained model. threshold: of answers, or None. most: rows of
+    "train", None for all.
+    Raises: ValueError when there is no such split, or its examples are not pairs (x, target).
+    """
+    where = "held_out"
+    check.choice(where, PARTS, split=split)
+    tree, rows = split_rows(data, split, most)
+    if tree is None:
+        check.fail(where, f"the data has no {split} split.", hint="Use train, or another split.")
+
+    def outputs(params: Params, state: PyTree, batch: EvalBatch) -> tuple[Any, Any]:
+        pair = batch.batch()
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            check.fail(where, expected="examples should be pairs (x, target)", actual=check.describe(pair))
+        return model.apply(params, pair[0], state=state), pair[1]
+
+    compiled, parts = jax.jit(outputs), []
+    for batch in eval_batches(tree, min(config.eval_batch_size, count_examples(tree)), data.transform):
+        if not parts:
+            what, hint = f"an evaluation of {count_examples(batch.examples)} rows at once", "Make the batches smaller."
+            device_memory.compile_checked(where, compiled, what, hint, params, state, batch)
+        parts.append(jax.tree.map(lambda x, n=int(batch.count): x[:n], jax.device_get(compiled(params, state, batch))))
+    output, target = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    if isinstance(output, tuple | list):
+        output = np.concatenate([part.reshape(len(part), -1) for part in output], axis=1)
+    kind = objective.kind if isinstance(objective, Objective) else ""
+    ignored = objective.ignore_index if isinstance(objective, Objective) else None
+    if kind in CLASSES and ignored is not None:
+        target = np.where(target == ignored, np.asarray(-100, target.dtype), target)
+    output, target = config.preprocessing.restore_target(output, kind), config.preprocessing.restore_target(target)
+    return HeldOut(kind, output, target, config.preprocessing.names, _row_ids(config, split, rows, data), threshold)
+
+
+def split_rows(data: Dataset, split: str, most: int | None = MOST_TRAINING_ROWS) -> tuple[PyTree, np.ndarray | None]:
+    """(the arrays of a split, or None without it; the indices of the rows of "train" that were chosen, else None)."""
+    if split != "train":
+        return getattr(data, split), None
+    tree = data.arrays
+    if data.window is not None:  # one array of tokens, cut into windows that share one token
+        stride = max(data.window - 1, 1)
+        windows = (count_examples(tree) - 1) // stride
+        rows = _evenly(windows, windows if most is None else max(1, min(most, 2**20 // data.window)))
+        at = rows[:, None] * stride + np.arange(data.window)
+        return jax.tree.map(lambda x: np.asarray(x[at]), tree), rows
+    rows = _evenly(count_examples(tree), count_examples(tree) if most is None else most)
+    return jax.tree.map(lambda x: np.asarray(x[rows]), tree), rows
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _row_ids(config: Config, split: str, rows: np.ndarray | None, data: Dataset) -> np.ndarray | None:
+    """The positions of the rows in the file of the data, where it was split at random; else in the split."""
+    hashes = config.preprocessing.rows
+    if hashes is None:
+        return rows
+    at = np.flatnonzero((hashes & SPLIT_BITS) == PARTS.index(split))
+    if rows is not None:
+        return at[rows] if len(at) == count_examples(data.arrays) else rows
+    return at if len(at) == count_examples(getattr(data, split)) else None

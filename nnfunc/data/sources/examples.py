@@ -1,0 +1,77 @@
+"""Examples of any length: told apart by their content, split, and padded to one length."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.row_split import split_pairs
+
+__all__ = ["drop_repeats", "find_path", "pad_rows", "split_examples"]
+
+
+def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: Callable[[int], str]) -> list[int]:
+    """The indices of the examples without those that repeat an earlier one, with a warning about these.
+
+    An example that is in two splits would make the figures of the test too good.
+    where, name: the function and the file, for the warning. contents: hashable. describe_row: index -> its position.
+    """
+    first: dict[Any, int] = {}
+    for index, content in enumerate(contents):
+        first.setdefault(content, index)
+    distinct = list(first.values())
+    if len(distinct) < len(contents):
+        index = next(i for i, content in enumerate(contents) if first[content] != i)
+        text = f"{describe_row(index)} repeats {describe_row(first[contents[index]])}"
+        count = check.counted(len(contents) - len(distinct), "repeated example")
+        warnings.warn(f"{where}: {name}: {text}; {count} left out.", stacklevel=4)
+    return distinct
+
+
+def split_examples(
+    where: str,
+    parts: Mapping[str, tuple[list[Any], np.ndarray]],
+    preprocessing: Preprocessing | None,
+    *,
+    stratify: bool,
+    **fractions: float,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], np.ndarray | None]:
+    """`split_pairs` of contents that are no arrays. parts: {split: (contents, whose repr tells them apart, labels)}."""
+    known, pairs = {}, {}
+    for part, (contents, y) in parts.items():
+        digests = (hashlib.blake2b(repr(content).encode(), digest_size=8).digest() for content in contents)
+        ids = np.frombuffer(b"".join(digests), np.uint64)
+        known |= zip(ids.tolist(), contents, strict=True)
+        pairs[part] = ids, y
+    splits, fingerprints, rows = split_pairs(where, pairs, preprocessing, stratify=stratify, **fractions)
+    splits = {
+        part: None if pair is None else ([known[i] for i in pair[0].tolist()], pair[1]) for part, pair in splits.items()
+    }
+    return splits, fingerprints, rows
+
+
+def pad_rows(rows: Sequence[Sequence[Any]], length: int, fill: int = 0, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """int32 [n, length, *shape]: the first `length` items of each row, then `fill`. shape: of an item."""
+    padded = np.full((len(rows), length, *shape), fill, np.int32)
+    for i, row in enumerate(rows):
+        if cut := row[:length]:
+            padded[i, : len(cut)] = cut
+    return padded
+
+
+def find_path(where: str, item: Any, endings: Sequence[str]) -> Path | None:
+    """The file or folder that an item names, None for a text: a text names one if it ends as one of the `endings`.
+
+    where: begins the message of an error. A Path always names one.
+    Raises: FileNotFoundError.
+    """
+    if isinstance(item, str) and not (item.lower().endswith(tuple(endings)) or ("/" in item and Path(item).is_dir())):
+        return None
+    if isinstance(item, str | Path) and not Path(item).exists():
+        check.fail(where, f"The input {item} does not exist.", exc_type=FileNotFoundError)
+    return Path(item) if isinstance(item, str | Path) else None

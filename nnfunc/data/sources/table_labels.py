@@ -1,0 +1,103 @@
+"""The labels of a table, its scaled targets, and the column that its rows are split by."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnfunc.data.download import fail_damaged
+from nnfunc.data.fingerprint import fold_ids
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.columns import WHERE, DescribeRow, parse_class_labels, parse_numbers
+from nnfunc.data.sources.table_cells import fold_column, parse_flags, parse_order, parse_strings
+from nnfunc.data.splits import cut_in_order
+
+__all__ = ["check_log", "fit_scaling", "fit_target", "read_labels", "read_order"]
+
+
+def read_labels(
+    name: str,
+    labels: list[str],
+    task: str,
+    columns: dict[str, Any],
+    describe_row: DescribeRow,
+    preprocessing: Preprocessing | None,
+) -> tuple[np.ndarray, tuple[str, ...] | None, np.ndarray]:
+    """(y: classes [n], flags [n, labels] or numbers [n, labels]; the names of classes or labels; ids of the rows).
+
+    name: of the table. labels: the columns of the labels. task: "classification" or "regression". columns,
+    describe_row: of `read_columns`. preprocessing: of an earlier run, or None.
+    """
+    if task == "classification" and len(labels) == 1:
+        names = None if preprocessing is None else preprocessing.names
+        y, names = parse_class_labels(name, labels[0], columns[labels[0]], describe_row, names)
+        return y, names, y.astype(np.uint64)
+    parse = parse_numbers if task == "regression" else parse_flags
+    parsed = [parse(name, label, columns[label], describe_row) for label in labels]
+    ids = np.zeros(len(parsed[0]), np.uint64)
+    for values in parsed:
+        fold_ids(ids, values)
+    names = None if task == "regression" else tuple(labels)
+    return np.stack(parsed, axis=1, dtype=np.float64, casting="unsafe"), names, ids
+
+
+def read_order(
+    name: str,
+    group: str | None,
+    time: str | None,
+    date_format: str | None,
+    ids: np.ndarray,
+    columns: dict[str, Any],
+    describe_row: DescribeRow,
+) -> Callable[..., Any] | None:
+    """(**fractions) -> the indices of each split, by group or by time; None without either.
+
+    name: of the table. group, time: their columns, or None. date_format: of time. ids: of the rows, which then depend
+    on that column too. columns, describe_row: of `read_columns`.
+    """
+    column = group or time
+    if column is None:
+        return None
+    if group is None:
+        values = ranks = parse_order(name, column, columns[column], describe_row, date_format)
+    else:
+        values = parse_strings(name, column, columns[column])
+        if "" in values.distinct:
+            row = describe_row(int((values.codes == values.distinct.index("")).argmax()))
+            fail_damaged(
+                WHERE, name, f"a value is missing at {row} of column {column!r}", "Fill it in, or drop the row."
+            )
+        # RandomState's random numbers never change; the groups' order does not depend on that of the rows
+        shuffled = np.random.RandomState(0).permutation(len(values.distinct))
+        ranks = shuffled[np.argsort(np.argsort(values.distinct))][values.codes]
+    fold_column(ids, values)
+    return partial(cut_in_order, WHERE, column, ranks)
+
+
+def check_log(name: str, labels: list[str], y: np.ndarray, describe_row: DescribeRow) -> None:
+    """Refuse targets that have no log(1 + y). name, labels, describe_row: as for `read_labels`. y: [n, labels]."""
+    wrong = np.argwhere(y <= -1)
+    if len(wrong):
+        row, column = wrong[0]
+        problem = f"{describe_row(int(row))} of column {labels[column]!r} should be above -1, got {y[row, column]:g}"
+        fail_damaged(WHERE, name, problem, "log_target takes log(1 + y): leave it out.")
+
+
+def fit_scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
+    """Mean and standard deviation of each of the columns; the value and 1 for a constant column."""
+    pairs = [
+        (float(column[0]), 1.0) if np.ptp(column) == 0 else (float(column.mean()), float(column.std()))
+        for column in columns
+    ]
+    return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}
+
+
+def fit_target(y: np.ndarray, scale: bool, log: bool) -> dict[str, Any]:
+    """`Preprocessing.facts["target"]`, of which mean and std are 0 and 1 without scale.
+
+    y: of the training rows, [n, labels]. scale, log: whether to scale them, and whether to take log(1 + y) before.
+    """
+    y = np.log1p(y) if log else y
+    scaling = fit_scaling(y.T) if scale else {"mean": [0.0] * y.shape[1], "std": [1.0] * y.shape[1]}
+    return scaling | {"log": log}

@@ -1,0 +1,246 @@
+"""Sentences with a tag for each word: CoNLL's columns, or JSON lines."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnfunc import check
+from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
+from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.class_folders import split_files
+from nnfunc.data.sources.columns import JSON_LINES, check_columns, read_json_lines
+from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, split_examples
+from nnfunc.data.splits import Splits
+
+__all__ = ["read_sentences", "tagging"]
+
+WHERE = "data.tagging"
+ENDINGS = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".tsv", ".txt", *JSON_LINES)
+PADDING, UNKNOWN = 0, 1  # ids of features
+NO_TAG = -100  # of padding, which `nf.tagging` leaves out
+
+
+class Sentence(NamedTuple):
+    """tokens: its words. tags: () if there are none. position: in its file, such as "line 7"."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    position: str
+
+
+def tagging(
+    path: str | Path,
+    *,
+    columns: tuple[int, int] = (0, -1),
+    tokens: str = "tokens",
+    tags: str = "tags",
+    block_size: int | None = None,
+    affixes: int = 3,
+    min_count: int = 2,
+    vocab_size: int = 20000,
+    validation: float = 0.1,
+    test: float = 0.1,
+    preprocessing: Preprocessing | None = None,
+) -> Splits:
+    """Sentences as x, int32 [n, block_size, features] ids of features of words, and tags as y, int32 [n, block_size].
+
+    The features of a word are the word itself, and its beginnings and ends of 1 to `affixes` characters: ids of one
+    vocabulary, learned from the training sentences. 0 is padding, 1 a feature that is not in the vocabulary. The tag
+    of padding is -100. A sentence that repeats an earlier one is left out, with a warning.
+    path: a file with a word and its tag in each line, between columns of blanks or tabs, and a blank line between
+    sentences (lines of comments and of -DOCSTART- are skipped); or a .jsonl file with an object such as
+    {"tokens": ["a", "b"], "tags": ["X", "Y"]} in each line; or a folder of files such as train.conll and test.conll.
+    columns: the indices of the words and the tags among the columns, from the end where negative. tokens, tags: the
+    keys of the objects. block_size: the most words of a sentence, by default that of the longest one; a longer one is
+    refused. affixes: at least 0. min_count: how often a feature has to occur in training to be in the vocabulary, so
+    that the model also learns from unknown ones. vocab_size: the most ids of features, the most frequent ones, at
+    least 3. validation, test: splits that are not in the folder are cut off at random; below 1 a fraction, from 1 on
+    a number of sentences, 0 for none. preprocessing: of an earlier run (`splits.preprocessing`), which fixes
+    vocabulary, tags and the split of each sentence.
+    Raises: FileNotFoundError; ValueError, with file and line, for a line without a tag, a sentence that is too long,
+    or tags that are all the same.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "it.conll")
+    >>> _ = file.write_text("".join(f"see VERB\\n{i} NUM\\n\\n" for i in range(20)))
+    >>> splits = tagging(file, affixes=1)
+    >>> splits.train[0].shape, splits.train[1][0].tolist(), splits.names
+    ((16, 2, 3), [1, 0], ('NUM', 'VERB'))
+    """
+    check.size(WHERE, 0, affixes=affixes)
+    check.size(WHERE, min_count=min_count)
+    check.size(WHERE, 3, vocab_size=vocab_size)
+    facts: Any = {"columns": list(columns), "tokens": tokens, "tags": tags, "affixes": affixes}
+    names = None
+    if preprocessing is not None:
+        preprocessing.check_factory(WHERE)
+        facts, names = preprocessing.facts, preprocessing.names
+        block_size = facts["block_size"]
+    files = split_files(WHERE, resolve(WHERE, path), ENDINGS)
+    tables = {part: _read(WHERE, file, facts) for part, file in files.items()}
+    parts = {}
+    for part, sentences in tables.items():
+        at = drop_repeats(WHERE, str(files[part]), [s[:2] for s in sentences], lambda i, s=sentences: s[i].position)
+        parts[part] = [sentences[i] for i in at], np.zeros(len(at), np.int32)
+    if block_size is None:
+        block_size = max(len(sentence.tokens) for sentences in tables.values() for sentence in sentences)
+    check.size(WHERE, block_size=block_size)
+    for part, (sentences, _) in parts.items():
+        check_lengths(WHERE, str(files[part]), sentences, block_size)
+    names = _check_tags(files, tables, names)
+    splits, fingerprints, rows = split_examples(
+        WHERE,
+        {part: ([sentence[:2] for sentence in sentences], y) for part, (sentences, y) in parts.items()},
+        preprocessing,
+        stratify=False,
+        validation=validation,
+        test=test,
+    )
+    if preprocessing is None:
+        counts = Counter(
+            feature for sentence, _ in splits["train"][0] for word in sentence for feature in features(word, affixes)
+        )
+        vocabulary = [feature for feature, count in counts.most_common(vocab_size - 2) if count >= min_count]
+    else:
+        vocabulary = facts["vocabulary"]
+    record = Preprocessing(
+        "tagging",
+        {
+            **{key: facts[key] for key in ("columns", "tokens", "tags", "affixes")},
+            "block_size": block_size,
+            "names": list(names),
+            "classes": len(names),
+            "vocabulary": vocabulary,
+            "dtype": "int32",
+            "shape": [block_size, 1 + 2 * facts["affixes"]],
+        },
+        fingerprints,
+        rows,
+    )
+    codes = {name: code for code, name in enumerate(names)}
+
+    def arrays(pair: Any) -> Any:
+        if pair is None:
+            return None
+        y = pad_rows([[codes[tag] for tag in tags] for _, tags in pair[0]], block_size, NO_TAG)
+        return encode(record, [tokens for tokens, _ in pair[0]]), y
+
+    return Splits(*map(arrays, splits.values()), classes=record.classes, names=record.names, preprocessing=record)
+
+
+def features(word: str, affixes: int) -> list[str]:
+    """The word, then its beginnings and ends of 1 to `affixes` characters, with a mark for what each is."""
+    parts = [part for n in range(1, affixes + 1) for part in (f"^{word[:n]}", f"{word[-n:]}$")]
+    return [f"={word}", *parts]
+
+
+def encode(preprocessing: Preprocessing, sentences: Sequence[Sequence[str]]) -> np.ndarray:
+    """int32 [n, block_size, features] of sentences of words. preprocessing: with the vocabulary."""
+    facts, known = preprocessing.facts, {}
+    ids = {feature: index for index, feature in enumerate(preprocessing.facts["vocabulary"], 2)}
+    for word in {word for sentence in sentences for word in sentence}:
+        known[word] = [ids.get(feature, UNKNOWN) for feature in features(word, facts["affixes"])]
+    rows = [[known[word] for word in sentence] for sentence in sentences]
+    return pad_rows(rows, facts["block_size"], PADDING, tuple(facts["shape"][1:]))
+
+
+def check_lengths(where: str, name: str, sentences: Sequence[Sentence], block_size: int) -> None:
+    """Refuse a sentence of more than `block_size` words. where, name: the function and the file, for messages."""
+    for sentence in sentences:
+        if len(sentence.tokens) > block_size:
+            problem = f"{sentence.position} begins a sentence of {len(sentence.tokens)} words"
+            problem += f", more than block_size = {block_size}"
+            fail_damaged(where, name, problem, "Split it, or train with a larger block_size.")
+
+
+def _check_tags(files: Mapping[str, Path], tables: Mapping[str, Any], names: Any) -> tuple[str, ...]:
+    """The names of the tags, in alphabetical order, at least two in training; other splits have no others."""
+    train = sorted({tag for sentence in tables["train"] for tag in sentence.tags}) if names is None else names
+    if len(train) < 2:
+        problem = f"its tags should be of two kinds at least, but all are {train[0]!r}"
+        fail_damaged(WHERE, files["train"], problem, "Is it the right column?")
+    known = set(train)
+    for part, sentences in tables.items():
+        for sentence in sentences:
+            if new := [tag for tag in sentence.tags if tag not in known]:
+                problem = f"the sentence at {sentence.position} has the tag {new[0]!r}, which training lacks"
+                fail_damaged(WHERE, files[part], problem, f"The tags are {check.join_names(sorted(known), 8)}.")
+    return tuple(train)
+
+
+def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True) -> list[Sentence]:
+    """The sentences of a file. facts: with columns, tokens and tags. tagged: whether they need tags."""
+    if file.suffix.lower() in JSON_LINES:
+        return _read_json(where, file, facts["tokens"], facts["tags"] if tagged else None)
+    sentences: list[Sentence] = []
+    tokens, tags, first, width = [], [], 0, None
+    content = decode_utf8(where, file, read_bytes(where, file))
+    for number, line in enumerate([*content.split("\n"), ""], 1):
+        row = line.rstrip("\r").split("\t") if "\t" in line else line.split()
+        if not line.strip():
+            if tokens:
+                sentences.append(Sentence(tuple(tokens), tuple(tags), f"line {first}"))
+                tokens, tags = [], []
+            continue
+        if row[0] == "-DOCSTART-" or (line.startswith("#") and len(row) != width and not tokens):
+            continue
+        first = first if tokens else number
+        width = len(row) if width is None else width
+        if len(row) != width:
+            problem = f"line {number} should have {width} columns, as those before it, but has {len(row)}"
+            fail_damaged(where, file, problem, "A blank line ends a sentence.")
+        indices = facts["columns"] if tagged else facts["columns"][:1]
+        if (width < 2 and tagged) or not all(-width <= index < width for index in indices):
+            problem = f"line {number} should have a word and its tag, in columns {list(indices)}, but is {line[:60]!r}"
+            fail_damaged(where, file, problem, "Columns are counted from 0, and from the end where negative.")
+        tokens.append(row[indices[0]])
+        tags += [row[indices[1]]] if tagged else []
+    if not sentences:
+        fail_damaged(where, file, "it should have sentences, with a word in each line, but is empty")
+    return sentences
+
+
+def _read_json(where: str, file: Path, tokens_key: str, tags_key: str | None) -> list[Sentence]:
+    columns, lines = read_json_lines(where, file)
+    check_columns(str(file), [tokens_key, *([tags_key] if tags_key else [])], columns, where=where)
+    sentences = []
+    for row, line in enumerate(lines):
+        tokens, tags = columns[tokens_key][row], columns[tags_key][row] if tags_key else []
+        for key, value in ((tokens_key, tokens), (tags_key, tags)):
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                problem = f"line {line} should have a list of texts as {key!r}, got {check.describe(value)}"
+                fail_damaged(where, file, problem, 'Such as {"tokens": ["a", "b"], "tags": ["X", "Y"]}.')
+        if not tokens or (tags_key and len(tokens) != len(tags)):
+            problem = f"line {line} should have a tag for each word, and a word, got {len(tokens)} words"
+            fail_damaged(where, file, f"{problem} and {len(tags)} tags" if tags_key else problem, "Correct the line.")
+        sentences.append(Sentence(tuple(tokens), tuple(tags), f"line {line}"))
+    return sentences
+
+
+def read_sentences(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str]]:
+    """(x [n, block_size, features], the words of each sentence, with blanks between them) to predict from.
+
+    preprocessing: of the run. source: a text whose words are separated by blanks, a list of such texts or of lists of
+    words, or a file as for training, whose tags are not read.
+    """
+    where, sentences = "predict", []
+    items: Any = [source] if isinstance(source, str | Path) else source
+    for index, item in enumerate(items):
+        path = find_path(where, item, ENDINGS)
+        name, new = "the input", []
+        if path is not None:
+            name, new = str(path), _read(where, path, preprocessing.facts, tagged=False)
+        else:
+            tokens = item.split() if isinstance(item, str) else list(item)
+            if not tokens or not all(isinstance(word, str) for word in tokens):
+                expected = f"sentence {index} of the input should be a text or a list of words, at least one"
+                check.fail(where, expected=expected, actual=check.describe(item), exc_type=TypeError)
+            new = [Sentence(tuple(tokens), (), f"sentence {index}")]
+        check_lengths(where, name, new, preprocessing.facts["block_size"])
+        sentences += [sentence.tokens for sentence in new]
+    if not sentences:
+        check.fail(where, expected="the input should have at least one sentence", actual="none")
+    return encode(preprocessing, sentences), [" ".join(tokens) for tokens in sentences]

@@ -1,0 +1,31 @@
+"""The outputs of a model for the examples of a split, and their targets."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnfunc.evaluation.readings import Reading, read
+
+__all__ = ["HeldOut"]
+
+
+class HeldOut(NamedTuple):
+    """The raw outputs of a model for the rows of a split, in their order.
+
+    kind: how outputs are read, a value of `Objective.kind`. output: [n, ...]; of a pair of a mean and a
+    log-deviation, [n, 2 * outputs]. target: [n, ...]; labels that do not count are -100. names: of the classes, labels
+    or tags, or None. ids: [n], of the rows in the data, or None. threshold: of the probability, or of each label's,
+    from which on the answer is yes; None for 1/2. weight: [n], how much each row counts; None for 1.
+    """
+
+    kind: str
+    output: np.ndarray
+    target: np.ndarray
+    names: tuple[str, ...] | None = None
+    ids: np.ndarray | None = None
+    threshold: Any = None
+    weight: np.ndarray | None = None
+
+    def reading(self) -> Reading:
+        """The probabilities, predictions and errors of every row, in float64."""
+        return read(np, self.kind, self.output, self.target, self.threshold)

@@ -1,0 +1,68 @@
+"""The area under the ROC curve and the average precision, of many weightings of the same rows at once.
+
+They equal scikit-learn's. Its functions sort the rows anew for each class and each resample of a bootstrap, and take
+longer than the training of a small model when they are called after every evaluation.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnfunc.evaluation.readings import CLASSES, Reading
+
+__all__ = ["Ranking"]
+
+
+class Ranking(NamedTuple):
+    """Rows by descending probability, for each class or label; all [rows, columns].
+
+    order: of the rows. hit: whether the class or label is the truth. first, last: the position of the first and the
+    last row with the same probability.
+    """
+
+    order: np.ndarray
+    hit: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    @staticmethod
+    def of(reading: Reading) -> "Ranking":
+        """The ranking of each class against the rest, or of each label. reading: of classes or answers."""
+        probability, truth = reading.probability, reading.target
+        if reading.kind in CLASSES:
+            truth = truth[:, None] == np.arange(probability.shape[1])
+        order = np.argsort(-probability, axis=0, kind="stable")
+        ranked = np.take_along_axis(probability, order, axis=0)
+        position = np.broadcast_to(np.arange(len(order))[:, None], order.shape)
+        differs = np.ones((len(order) + 1, order.shape[1]), bool)
+        differs[1:-1] = ranked[1:] != ranked[:-1]
+        first = np.maximum.accumulate(np.where(differs[:-1], position, 0), axis=0)
+        last = np.minimum.accumulate(np.where(differs[1:], position, len(order))[::-1], axis=0)[::-1]
+        return Ranking(order, np.take_along_axis(truth > 0, order, axis=0), first, last)
+
+    def scores(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """[weightings, columns], NaN where a class or label always or never occurs.
+
+        name: "roc_auc" or "average_precision". weights: [weightings, rows], at least 0.
+        """
+        ranked = weights[:, self.order]  # [weightings, rows, columns]
+        start = np.zeros((len(weights), 1, self.order.shape[1]))
+        true = np.concatenate([start, np.cumsum(ranked * self.hit, axis=1)], axis=1)  # before each row, and at the end
+        total, true_sum = ranked.sum(1), true[:, -1]
+        until = np.take_along_axis(true, self.last[None] + 1, axis=1)
+        with np.errstate(all="ignore"):
+            if name == "average_precision":
+                rows = np.take_along_axis(np.cumsum(ranked, axis=1), self.last[None], axis=1)
+                score = (ranked * self.hit * (until / np.maximum(rows, 1e-300))).sum(1) / true_sum
+            else:
+                above = (np.take_along_axis(true, self.first[None], axis=1) + until) / 2  # equal scores count half
+                score = (ranked * ~self.hit * above).sum(1) / (true_sum * (total - true_sum))
+        tiny = 1e-12 * total  # of rounding
+        return np.where((true_sum > tiny) & (total - true_sum > tiny), score, np.nan)
+
+    def means(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """[weightings], the mean over the columns with both answers; NaN without one. name, weights: see `scores`."""
+        scores = self.scores(name, weights)
+        defined = ~np.isnan(scores)
+        mean = np.where(defined, scores, 0).sum(1) / np.maximum(defined.sum(1), 1)
+        return np.where(defined.any(1), mean, np.nan)

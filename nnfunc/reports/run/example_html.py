@@ -1,0 +1,89 @@
+"""Examples of a data set in HTML: a picture, a row of a table, or a text."""
+
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnfunc.reports.inline_images import png_url
+
+__all__ = ["InputFormat", "example_card"]
+
+MAX_SIDE = 96  # pixels of a picture; larger ones are made smaller
+MAX_FEATURES, MAX_LETTERS = 8, 400
+
+
+class InputFormat(NamedTuple):
+    """How the inputs of a data set read.
+
+    image_shape: (height, width, channels) of pictures that are flat or in another layout, or None. columns: the names
+    of features, or None. scaling: their "mean" and "std", or None. decode: token ids -> text, or None.
+    """
+
+    image_shape: tuple[int, int, int] | None = None
+    columns: Sequence[str] | None = None
+    scaling: Mapping[str, Sequence[float]] | None = None
+    decode: Callable[[np.ndarray], str] | None = None
+
+    @property
+    def layout(self) -> str:
+        return "texts" if self.decode else ""
+
+
+def example_card(x: Any, form: InputFormat, title: str, note: str) -> str:
+    """An example with a title, such as its prediction, and a note, such as its loss."""
+    caption = f"<b>{html.escape(title)}</b><p class=note>{html.escape(note)}</p>"
+    return f'<div class="example">{_input(x, form, title)}{caption}</div>'
+
+
+def _input(x: Any, form: InputFormat, title: str) -> str:
+    if isinstance(x, Mapping):
+        return "".join(_input(part, InputFormat(), str(name)) for name, part in x.items())
+    x = np.asarray(x)
+    if form.decode is not None and x.dtype.kind in "iu" and x.ndim == 1:
+        text = form.decode(x)
+        return f"<p>{html.escape(text if len(text) <= MAX_LETTERS else text[:MAX_LETTERS] + '…')}</p>"
+    picture = _as_picture(x, form)
+    if picture is not None:
+        return f'<img alt="example: {html.escape(title)}" src="{picture}">'
+    if x.ndim <= 1:
+        return _row(np.atleast_1d(x), form)
+    return f"<p>an array {x.shape}</p>"
+
+
+def _row(x: np.ndarray, form: InputFormat) -> str:
+    """The features of a row in their units."""
+    names = (
+        form.columns if form.columns is not None and len(form.columns) == len(x) else [f"x{i}" for i in range(len(x))]
+    )
+    values = x.astype(np.float64)
+    if form.scaling and len(form.scaling["mean"]) == len(x):
+        values = values * np.asarray(form.scaling["std"]) + np.asarray(form.scaling["mean"])
+    pairs = list(zip(names, values.tolist(), strict=True))
+    text = "<br>".join(f"{html.escape(str(name))} {value:.4g}" for name, value in pairs[:MAX_FEATURES])
+    return f"<p>{text}{f'<br>and {len(pairs) - MAX_FEATURES} more' if len(pairs) > MAX_FEATURES else ''}</p>"
+
+
+def _as_picture(x: np.ndarray, form: InputFormat) -> str | None:
+    """The address of a picture, where x is one."""
+    from PIL import Image
+
+    if form.image_shape is not None and x.size == np.prod(form.image_shape):
+        x = x.reshape(form.image_shape)
+    if x.ndim == 3 and x.shape[-1] == 1:
+        x = x[..., 0]
+    if not (x.ndim == 2 or (x.ndim == 3 and x.shape[-1] == 3)) or min(x.shape[:2]) < 4:
+        return None
+    if x.dtype != np.uint8:
+        low, high = float(np.nanmin(x)), float(np.nanmax(x))
+        x = np.nan_to_num(255 * (x - low) / max(high - low, 1e-12)).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(x))
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    file = io.BytesIO()
+    if image.mode == "RGB":
+        image.save(file, "jpeg", quality=80)
+        return png_url(file.getvalue()).replace("image/png", "image/jpeg", 1)
+    image.save(file, "png", optimize=True)
+    return png_url(file.getvalue())

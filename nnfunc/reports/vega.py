@@ -1,0 +1,106 @@
+"""Vega-Lite from vl-convert: the library for a page, and pictures of charts without a browser."""
+
+import base64
+import contextlib
+import functools
+import gzip
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnfunc.documents import write_file
+from nnfunc.reports.charts import Chart
+from nnfunc.reports.palette import THEMES
+
+__all__ = ["compress", "draw_png", "library", "save_png"]
+
+SCALE = 1.5
+LICENCE = "Vega, Vega-Lite and Vega-Embed, (c) University of Washington Interactive Data Lab, BSD 3-Clause licence."
+
+
+def compress(text: str) -> str:
+    """The text compressed, for a page: gzip in base64."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+@functools.cache
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, compressed; "" without vl-convert.
+
+    The script takes 1.5 s to bundle, so it is a file in the user's cache.
+    """
+    from nnfunc import tuning
+
+    try:
+        import vl_convert  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        return ""
+    version: Any = vl_convert.__version__  # pyright: ignore[reportAttributeAccessIssue]
+    folder = tuning.cache_folder()
+    file = folder / f"vega-{version}.txt" if folder else None
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if file is not None:
+            return file.read_text(encoding="ascii")
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    packed = compress(f"/* {LICENCE} */\n{script}")
+    with contextlib.suppress(OSError):  # a folder that cannot be written
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(file, packed.encode())
+    return packed
+
+
+def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
+    """The charts in one picture, on a transparent ground, legible on a light and a dark page.
+
+    charts: of Vega-Lite, or a single one of Vega. Raises: ModuleNotFoundError without vl-convert.
+    """
+    import vl_convert  # pyright: ignore[reportMissingImports]
+    from PIL import Image
+
+    if charts[0].is_vega:
+        png = vl_convert.vega_to_png(json.dumps(charts[0].full_spec() | {"config": THEMES["picture"]}), scale=SCALE)
+    else:
+        views = [_without_params(chart.full_spec()) | {"title": chart.title} for chart in charts]
+        columns = min(columns, len(views))
+        wide = {"width": 400 if columns > 1 else 640}
+        spec = {"concat": [view | wide for view in views], "columns": columns, "spacing": 30, "padding": 12}
+        spec["resolve"] = {"scale": {"color": "independent"}, "legend": {"color": "independent"}}
+        png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"], scale=SCALE)
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:  # a palette takes a tenth of the bytes
+        image.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)
+    return file.getvalue()
+
+
+def save_png(png: bytes, path: Path) -> None:
+    """Write a picture of `draw_png`, on a white ground, completely or not at all."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        ground.convert("RGB").quantize(256).save(file, "png", optimize=True)
+    write_file(path, file.getvalue())
+
+
+def _without_params(part: Any) -> Any:
+    """A specification without parameters, which a picture does not need and whose names would clash."""
+    if isinstance(part, list):
+        return [_without_params(entry) for entry in part if not _is_for_the_cursor(entry)]
+    if not isinstance(part, dict):
+        return part
+    condition = part.get("condition")
+    if isinstance(condition, dict) and ("param" in condition or str(condition.get("test")).startswith("!chosen")):
+        return {"value": part["value"] if "param" in condition else condition["value"]}
+    return {
+        name: entry if name == "values" else _without_params(entry) for name, entry in part.items() if name != "params"
+    }
+
+
+def _is_for_the_cursor(entry: Any) -> bool:
+    """Whether a part of a specification is an invisible layer."""
+    return isinstance(entry, dict) and (entry.get("encoding") or {}).get("fillOpacity") == {"value": 0}

@@ -1,0 +1,49 @@
+"""Objectives whose metrics are in the units of the data's file, although the model learns scaled targets."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nnfunc import check
+from nnfunc.data.preprocessing import restore_targets
+from nnfunc.training.objectives.objective import Objective
+from nnfunc.training.objectives.objective_totals import input_and_target, mean_objective
+
+__all__ = ["in_target_units"]
+
+
+def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
+    """The objective with all metrics but the loss in the units of the file. The model runs once for both.
+
+    objective: for scaled targets; one that is not of nnfunc stays as it is. target: how they were scaled,
+    `splits.preprocessing.facts["target"]`.
+    Raises: ValueError when the outputs are no numbers on the scale of the targets, such as rates.
+    """
+    where = "objective"
+    if not isinstance(objective, Objective) or objective.totals is None:
+        return objective
+    if objective.kind not in ("values", "quantiles", "deviation"):
+        hint = "Take scale_target and log_target out of the table data, or use regression or gaussian."
+        expected = "with scale_target or log_target the objective should predict values, quantiles or a deviation"
+        check.fail(where, expected=expected, actual=f"outputs of kind {objective.kind!r}", hint=hint)
+    scaled, restore = objective.totals, partial(restore_targets, target=target)
+
+    def totals(predict, batch, mask):
+        x, targets = input_and_target(where, batch)
+        outputs = []
+
+        def record(x):
+            outputs.append(jax.tree.map(jnp.asarray, predict(x)))
+            return outputs[-1]
+
+        loss = scaled(record, batch, mask)["loss"]
+        replay = iter(outputs)
+        metrics = scaled(lambda x: restore(next(replay), kind=objective.kind), (x, restore(jnp.asarray(targets))), mask)
+        return metrics | {"loss": loss}
+
+    restored = mean_objective(totals, objective.inspect, objective.kind, objective.ignore_index)
+    return replace(restored, restore=restore)

@@ -1,0 +1,181 @@
+"""Predictions for texts, sentences and series, by `nnfunc predict` and behind `nnfunc serve`."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers.command_line import main
+
+import nnfunc as nf
+
+TAIL = """
+optimizer = { name = "sgd", learning_rate = 0.1 }
+train = { steps = 2, loop = "step" }
+"""
+CONFIGS = {
+    "texts": """
+data = { name = "text_classification", source = "it.csv", text = "review", label = "verdict", block_size = 16, vocab_size = 300, batch_size = 8 }
+model = { name = "text_classifier", vocab_size = 300, classes = 2, dim = 4 }
+objective = { name = "classification" }
+""",
+    "tags": """
+data = { name = "tagging", path = "it.conll", block_size = 6, vocab_size = 200, batch_size = 8 }
+model = { name = "tagger", vocab_size = 200, classes = 3, dim = 4 }
+objective = { name = "tagging" }
+""",
+    "series": """
+data = { name = "forecasting", source = "it.csv", time = "day", series = "shop", value = "sales", context = 4, horizon = 2, batch_size = 8 }
+model = { name = "mlp", widths = [4, 2] }
+objective = { name = "regression" }
+""",
+}
+
+
+def write_data(name):
+    if name == "texts":
+        lines = [f"film {i} was {'good' if i % 2 else 'bad'},{'good' if i % 2 else 'bad'}" for i in range(40)]
+        Path("it.csv").write_text("\n".join(["review,verdict", *lines]) + "\n")
+    elif name == "tags":
+        Path("it.conll").write_text("".join(f"the DET\ncat{i} NOUN\nsleeps VERB\n\nit{i} DET\n\n" for i in range(30)))
+    else:
+        rows = [f"{day},{shop},{day % 7 + 100 * len(shop)}" for shop in ("a", "bb") for day in range(40)]
+        Path("it.csv").write_text("\n".join(["day,shop,sales", *rows]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a run of each type of data."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, config in CONFIGS.items():
+            folder = tmp_path_factory.mktemp(name)
+            patch.chdir(folder)
+            write_data(name)
+            Path("it.toml").write_text(config + TAIL)
+            assert main("train", "it.toml", "--run", "run") == 0
+            folders[name] = folder / "run"
+    return folders
+
+
+def give(monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(text.encode()))))
+
+
+def predicted(capsys, *words):
+    code = main("predict", *words)
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, ""), err
+    return list(csv.DictReader(io.StringIO(out)))
+
+
+def test_texts_in_tables_files_and_lines(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run, texts = nf.load_run(runs["texts"]), ["a good film", "see it.csv", "bad, very bad"]
+    expected = jax.nn.softmax(run.predict([{"review": text} for text in texts]))
+
+    def check(rows):
+        shown = [[float(row["p_bad"]), float(row["p_good"])] for row in rows]
+        np.testing.assert_allclose(shown, expected, rtol=1e-4)
+
+    with open("new.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["id", "review"], *enumerate(texts)])
+    rows = predicted(capsys, runs["texts"], "new.csv", "--keep", "id")
+    assert [row["id"] for row in rows] == ["0", "1", "2"]
+    check(rows)
+    Path("new.jsonl").write_text("".join(json.dumps({"review": text}) + "\n" for text in texts))
+    check(predicted(capsys, runs["texts"], "new.jsonl"))
+    Path("notes").mkdir()
+    for i, text in enumerate(texts):
+        Path(f"notes/{i}.txt").write_text(text)
+    rows = predicted(capsys, runs["texts"], "notes/0.txt", "notes/1.txt", "notes/2.txt")
+    assert [row["file"] for row in rows] == ["notes/0.txt", "notes/1.txt", "notes/2.txt"]
+    check(rows)
+    check(predicted(capsys, runs["texts"], "notes"))
+    give(monkeypatch, "\n".join(texts) + "\n\n")
+    rows = predicted(capsys, runs["texts"], "-", "--keep", "review")
+    assert [row["review"] for row in rows] == texts
+    check(rows)
+    Path("new.csv").write_text("review\nfine\n\n' '\nNA\n")
+    Path("new.csv").write_text('id,review\n1,fine\n2,"  "\n')
+    assert main("predict", runs["texts"], "new.csv") == 2
+    assert "new.csv: line 3 of column 'review' should hold a text" in capsys.readouterr().err
+
+
+def test_sentences_in_files_and_lines(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    give(monkeypatch, "the cat1 sleeps\n\nsee it.txt\n")
+    rows = predicted(capsys, runs["tags"], "-")
+    assert [row["words"] for row in rows] == ["the cat1 sleeps", "see it.txt"]
+    assert [len(row["tags"].split()) for row in rows] == [3, 2]
+    run = nf.load_run(runs["tags"])
+    expected = run.predict([["the", "cat1", "sleeps"]])[0, :3].argmax(-1)
+    assert rows[0]["tags"].split() == [run.names[i] for i in expected]
+    Path("new.conll").write_text("the\ncat1\nsleeps\n\nsee\nit.txt\n")
+    assert predicted(capsys, runs["tags"], "new.conll") == rows
+    assert main("predict", runs["tags"], "new.conll", "--format", "jsonl", "-o", "y.jsonl") == 0
+    lines = [json.loads(line) for line in Path("y.jsonl").read_text().splitlines()]
+    assert [line["tags"] for line in lines] == [row["tags"].split() for row in rows]
+    assert main("predict", runs["tags"], "new.conll", "--keep", "all") == 2
+    assert "these inputs have no columns to keep" in capsys.readouterr().err
+
+
+def test_series_go_on_in_their_own_units(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "day,shop,sales\n" + "".join(
+        f"{day},{shop},{day % 7 + 100 * len(shop)}\n" for day in range(50, 56) for shop in ("bb", "a")
+    )
+    Path("new.csv").write_text(text)
+    rows = predicted(capsys, runs["series"], "new.csv")
+    assert [row["series"] for row in rows] == ["bb", "a"]
+    expected = nf.load_run(runs["series"]).predict("new.csv")
+    np.testing.assert_allclose([[float(row["t+1"]), float(row["t+2"])] for row in rows], expected, rtol=1e-5)
+    assert expected[0].min() > 150 > expected[1].max()
+    give(monkeypatch, text)
+    assert predicted(capsys, runs["series"], "-") == rows
+    Path("new.csv").write_text(text.replace("54,a,", "54,a,x"))
+    assert main("predict", runs["series"], "new.csv") == 2
+    assert "new.csv: line 11 of column 'sales' should hold a number, got 'x" in capsys.readouterr().err
+
+
+BODIES = {
+    "texts": ["a good film", "bad.csv", {"review": "bad.csv"}],  # a text that looks like a file
+    "tags": ["the cat1 sleeps", "see it.txt", ["see", "it.txt"]],
+    "series": [{"day": day, "shop": "a", "sales": 100 + day} for day in range(5)],
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_they_are_served(runs, name):
+    for package in ("httpx", "starlette", "python_multipart"):
+        pytest.importorskip(package)
+    from helpers.served import Served
+
+    run, body = nf.load_run(runs[name]), BODIES[name]
+    served = Served(run)
+    answer = served.post("/predict", json={"rows": body})
+    assert answer.status_code == 200, answer.text
+    rows = answer.json()["predictions"]
+    if name == "texts":
+        expected = jax.nn.softmax(run.predict([{"review": "a good film"}, *[{"review": "bad.csv"}] * 2]))
+        np.testing.assert_allclose([[row["p_bad"], row["p_good"]] for row in rows], expected, rtol=1e-5)
+        wrong = {"rows": [["a", "list"]]}
+    elif name == "tags":
+        assert [len(row["tags"]) for row in rows] == [3, 2, 2]
+        wrong = {"rows": [{"words": 3}]}
+    else:
+        expected = run.predict(body)
+        np.testing.assert_allclose([[row["t+1"], row["t+2"]] for row in rows], expected, rtol=1e-5)
+        wrong = {"rows": body[:3]}
+    assert served.post("/predict", json=wrong).status_code == 400
+    page = served.get("/")
+    assert ("<textarea" in page.text, 'type="file"' in page.text) == (name != "series", name != "tags")
+    if name != "series":
+        answer = served.post("/", files={"text": (None, "the cat1 sleeps")})
+        assert answer.status_code == 200
+        assert "Prediction</h2>" in answer.text
+    served.server.stop()

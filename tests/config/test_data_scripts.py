@@ -1,0 +1,57 @@
+"""The scripts of data are deterministic, and the configs that name their files train on them."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from helpers.project import ROOT
+
+from nnfunc.config import ConfigError, load
+from nnfunc.config.dry_run import dry_run
+
+CASES = {
+    "text_classification": ("docstrings", "data.source=", "docstrings.csv"),
+    "tagging": ("python_tags", "data.path=", "python_tags.conll"),
+    "forecasting": ("sales", "data.source=", "sales.csv"),
+    "image_folder": ("shapes", "data.path=", "shapes"),
+}
+PARTS = {  # small, to be quick
+    "docstrings": {"PACKAGES": {"dates": ["calendar.py"], "files": ["tempfile.py", "gzip.py"]}, "SHORTEST": 20},
+    "python_tags": {"FILES": ["calendar", "heapq"]},
+    "sales": {"SHOPS": 2, "DAYS": 500},
+    "shapes": {"COUNT": 12},
+}
+OPTIONS = {"text_classification": ["data.batch_size=16"], "image_folder": ["data.batch_size=8"], "forecasting": []}
+
+
+def write(name, folder):
+    """Run a script with less data."""
+    spec = importlib.util.spec_from_file_location(f"data_{name}", ROOT / "scripts" / "data" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for constant, value in PARTS[name].items():
+        assert hasattr(module, constant)
+        setattr(module, constant, value)
+    module.main(folder)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("config", CASES)
+@pytest.mark.filterwarnings("default")
+def test_a_script_writes_the_data_of_its_config(config, tmp_path):
+    script, key, name = CASES[config]
+    assert write(script, tmp_path / "one") == write(script, tmp_path / "other")
+    overrides = [f"{key}{tmp_path / 'one' / name}", *OPTIONS.get(config, [])]
+    loaded = load(ROOT / "configs" / f"{config}.toml", overrides)
+    data = loaded.data()
+    assert data.validation is not None
+    assert data.test is not None
+    x, _ = data.batch(0)
+    assert np.isfinite(np.asarray(x, np.float32)).all()
+    dry_run(loaded)
+
+
+def test_the_vocabulary_of_the_model_has_that_of_the_data():
+    message = r"model\.vocab_size: should be at least data\.vocab_size = 4000, got 300"
+    with pytest.raises(ConfigError, match=message):
+        load(ROOT / "configs" / "tagging.toml", ["model.vocab_size=300"])

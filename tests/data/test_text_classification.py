@@ -1,0 +1,167 @@
+"""Texts with classes: from tables and folders, with tokens that are learned from the training texts."""
+
+import json
+import re
+import warnings
+
+import numpy as np
+import pytest
+from helpers.data_files import only_mistakes
+
+import nnfunc as nf
+from nnfunc.data.prediction_inputs import load_inputs
+
+TEXTS = [f"{word} film number {i}, [PAD] naïve" for i in range(20) for word in ("good", "bad")]
+LABELS = ["pos" if text.startswith("good") else "neg" for text in TEXTS]
+
+
+def write(folder, texts=TEXTS, labels=LABELS, name="films.csv"):
+    file = folder / name
+    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+    if name.endswith(".jsonl"):
+        lines = [json.dumps(row) for row in rows]
+    else:
+        lines = ["text,label", *(f'"{row["text"]}",{row["label"]}' for row in rows)]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def texts_of(splits):
+    """{split: {text: class}}, the ids read back as texts, without the padding."""
+    result = {}
+    for name in ("train", "validation", "test"):
+        part = getattr(splits, name)
+        if part is not None:
+            rows = (splits.codec.decode(row[row > 0]) for row in part[0])
+            result[name] = dict(zip(rows, (splits.names[label] for label in part[1]), strict=True))
+    return result
+
+
+def test_texts_become_padded_ids_that_decode_to_the_texts(tmp_path):
+    splits = nf.data.text_classification(write(tmp_path), block_size=64)
+    parts = texts_of(splits)
+    assert splits.names == ("neg", "pos")
+    assert {name: len(part) for name, part in parts.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert parts["train"] | parts["validation"] | parts["test"] == dict(zip(TEXTS, LABELS, strict=True))
+    assert sorted(parts["test"].values()) == ["neg", "neg", "pos", "pos"]  # stratified
+    lengths = (splits.train[0] > 0).sum(1)
+    assert all((row[:n] > 0).all() and (row[n:] == 0).all() for row, n in zip(splits.train[0], lengths, strict=True))
+
+
+def test_tokens_are_learned_from_the_training_texts_alone(tmp_path):
+    for part, words in {"train": "aaaa bbbb", "test": "zzzz yyyy"}.items():
+        write(tmp_path, [f"{words} {i}" for i in range(10)], ["x", "y"] * 5, f"{part}.csv")
+    splits = nf.data.text_classification(tmp_path, block_size=16, validation=0)
+    assert len(splits.codec.encode("aaaa")) == 1
+    assert len(splits.codec.encode("zzzz")) == 4
+    assert len(splits.test[0]) == 10
+
+
+def test_all_forms_of_tables_and_folders_are_equal(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": TEXTS, "label": LABELS})
+    frame.to_parquet(tmp_path / "films.parquet")
+    sources = [write(tmp_path), write(tmp_path, name="films.jsonl"), tmp_path / "films.parquet", frame]
+    results = [texts_of(nf.data.text_classification(source, block_size=64)) for source in sources]
+    assert all(result == results[0] for result in results)
+    for i, (text, label) in enumerate(zip(TEXTS, LABELS, strict=True)):
+        (tmp_path / "films" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "films" / label / f"{i:02}.txt").write_text(text)
+    splits = nf.data.text_classification(tmp_path / "films", block_size=64)
+    assert splits.names == ("neg", "pos")
+    assert {text for part in texts_of(splits).values() for text in part} == set(TEXTS)
+
+
+def test_an_earlier_run_fixes_tokens_classes_and_splits(tmp_path):
+    before = nf.data.text_classification(write(tmp_path), block_size=64)
+    texts, labels = ["a new text", *reversed(TEXTS)], ["neg", *reversed(LABELS)]
+    after = nf.data.text_classification(write(tmp_path, texts, labels), preprocessing=before.preprocessing)
+    assert texts_of(after) == texts_of(before)
+    np.testing.assert_array_equal(after.train[0], before.train[0])
+    changes = before.preprocessing.describe_changes(after.preprocessing)
+    assert changes == ["40 examples before, 41 now; 1 are new and in no split, the first is example 1 of the file"]
+
+
+def test_predictions_take_texts_tables_and_files(tmp_path):
+    splits = nf.data.text_classification(write(tmp_path), block_size=64)
+    expected = np.concatenate([splits.train[0], splits.validation[0], splits.test[0]])
+    expected = {splits.codec.decode(row[row > 0]): row.tolist() for row in expected}
+    forms = [TEXTS, {"text": TEXTS, "other": TEXTS}, [{"text": text} for text in TEXTS], write(tmp_path)]
+    for form in forms:
+        x, names = load_inputs(splits.preprocessing, form)
+        assert (x.tolist(), names) == ([expected[text] for text in TEXTS], None)
+    for i, text in enumerate(TEXTS[:3]):
+        (tmp_path / f"{i}.txt").write_text(text)
+    files = [str(tmp_path / f"{i}.txt") for i in range(3)]
+    for form in (files, tmp_path):
+        x, names = load_inputs(splits.preprocessing, form)
+        assert (x.tolist(), names) == ([expected[text] for text in TEXTS[:3]], files)
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv does not exist"):
+        load_inputs(splits.preprocessing, "missing.csv")
+
+
+def test_a_text_of_the_letters_of_padding_is_no_padding(tmp_path):
+    splits = nf.data.text_classification(write(tmp_path), block_size=64)
+    x, _ = load_inputs(splits.preprocessing, "[PAD]")
+    assert splits.codec.decode(x[0][x[0] > 0]) == "[PAD]"
+
+
+MISTAKES = {
+    "empty": ("", "it should have a line of names and rows, but is empty"),
+    "only names": ("text,label\n", "but has 1 lines"),
+    "one class": ("text,label\na,x\nb,x\n", "column 'label' should hold classes, but is 'x' throughout"),
+    "no text": ("text,label\na,x\n ,y\n", "line 3 of column 'text' should hold a text, got ' '"),
+    "no label": ("text,label\na,x\nb,\n", "the label is missing at line 3 of column 'label'"),
+    "no column": ("texts,label\na,x\nb,y\n", "has no column 'text'; did you mean 'texts'?"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_have_one_line_with_file_and_line(tmp_path, name):
+    content, message = MISTAKES[name]
+    file = tmp_path / "it.csv"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        nf.data.text_classification(file)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("data.text_classification: ")
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [("{", "line 2 is not JSON"), ("[1]", "line 2 should be a JSON object"), ("{}", "line 2 of column")],
+)
+def test_mistakes_in_json_lines_name_the_line(tmp_path, line, message):
+    file = tmp_path / "it.jsonl"
+    file.write_text('{"text": "a", "label": "x"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        nf.data.text_classification(file)
+
+
+def test_an_empty_file_and_an_empty_class_are_refused(tmp_path):
+    for label in ("neg", "pos"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.txt").write_text(label)
+    (tmp_path / "pos" / "2.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"pos/2\.txt: it is empty"):
+        nf.data.text_classification(tmp_path)
+    (tmp_path / "zero").mkdir()
+    with pytest.raises(ValueError, match="zero should contain the texts of a class"):
+        nf.data.text_classification(tmp_path)
+
+
+def test_repeated_and_long_texts_are_told(tmp_path):
+    with pytest.warns(UserWarning, match=r"line 42 repeats line 3; 1 repeated example left out"):
+        splits = nf.data.text_classification(write(tmp_path, [*TEXTS, TEXTS[1]], [*LABELS, LABELS[1]]), block_size=64)
+    assert sum(len(part) for part in texts_of(splits).values()) == 40
+    with pytest.warns(UserWarning, match=r"32 of 32 training texts are longer than block_size = 3 tokens"):
+        assert nf.data.text_classification(write(tmp_path), block_size=3).train[0].shape == (32, 3)
+
+
+@pytest.mark.parametrize("name", ["films.csv", "films.jsonl"])
+def test_damaged_files_are_mistakes_with_a_line(tmp_path, name):
+    file = write(tmp_path, name=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about repeated and long texts
+        only_mistakes(lambda: nf.data.text_classification(file, validation=0, test=0), file, 60)
