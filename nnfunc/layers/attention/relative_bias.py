@@ -60,9 +60,8 @@ def relative_bias(
         source = ctx.cache if ctx.state else time
         state = {} if ctx.cache is None else {"position": jnp.asarray(first + time, jnp.int32)}
         rows = jnp.asarray(ctx.cast(params)["weight"])[bucket(np.arange(1 - source, source))]  # [2 source - 1, heads]
-        distances = (
-            np.arange(source, dtype=np.int32) - (first + jnp.arange(time, dtype=jnp.int32))[:, None]
-        )  # [time, source]
+        positions = first + jnp.arange(time, dtype=jnp.int32)[:, None]
+        distances = np.arange(source, dtype=np.int32)[None] - positions  # [time, source]
         return jnp.moveaxis(rows[distances + source - 1], -1, -3), Out(state)  # [heads, time, source]
 
     return Model(init, forward=forward)
