@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from nnfunc import check, documents, paths
 from nnfunc.base import DType, Key, Model, Params, PyTree
 from nnfunc.calls import explain_calls
+from nnfunc.interop.families.timm_configs import timm_family
 from nnfunc.interop.families.torch_modules import Table, table_family
 from nnfunc.interop.hub import HUB, fetch_snapshot
 from nnfunc.interop.load_leaves import Patterns, load_leaves
@@ -152,7 +153,7 @@ def as_family(family: str | Family | Table, model: Model | None = None) -> Famil
 def _family_of_config(path: Path, config: PublishedConfig, family: str | Family | Table | None) -> Family:
     if family is not None:
         return as_family(family)
-    name = config.get("model_type")
+    name = config.get("model_type") or timm_family(str(config.get("architecture", ""))) or None
     if name is None:
         hint = "Pass the model that it is, such as model=nf.resnet18()."
         problem = f"there is no {CONFIG} with a model_type, which says what model it is."

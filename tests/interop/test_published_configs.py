@@ -4,9 +4,11 @@ import json
 import math
 
 import jax
+import numpy as np
 import pytest
 
 import nnfunc as nf
+from nnfunc.interop.families.timm_configs import timm_family
 from nnfunc.interop.published_config import PublishedConfig
 from nnfunc.interop.registry import FAMILIES
 
@@ -128,6 +130,85 @@ def test_published_forms_are_read(family, config, expected):
 def test_settings_that_no_model_has_here_are_refused(family, config, message):
     with pytest.raises(ValueError, match=rf"config.json.*{message}"):
         arguments(family, **{**DECODER, **config})
+
+
+TIMM_VIT = {"image_size": 224, "patch": 16, "dim": 192, "layers": 12, "heads": 3, "hidden": 768}
+
+
+@pytest.mark.parametrize(
+    "config, family, expected",
+    [
+        (
+            {"architecture": "vit_tiny_patch16_224", "num_classes": 7},
+            "timm-vit",
+            TIMM_VIT | {"classes": 7, "in_dim": 3},
+        ),
+        (
+            {
+                "architecture": "deit_tiny_distilled_patch16_224",
+                "model_args": {"img_size": [32, 64], "mlp_ratio": 2, "drop_rate": 0.1, "in_chans": 1},
+            },
+            "timm-vit",
+            TIMM_VIT | {"image_size": (32, 64), "hidden": 384, "pool": "distilled", "in_dim": 1},
+        ),
+        (
+            {"architecture": "resnet50.a1_in1k", "pretrained_cfg": {"input_size": [1, 224, 224]}},
+            "torchvision-resnet",
+            {"block": "bottleneck", "depths": [3, 4, 6, 3], "classes": 1000, "in_dim": 1},
+        ),
+        (
+            {"architecture": "convnext_base", "model_args": {"depths": [1, 1]}},
+            "timm-convnext",
+            {"depths": (1, 1), "widths": [128, 256, 512, 1024]},
+        ),
+    ],
+)
+def test_the_names_of_timm_are_read(config, family, expected):
+    assert timm_family(config["architecture"]) == family
+    actual = arguments(family, **config)
+    assert {name: actual[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"architecture": "vit_base_patch16_clip_224"}, "architecture 'vit_base_patch16_clip_224' is not known"),
+        (
+            {"architecture": "vit_tiny_patch16_224", "model_args": {"init_values": 1e-5}},
+            "config.json: model_args: the names should be among .*, got init_values",
+        ),
+        ({"architecture": "vit_tiny_patch16_224", "global_pool": "avg"}, "global_pool should be 'token', got 'avg'"),
+    ],
+)
+def test_models_of_timm_that_are_not_here_are_refused(config, message, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(bytes([2, *[0] * 7]) + b"{}")
+    with pytest.raises(ValueError, match=message):
+        nf.pretrained(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("vit_tiny_patch16_224", {"img_size": 32, "depth": 2, "embed_dim": 24, "in_chans": 1}),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 32, "depth": 2}),
+        ("resnet18", {}),
+        ("resnet50", {}),
+        ("convnext_tiny", {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]}),
+    ],
+)
+def test_models_of_timm_compute_what_timm_computes(name, changes, tmp_path):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    torch.manual_seed(0)
+    reference = timm.create_model(name, num_classes=3, **changes).eval()
+    timm.models.save_for_hf(reference, tmp_path, safe_serialization=True)
+    model, params = nf.pretrained(tmp_path)
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, changes.get("in_chans", 3))).astype("f4")
+    with torch.no_grad():
+        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    logits = jax.jit(lambda params, x: model.apply(params, x, state=model.init_state()))(params, images)
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_config_json_has_the_names_of_the_classes(tmp_path):

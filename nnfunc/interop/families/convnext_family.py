@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import CONV, LINEAR, NORM, SAME, Change, Row
 from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_classes, without, write_classes
 from nnfunc.models.convnext import convnext
@@ -84,4 +85,4 @@ CONVNEXT = Family(
     prefix="convnext.",
 )
 TORCHVISION_CONVNEXT = Family("torchvision-convnext", convnext, [], TORCHVISION_ROWS, {})
-TIMM_CONVNEXT = Family("timm-convnext", convnext, [], TIMM_ROWS, {})
+TIMM_CONVNEXT = Family("timm-convnext", convnext, [], TIMM_ROWS, {}, read=read_timm("timm-convnext"))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import CONV, IN_PROJECTION, LINEAR, NORM, Change, Row, vector
 from nnfunc.interop.published_config import (
     ACTIVATIONS,
@@ -104,10 +105,12 @@ TIMM_VIT = Family(
         ("head_dist", "second_head", LINEAR),
     ],
     architectures={},
+    read=read_timm("timm-vit"),
 )
 TORCHVISION_LAYER = "encoder.layers.encoder_layer_{i}"
 TORCHVISION_VIT = TIMM_VIT._replace(
     name="torchvision-vit",
+    read=lambda config: {},
     rows=[
         ("class_token", "token", TOKEN),
         ("encoder.pos_embedding", "positions", POSITIONS),
