@@ -362,6 +362,31 @@ def test_patterns_allow_what_is_missing(folder, key):
     assert len(nf.pretrained(folder, unused="transformer.h.1.*").unused) == 12
 
 
+@pytest.mark.parametrize(
+    "case, change, pool",
+    [
+        ("vit", {"classes": None}, lambda y: y[:, 0]),
+        ("deit", {"classes": None}, lambda y: y[:, :2]),
+        ("bert-classes", {"output": "pooled"}, lambda y: y),
+    ],
+)
+def test_a_model_without_its_head_has_the_states_that_the_head_reads(case, change, pool, tmp_path):
+    folder = write(case, tmp_path / case)
+    model, params = nf.pretrained(folder, unused="*classifier.*", **change)
+    state = pool(jax.jit(model.apply)(params, inputs(case)))
+    state = state[:, None] if state.ndim == 2 else state
+    heads = ["cls_classifier", "distillation_classifier"] if case == "deit" else ["classifier"]
+    arrays = tensors(case)
+    logits = [state[:, i] @ arrays[f"{head}.weight"].T + arrays[f"{head}.bias"] for i, head in enumerate(heads)]
+    near(sum(logits) / len(heads), golden(case)["logits"])
+    out = nf.to_pretrained(model, params, tmp_path / "out")
+    names = {"vit": "ViTModel", "deit": "DeiTModel", "bert-classes": "BertModel"}
+    assert json.loads((out / "config.json").read_text())["architectures"] == [names[case]]
+    again, same = nf.pretrained(out, **({"output": "pooled"} if "bert" in case else {}))
+    assert repr(again) == repr(model)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
 def test_the_body_alone_has_names_without_a_prefix(folder):
     arrays = load_file(folder / "model.safetensors")
     whole = nf.pretrained(folder).params

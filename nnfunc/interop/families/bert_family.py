@@ -35,6 +35,7 @@ def body_rows(prefix: str, positions: Any = TABLE) -> list[Row]:
 
 HEADS: dict[str, list[Row]] = {
     "hidden": [],
+    "pooled": [("bert.pooler.dense", "head/linear", LINEAR)],
     "tokens": [
         ("cls.predictions.transform.dense", "head/linear", LINEAR),
         ("cls.predictions.transform.LayerNorm", "head/norm", NORM),
@@ -44,6 +45,7 @@ HEADS: dict[str, list[Row]] = {
 }
 ROBERTA_HEADS: dict[str, list[Row]] = {
     "hidden": [],
+    "pooled": [("roberta.pooler.dense", "head/linear", LINEAR)],
     "tokens": [
         ("lm_head.dense", "head/linear", LINEAR),
         ("lm_head.layer_norm", "head/norm", NORM),
@@ -53,6 +55,7 @@ ROBERTA_HEADS: dict[str, list[Row]] = {
 }
 DISTILBERT_HEADS: dict[str, list[Row]] = {
     "hidden": [],
+    "pooled": [],
     "tokens": [
         ("vocab_transform", "head/linear", LINEAR),
         ("vocab_layer_norm", "head/norm", NORM),
@@ -85,6 +88,11 @@ def write_bert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return write_classes(arguments) | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
 
 
+def pooled(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model with a pooler and no head adds to its config."""
+    return {"architectures": [f"{name}Model"]} if arguments["output"] == "pooled" else {}
+
+
 BERT = Family(
     name="bert",
     factory=bert,
@@ -93,7 +101,7 @@ BERT = Family(
     architectures=architectures("Bert") | {"BertForPreTraining": {"output": "tokens"}},
     fixed={"is_decoder": False, "add_cross_attention": False},
     read=read_classes,
-    write=write_bert,
+    write=lambda arguments: write_bert(arguments) | pooled("Bert", arguments),
     prefix="bert.",
     ignored=("*embeddings.position_ids", "*pooler.*", "cls.seq_relationship.*", "cls.predictions.decoder.*"),
     older={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
@@ -104,7 +112,8 @@ LATE_POSITIONS = {"weight": ("weight", Change(lambda x: x[FIRST:], lambda x: np.
 
 
 def write_roberta(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return write_bert(arguments) | {"max_position_embeddings": arguments["block_size"] + FIRST}
+    positions = {"max_position_embeddings": arguments["block_size"] + FIRST}
+    return write_bert(arguments) | positions | pooled("Roberta", arguments)
 
 
 ROBERTA = BERT._replace(
@@ -118,7 +127,11 @@ ROBERTA = BERT._replace(
     ignored=("*embeddings.position_ids", "*pooler.*", "lm_head.decoder.*"),
     older={},
 )
-XLM_ROBERTA = ROBERTA._replace(name="xlm-roberta", architectures=architectures("XLMRoberta"))
+XLM_ROBERTA = ROBERTA._replace(
+    name="xlm-roberta",
+    architectures=architectures("XLMRoberta"),
+    write=lambda arguments: write_roberta(arguments) | pooled("XLMRoberta", arguments),
+)
 
 LAYER = "distilbert.transformer.layer.{i}"
 DISTILBERT_ROWS: list[Row] = [
