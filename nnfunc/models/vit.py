@@ -75,8 +75,10 @@ def vit(
     block = transformer_block(dim, attend, mlp, eps=eps, dropout=dropout, drop_path=drop_path)
     token = {"token": _class_token(dim)} if pool != "mean" else {}
     second = {"second_token": _class_token(dim)} if pool == "distilled" else {}
-    head = {} if classes is None else {"head": linear(dim, classes, bias=head_bias, weight_init=normal)}
-    second_head = {"second_head": linear(dim, classes, bias=head_bias, weight_init=normal)} if head and second else {}
+    head, second_head = {}, {}
+    if classes is not None:
+        logits = linear(dim, classes, bias=head_bias, weight_init=normal)
+        head, second_head = {"head": logits}, {"second_head": logits} if second else {}
     first_norm = {"pre_norm": layer_norm(dim, eps=eps)} if pre_norm else {}
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
 

@@ -88,6 +88,10 @@ CASES = {
     "mistral": lambda: (hf.MistralForCausalLM, hf.MistralConfig(**DECODER, sliding_window=5, head_dim=8)),
     "mixtral": lambda: (hf.MixtralForCausalLM, hf.MixtralConfig(**DECODER, num_local_experts=3)),
     "qwen2": lambda: (hf.Qwen2ForCausalLM, hf.Qwen2Config(**DECODER, tie_word_embeddings=True)),
+    "qwen2-windows": lambda: (
+        hf.Qwen2ForCausalLM,
+        hf.Qwen2Config(**DECODER, use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    ),
     "qwen3": lambda: (hf.Qwen3ForCausalLM, hf.Qwen3Config(**DECODER, head_dim=8)),
     "phi3": lambda: (hf.Phi3ForCausalLM, hf.Phi3Config(**DECODER, sliding_window=6)),
     "phi3-longrope": lambda: (

@@ -29,6 +29,8 @@ LLAMA3 = {
     "original_max_position_embeddings": 8192,
     "rope_type": "llama3",
 }
+QWEN_WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
+MIXED = ["full_attention", "sliding_attention"] * 2
 LONG = {"type": "longrope", "short_factor": [1.0, 1.1], "long_factor": [2.0, 3.0]}
 
 
@@ -65,6 +67,9 @@ def arguments(family, **config):
             {"rotary_scaling": {"name": "yarn", "factor": 4.0, "length": 1024}, "qkv_bias": True},
         ),
         ("qwen2", {"use_sliding_window": False, "sliding_window": 131072}, {"qkv_bias": True}),
+        ("qwen2", QWEN_WINDOWS | {"max_window_layers": 2}, {"windows": [math.inf, math.inf, 8.0, 8.0]}),
+        ("qwen2", QWEN_WINDOWS | {"max_window_layers": 0}, {"window": 8}),
+        ("qwen3", QWEN_WINDOWS | {"layer_types": MIXED}, {"windows": [math.inf, 8.0] * 2, "qk_norm": True}),
         ("mistral", {"sliding_window": 4096, "rope_theta": 1e4}, {"window": 4096}),
         ("mistral", {"sliding_window": None, "rope_theta": 1e6}, {"rotary_base": 1e6}),
         (
@@ -111,15 +116,6 @@ def test_published_forms_are_read(family, config, expected):
         ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "'llama3' needs low_freq_factor"),
         ("llama", {"hidden_size": 16.5}, "hidden_size should be an integer, got 16.5"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings should be true or false, got 1"),
-        (
-            "qwen2",
-            {
-                "use_sliding_window": True,
-                "sliding_window": 8,
-                "layer_types": ["full_attention", "sliding_attention"] * 2,
-            },
-            "all layers should have the same window",
-        ),
         (
             "gemma3_text",
             {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},

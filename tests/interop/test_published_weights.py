@@ -21,7 +21,7 @@ FOLDER = GOLDEN / "published"
 CASES = sorted(file.stem for file in FOLDER.glob("*.npz"))
 DECODERS = [
     *("gpt2", "llama", "llama-linear", "llama-dynamic", "llama-yarn", "llama-llama3"),
-    *("mistral", "mixtral", "qwen2", "qwen3", "phi3", "phi3-longrope", "gemma", "gemma2", "gemma3"),
+    *("mistral", "mixtral", "qwen2", "qwen2-windows", "qwen3", "phi3", "phi3-longrope", "gemma", "gemma2", "gemma3"),
 ]
 ENCODERS = [f"{name}-{output}" for name in ("bert", "roberta", "distilbert") for output in ("tokens", "classes")]
 SEQ2SEQ = ["bart", "t5", "t5-gated"]
