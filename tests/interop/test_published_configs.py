@@ -128,6 +128,26 @@ def test_settings_that_no_model_has_here_are_refused(family, config, message):
         arguments(family, **{**DECODER, **config})
 
 
+T5 = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
+
+
+@pytest.mark.parametrize(
+    "family, config, expected",
+    [
+        ("t5", {}, {"activation": "relu", "tied": True, "head_scale": 512**-0.5, "scale": 1.0, "buckets": 32}),
+        (
+            "mt5",  # as T5 1.1 and FLAN-T5
+            {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3},
+            {"activation": "geglu_tanh", "tied": "tables", "decoder_layers": 3, "head_dim": 64, "bias": False},
+        ),
+    ],
+)
+def test_the_versions_of_t5_differ_in_their_heads(family, config, expected):
+    actual = arguments(family, **T5, **config)
+    assert {name: actual[name] for name in expected} == expected
+    assert ("head_scale" in actual) == (family == "t5")
+
+
 TIMM_VIT = {"image_size": 224, "patch": 16, "dim": 192, "layers": 12, "heads": 3, "hidden": 768}
 
 

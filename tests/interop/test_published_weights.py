@@ -370,7 +370,7 @@ def test_patterns_allow_what_is_missing(folder, key):
         ("bert-classes", {"output": "pooled"}, lambda y: y),
     ],
 )
-def test_a_model_without_its_head_has_the_states_that_the_head_reads(case, change, pool, tmp_path):
+def test_states_without_a_head_give_the_logits_of_the_reference(case, change, pool, tmp_path):
     folder = write(case, tmp_path / case)
     model, params = nf.pretrained(folder, unused="*classifier.*", **change)
     state = pool(jax.jit(model.apply)(params, inputs(case)))
