@@ -387,6 +387,24 @@ def test_states_without_a_head_give_the_logits_of_the_reference(case, change, po
     jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case, name", [("vit", "ViTModel"), ("deit", "DeiTModel"), ("bert-classes", "BertModel")])
+def test_the_reference_loads_what_is_written_without_a_head(case, name, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    change = {"output": "pooled"} if name == "BertModel" else {"classes": None}
+    model, params = nf.pretrained(write(case, tmp_path / case), unused="*classifier.*", **change)
+    folder = nf.to_pretrained(model, params, tmp_path / "out")
+    options = {} if name == "BertModel" else {"add_pooling_layer": False}
+    reference, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **options)
+    assert not any(report.values())
+    x = inputs(case)
+    arrays = (x.ids, None, x.types) if name == "BertModel" else (x.astype(jnp.float32).transpose(0, 3, 1, 2),)
+    with torch.no_grad():
+        output = reference.eval()(*[y if y is None else torch.tensor(np.array(y)) for y in arrays])
+    x = x if name == "BertModel" else x.astype(jnp.float32)
+    near(model.apply(params, x), output[1 if name == "BertModel" else 0])
+
+
 def test_the_body_alone_has_names_without_a_prefix(folder):
     arrays = load_file(folder / "model.safetensors")
     whole = nf.pretrained(folder).params
