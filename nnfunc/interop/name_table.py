@@ -1,8 +1,9 @@
 """Tables of names: which published tensor holds which parameter, and how it is stored; read in both directions.
 
 A row is (published name, path, leaves). In the published name `{i}` is the index of a layer in `repeat`, whose
-parameters are stacked here; `{j}` the index of an expert; `{i+1}` an index that counts from 1. In the path
-`query|key|value` stands for several parameters that are one tensor there, joined along their last axis here.
+parameters are stacked here; `{j}` the index of an expert; `{i+1}` an index that counts from 1. A letter that is in the
+path too, such as `{s}`, counts modules that have a name each here. In the path `query|key|value` stands for several
+parameters that are one tensor there, joined along their last axis here.
 """
 
 import re
@@ -12,7 +13,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CONV", "CONV1D", "LINEAR", "NORM", "SAME", "TABLE", "Change", "Entry", "Leaves", "Row", "axes", "expand"]
+__all__ = [
+    "BATCH_NORM",
+    "CONV",
+    "CONV1D",
+    "IN_PROJECTION",
+    "LINEAR",
+    "NORM",
+    "SAME",
+    "TABLE",
+    "Change",
+    "Entry",
+    "Leaves",
+    "Row",
+    "axes",
+    "expand",
+    "vector",
+]
 
 
 class Change(NamedTuple):
@@ -44,7 +61,9 @@ Leaves = Mapping[str, tuple[str, Change]]
 TABLE: Leaves = {"weight": ("weight", SAME)}
 CONV1D: Leaves = {"weight": ("weight", SAME), "bias": ("bias", SAME)}
 LINEAR: Leaves = {"weight": ("weight", axes(1, 0)), "bias": ("bias", SAME)}
-CONV: Leaves = {"weight": ("weight", axes(2, 3, 1, 0)), "bias": ("bias", SAME)}
+KERNEL = Change(lambda x: np.moveaxis(x, (0, 1), (-1, -2)), lambda x: np.moveaxis(x, (-1, -2), (0, 1)))
+"""[out, in, *kernel], and [*kernel, in, out] here."""
+CONV: Leaves = {"weight": ("weight", KERNEL), "bias": ("bias", SAME)}
 NORM: Leaves = {"weight": ("scale", SAME), "bias": ("bias", SAME)}
 IN_PROJECTION: Leaves = {"in_proj_weight": ("weight", axes(1, 0)), "in_proj_bias": ("bias", SAME)}
 BATCH_NORM: Leaves = {**NORM, "running_mean": ("mean", SAME), "running_var": ("var", SAME)}
@@ -76,7 +95,8 @@ class Entry(NamedTuple):
         return self.change.to_published(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1))
 
 
-INDEX = re.compile(r"\{([ij])(?:\+(\d+))?\}")
+INDEX = re.compile(r"\{(\d*)([a-z])(?:\+(\d+))?\}")
+"""`{i}`, `{i+1}`, `{2i}`, `{2i+1}`."""
 
 
 def expand(rows: Iterable[Row], leaves: Mapping[str, Any]) -> list[Entry]:
@@ -85,28 +105,45 @@ def expand(rows: Iterable[Row], leaves: Mapping[str, Any]) -> list[Entry]:
     rows: of the family. leaves: the shapes of parameters and state of the model, by path; rows of paths that the
     model does not have are left out.
     """
-    entries = []
-    for published, path, names in rows:
-        for name, (leaf, change) in names.items():
-            *parents, last = path.split("/")
-            paths = tuple("/".join([*parents, part, leaf] if leaf else [*parents, part]) for part in last.split("|"))
-            if not all(p in leaves for p in paths):
-                continue
-            full = f"{published}.{name}" if name else published
-            letters = sorted({match[1] for match in INDEX.finditer(full)})
-            stacked = leaves[paths[0]].shape[: len(letters)]
-            try:
-                shape = _published_shape([leaves[p].shape[len(letters) :] for p in paths], change)
-            except ValueError:  # a row of another model: experts for a perceptron alone
-                continue
-            for layer in product(*map(range, stacked)):
-                numbers = dict(zip(letters, layer, strict=True))
-                entries.append(Entry(_fill(full, numbers), shape, paths, layer, change))
-    return entries
+    return [
+        entry
+        for published, path, names in rows
+        for name, (leaf, change) in names.items()
+        for entry in _tensors(".".join(filter(None, (published, name))), path, leaf, change, leaves)
+    ]
+
+
+def _tensors(name: str, path: str, leaf: str, change: Change, leaves: Mapping[str, Any]) -> Iterator[Entry]:
+    """The tensors of one leaf of a row."""
+    parts = [part.split("|") for part in [*path.split("/"), *leaf.split("/")] if part]
+    patterns = ["/".join(choice) for choice in product(*parts)]
+    for numbers in _indices(patterns[0], leaves):
+        paths = tuple(_fill(pattern, numbers) for pattern in patterns)
+        if not all(p in leaves for p in paths):
+            continue
+        letters = sorted({match[2] for match in INDEX.finditer(name)} - {*numbers})
+        stacked = leaves[paths[0]].shape[: len(letters)]
+        try:
+            shape = _published_shape([leaves[p].shape[len(letters) :] for p in paths], change)
+        except ValueError:  # a row of another model: experts for a perceptron alone
+            continue
+        for layer in product(*map(range, stacked)):
+            filled = _fill(name, numbers | dict(zip(letters, layer, strict=True)))
+            yield Entry(filled, shape, paths, layer, change)
+
+
+def _indices(pattern: str, leaves: Mapping[str, Any]) -> list[dict[str, int]]:
+    """The values of the letters in a path, one table for each path of the model that fits."""
+    if "{" not in pattern:
+        return [{}]
+    offsets = {match[2]: int(match[3] or 0) for match in INDEX.finditer(pattern)}
+    form = re.compile(INDEX.sub(r"(?P<\2>\\d+)", pattern))
+    matches = filter(None, map(form.fullmatch, leaves))
+    return [{letter: int(match[letter]) - first for letter, first in offsets.items()} for match in matches]
 
 
 def _fill(name: str, numbers: Mapping[str, int]) -> str:
-    return INDEX.sub(lambda match: str(numbers[match[1]] + int(match[2] or 0)), name)
+    return INDEX.sub(lambda match: str(int(match[1] or 1) * numbers[match[2]] + int(match[3] or 0)), name)
 
 
 def _published_shape(shapes: Sequence[tuple[int, ...]], change: Change) -> tuple[int, ...]:

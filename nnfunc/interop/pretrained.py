@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from nnfunc import check, documents, paths
 from nnfunc.base import DType, Key, Model, Params, PyTree
 from nnfunc.calls import explain_calls
+from nnfunc.interop.families.timm_configs import timm_family
+from nnfunc.interop.families.torch_modules import Table, table_family
 from nnfunc.interop.hub import HUB, fetch_snapshot
 from nnfunc.interop.load_leaves import Patterns, load_leaves
 from nnfunc.interop.name_table import Entry, expand
@@ -55,7 +57,7 @@ def pretrained(
     source: str | os.PathLike,
     *,
     model: Model | None = None,
-    family: str | Family | None = None,
+    family: str | Family | Table | None = None,
     dtype: DType | None = None,
     unused: Patterns = (),
     unfilled: Patterns = (),
@@ -75,7 +77,11 @@ def pretrained(
     source: a folder, a file of weights, or "hf://owner/name" for the Hugging Face hub, which needs the extra hub and
     is the only source that uses the network. model: the one to fill with the weights; by default config.json sets it.
     family: the name of the family of names, or a Family; by default the model_type of config.json, or the first one
-    of the model that fits. dtype: of all floating-point parameters, such as jnp.float32; by default that in the file.
+    of the model that fits. For weights of another package it is a table of names, rows of (published name, path in
+    the model, layer), such as [("conv{s}", "conv_{s}", "conv"), ("fc", "head", "linear")], where {s} is any number.
+    The layers are "linear", "conv", "embedding", "norm" (of layers, groups, RMS), "batch_norm", "prelu", "attention"
+    (nn.MultiheadAttention), "lstm", "gru" and "rnn" (layers or cells), and "parameter" for a single tensor.
+    dtype: of all floating-point parameters, such as jnp.float32; by default that in the file.
     unused: patterns of tensors that may have no parameter, as in "score.*". unfilled: patterns of paths that may have
     no tensor, as in "head/**"; they get initial values from key, which is needed for them.
     prefix: of the names to read, which are read without it, such as "encoder.lstm."; tensors with other names are left
@@ -113,7 +119,7 @@ def pretrained(
     else:
         if changes:
             check.fail("pretrained", f"the model is given, so {', '.join(changes)} should be left out.")
-        chosen = None if family is None else as_family(family)
+        chosen = None if family is None else as_family(family, model)
     leaves = leaf_shapes(model)
     chosen, entries = _match_names(model, chosen, leaves, tensors)
     values, report = load_leaves(chosen, model, leaves, entries, tensors, dtype, unused, unfilled, key, where)
@@ -132,14 +138,22 @@ def _read_config(path: Path) -> PublishedConfig:
     return PublishedConfig(documents.read_json(file, dict), str(file))
 
 
-def as_family(family: str | Family) -> Family:
-    return family if isinstance(family, Family) else find_family("pretrained", family)
+def as_family(family: str | Family | Table, model: Model | None = None) -> Family:
+    """The family of a name, or of a table of names of the model."""
+    if isinstance(family, Family):
+        return family
+    if isinstance(family, str):
+        return find_family("pretrained", family)
+    if model is None:
+        expected = "model should be given with a table of names"
+        check.fail("pretrained", expected=expected, actual="none", hint="Pass model=.")
+    return table_family("pretrained", family, model)
 
 
-def _family_of_config(path: Path, config: PublishedConfig, family: str | Family | None) -> Family:
+def _family_of_config(path: Path, config: PublishedConfig, family: str | Family | Table | None) -> Family:
     if family is not None:
         return as_family(family)
-    name = config.get("model_type")
+    name = config.get("model_type") or timm_family(str(config.get("architecture", ""))) or None
     if name is None:
         hint = "Pass the model that it is, such as model=nf.resnet18()."
         problem = f"there is no {CONFIG} with a model_type, which says what model it is."

@@ -9,6 +9,7 @@ from nnfunc.interop.families.gemma_family import GEMMA, GEMMA2, GEMMA3
 from nnfunc.interop.families.gpt2_family import GPT2, NANOGPT
 from nnfunc.interop.families.llama_family import LLAMA, MISTRAL, MIXTRAL, PHI3, QWEN2, QWEN3
 from nnfunc.interop.families.resnet_family import RESNET, TORCHVISION_RESNET
+from nnfunc.interop.families.t5_family import MT5, T5
 from nnfunc.interop.families.torch_modules import TORCH_GRU, TORCH_LSTM, TORCH_RNN, TORCH_TRANSFORMER
 from nnfunc.interop.families.vit_family import DEIT, TIMM_MIXER, TIMM_VIT, TORCHVISION_VIT, VIT
 from nnfunc.interop.published_config import Family
@@ -23,7 +24,7 @@ WITHOUT_CONFIG = (
     *(TORCH_LSTM, TORCH_GRU, TORCH_RNN, TORCH_TRANSFORMER),
 )
 """State dicts of programs that write no config.json with a model_type: pass model= to read them."""
-FAMILIES = {family.name: family for family in (*DECODERS, *ENCODERS, BART, *VISION, *WITHOUT_CONFIG)}
+FAMILIES = {family.name: family for family in (*DECODERS, *ENCODERS, BART, T5, MT5, *VISION, *WITHOUT_CONFIG)}
 
 
 def find_family(where: str, name: str) -> Family:

@@ -4,6 +4,7 @@ import json
 import math
 import mmap
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -155,14 +156,15 @@ def _open_torch(file: Path) -> dict[str, FileTensor]:
         )
         check.fail(str(file), "the package torch is not installed.", hint=hint, exc_type=ModuleNotFoundError)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(file)  # not the form before PyTorch 1.6
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
         check.fail(str(file), f"it cannot be read ({error.strerror}).", exc_type=type(error))
     except Exception as error:  # of PyTorch's unpickler: it names what it refuses
         reason = str(error).splitlines()[0]
         hint = "Only a dictionary of tensors is read, as torch.save(model.state_dict(), file) writes it."
         check.fail(str(file), f"PyTorch's weights_only loader refuses it ({reason}).", hint=hint)
-    for name in ("state_dict", "model"):  # of a training run
+    for name in ("state_dict", "model_state_dict", "model_state", "model"):  # of a training run
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -13,6 +13,7 @@ import numpy as np
 from nnfunc import check, documents, paths
 from nnfunc.base import DType, Model, Params, PyTree
 from nnfunc.calls import explain_calls
+from nnfunc.interop.families.torch_modules import Table
 from nnfunc.interop.name_table import expand
 from nnfunc.interop.pretrained import CONFIG, as_family, leaf_shapes, with_state
 from nnfunc.interop.published_config import Family, arguments_of
@@ -28,7 +29,7 @@ def to_pretrained(
     folder: str | os.PathLike,
     *,
     state: PyTree | None = None,
-    family: str | Family | None = None,
+    family: str | Family | Table | None = None,
     dtype: DType | None = None,
     names: Sequence[str] | None = None,
     shard_bytes: int = 5 * 10**9,
@@ -40,8 +41,9 @@ def to_pretrained(
 
     model, params: of a factory of nnfunc whose published names are known, such as `nf.gpt` or `nf.llama`. folder: to
     write; it should be new or empty. state: running statistics, those of `model.init_state()` by default.
-    family: the name of the family, or a Family; by default the first that has such a model. dtype: of the weights in
-    the file, by default that of the parameters. names: of the classes, for config.json.
+    family: the name of the family, a Family, or a table of names as in `pretrained`; by default the first that has
+    such a model. dtype: of the weights in the file, by default that of the parameters. names: of the classes, for
+    config.json.
     shard_bytes: the largest size of a file, above 0; more weights are written to several files with an index.
     Returns: the path of the folder.
     Raises: ValueError when no family has such a model, naming the argument that differs; FileExistsError when the
@@ -60,8 +62,9 @@ def to_pretrained(
     state = model.init_state() if state is None and not model.draws_state else state
     factory, arguments = arguments_of(model)
     if factory is inspect.unwrap(with_state):
-        factory, arguments = arguments_of(arguments["model"])
-    chosen, config = _family_to_write(factory, arguments, family)
+        model = arguments["model"]
+        factory, arguments = arguments_of(model)
+    chosen, config = _family_to_write(factory, arguments, None if family is None else as_family(family, model))
     if str(config.get("architectures", "")).endswith(("LMHeadModel']", "ForCausalLM']")):
         # the defaults of transformers name tokens of the first vocabulary, at which generation would stop
         config |= {"bos_token_id": None, "eos_token_id": None}
@@ -108,11 +111,11 @@ def _class_names(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, A
 
 
 def _family_to_write(
-    factory: Any, arguments: Mapping[str, Any], family: str | Family | None
+    factory: Any, arguments: Mapping[str, Any], family: Family | None
 ) -> tuple[Family, dict[str, Any]]:
     """(the family, its config.json) of a model: the first that has one with these arguments."""
     if family is not None:
-        options = [as_family(family)]
+        options = [family]
     else:
         options = [one for one in FAMILIES.values() if inspect.unwrap(one.factory) is factory]
     if not options or inspect.unwrap(options[0].factory) is not factory:

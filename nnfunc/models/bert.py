@@ -51,7 +51,7 @@ def bert(
     dim: int,
     hidden: int | None = None,
     types: int = 2,
-    output: Literal["hidden", "tokens", "classes"] = "hidden",
+    output: Literal["hidden", "pooled", "tokens", "classes"] = "hidden",
     classes: int = 2,
     dropout: Scalar | None = None,
     activation: str = "gelu",
@@ -62,7 +62,8 @@ def bert(
     """BERT: tables of tokens, positions and types, norm, post-norm blocks that see both directions.
 
     x: ids, or an `nf.BertInput` with types, and with mask or lengths, so that no token attends to padding.
-    output: "hidden" gives the states of the last block. "tokens": the masked language model's logits,
+    output: "hidden" gives the states of the last block. "pooled": `tanh(linear(state of the first token))`, the pooler
+    of published models. "tokens": the masked language model's logits,
     `bias(table^T norm(gelu(linear(state))))`. "classes": logits of the whole sequence,
     `linear(dropout(tanh(linear(state of the first token))))`; pool_activation: another name of `nf.activations` in
     place of "tanh", "relu" in DistilBERT. types: the number of segments; with 0 there is no table of them.
@@ -73,8 +74,8 @@ def bert(
     Initial weights are normal of deviation 0.02, truncated at 2 deviations.
     Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
     `blocks/mlp/...`, and below `head` those of the output.
-    Shapes: ids [..., time] with time at most block_size -> y [..., time, dim], [..., time, vocab_size] or
-    [..., classes].
+    Shapes: ids [..., time] with time at most block_size -> y [..., time, dim], [..., dim] if pooled,
+    [..., time, vocab_size] or [..., classes].
     Source: Devlin et al. 2019, arXiv:1810.04805, and its code, for eps and the heads.
 
     >>> model = nf.bert(65, block_size=8, layers=2, heads=2, dim=16, output="classes", classes=3)
@@ -84,13 +85,19 @@ def bert(
     """
     check.size("bert", vocab_size=vocab_size, layers=layers, classes=classes)
     check.size("bert", 0, types=types)
-    check.choice("bert", ("hidden", "tokens", "classes"), output=output)
+    check.choice("bert", ("hidden", "pooled", "tokens", "classes"), output=output)
     normal = initializers.truncated_normal(0.02)
     attend = attention(dim, heads, dropout=dropout, weight_init=normal)
     mlp = feed_forward(dim, hidden or 4 * dim, activation=activation, weight_init=normal)
     block = transformer_block(dim, attend, mlp, order="post", eps=eps, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
+    pooled = {
+        "first": lambda x: x[..., 0, :],
+        "linear": linear(dim, dim, weight_init=normal),
+        "act": activations.by_name(pool_activation),
+    }
     head_layers = {
+        "pooled": lambda: serial(**pooled),
         "tokens": lambda: serial(
             linear=linear(dim, dim, weight_init=normal),
             act=activations.by_name(activation),
@@ -98,13 +105,7 @@ def bert(
             logits=linear(dim, vocab_size, bias=False),
             shift=bias(vocab_size),
         ),
-        "classes": lambda: serial(
-            first=lambda x: x[..., 0, :],
-            linear=linear(dim, dim, weight_init=normal),
-            act=activations.by_name(pool_activation),
-            **drop,
-            logits=linear(dim, classes, weight_init=normal),
-        ),
+        "classes": lambda: serial(**pooled, **drop, logits=linear(dim, classes, weight_init=normal)),
     }
     head = {} if output == "hidden" else {"head": head_layers[output]()}
     segments = {"types": embedding(types, dim, weight_init=normal)} if types else {}

@@ -11,10 +11,12 @@ from nnfunc.base import Array, Layer, Model, Scalar
 from nnfunc.combinators import repeat, tie, wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions, sinusoidal_positions
+from nnfunc.layers.attention.relative_bias import relative_bias
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
-from nnfunc.layers.linear import bias, linear
+from nnfunc.layers.linear import bias as bias_layer
+from nnfunc.layers.linear import linear
 from nnfunc.models.transformer import TransformerInput, attention_padding, make_norm, transformer_block
 
 __all__ = ["Seq2SeqInput", "seq2seq"]
@@ -51,14 +53,20 @@ def seq2seq(
     layers: int,
     heads: int,
     hidden: int | None = None,
+    head_dim: int | None = None,
     target_vocab_size: int | None = None,
-    tied: bool = True,
+    tied: bool | Literal["tables"] = True,
     order: Literal["pre", "post"] = "post",
     norm: Literal["layer", "rms"] = "layer",
     activation: str = "relu",
+    bias: bool = True,
+    scale: Scalar | None = None,
     block_size: int | None = None,
+    buckets: int | None = None,
+    max_distance: Scalar = 128,
     embedding_scale: Scalar | None = None,
     embedding_norm: bool = False,
+    head_scale: Scalar | None = None,
     logit_bias: bool = False,
     decoder_layers: int | None = None,
     dropout: Scalar | None = None,
@@ -72,20 +80,28 @@ def seq2seq(
     position t predicts token t + 1.
     order: where the norms are (see `transformer_block`); with "pre" encoder and decoder end with one.
     tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in
-    the paper; otherwise three, and target_vocab_size may differ. hidden: 4 * dim by default.
-    block_size: with it, positions are learned tables of that length, otherwise sinusoidal. embedding_scale: the factor
-    of the tables in place of sqrt(dim); embedding_norm: a norm after the positions; logit_bias: a bias of the logits;
-    decoder_layers: the blocks of the decoder, layers by default. BART has 1, True and True.
+    the paper; with "tables" the head has one of its own; otherwise three, and target_vocab_size may differ. hidden:
+    4 * dim by default. head_dim: the width of a head, dim / heads by default.
+    block_size: with it, positions are learned tables of that length, otherwise sinusoidal. buckets: with it, a
+    multiple of 4, positions are relative, as in T5: encoder and decoder have a learned bias of the scores of each head
+    for as many ranges of distances, of which the last begins at max_distance, above buckets / 2.
+    embedding_scale: the factor of the tables in place of sqrt(dim); embedding_norm: a norm after the positions;
+    head_scale: a factor before the head; logit_bias: a bias of the logits; decoder_layers: the blocks of the decoder,
+    layers by default. BART has embedding_scale=1, embedding_norm and logit_bias.
+    bias: of all layers and norms. scale: of the scores, above 0, by default head_dim^(-1/2). T5 has order="pre",
+    norm="rms", bias=False, scale=1, buckets=32, embedding_scale=1 and head_scale=dim^(-1/2), its version 1.1
+    tied="tables", activation="geglu_tanh" and no head_scale.
     dropout: the rate, in [0, 1], of embeddings, attention weights and branches. eps: that of the norm.
     vocab_size: ids of the source. layers, heads: blocks of the encoder and of the decoder, attention heads of
-    a block. activation: of the perceptron, a name of `nf.activations`; the paper's is "relu".
+    a block. activation: of the perceptron, a name of `nf.activations` or a gated one as in `nf.feed_forward`; the
+    paper's is "relu".
     Paths: `encoder/tokens/weight`, `encoder/blocks/attend/...`, `decoder/blocks/cross/...`, ...,
-    `decoder/head/weight` unless tied.
+    `decoder/head/weight` unless tied; with buckets `encoder/relative/weight` and `decoder/relative/weight`.
     Shapes: source [..., time], target [..., steps] integers -> logits [..., steps, target_vocab_size];
     memory [..., time, dim].
     Raises: ValueError when tied and the vocabularies differ, or when x has other parts than these; TypeError
     when x is no `nf.Seq2SeqInput`.
-    Source: Vaswani et al. 2017, arXiv:1706.03762.
+    Source: Vaswani et al. 2017, arXiv:1706.03762; Raffel et al. 2020, arXiv:1910.10683, for T5.
 
     >>> model = nf.seq2seq(20, dim=16, layers=2, heads=2)
     >>> params = model.init(jax.random.key(0))
@@ -101,52 +117,68 @@ def seq2seq(
     if tied and target_vocab_size != vocab_size:
         expected = f"target_vocab_size should be that of the source, {vocab_size}, when tied"
         check.fail("seq2seq", expected=expected, actual=target_vocab_size, hint="Set tied=False.")
+    if not isinstance(tied, bool):
+        check.choice("seq2seq", ("tables",), tied=tied)
+    if buckets is not None and block_size is not None:
+        expected = "block_size should be left out with buckets, because positions are relative"
+        check.fail("seq2seq", expected=expected, actual=block_size)
     table = initializers.normal(dim**-0.5)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
-    final = {"norm": make_norm("seq2seq", norm, dim, eps)} if order == "pre" else {}
+    final = {"norm": make_norm("seq2seq", norm, dim, eps, bias)} if order == "pre" else {}
+    attention_options = {"head_dim": head_dim, "bias": bias, "scale": scale, "dropout": dropout}
 
     def block(causal: bool) -> Model:
-        cross = attention(dim, heads, context_dim=dim, dropout=dropout) if causal else None
+        cross = attention(dim, heads, context_dim=dim, **attention_options) if causal else None
         return transformer_block(
             dim,
-            attention(dim, heads, causal=causal, dropout=dropout),
-            feed_forward(dim, hidden or 4 * dim, activation=activation),
+            attention(dim, heads, causal=causal, **attention_options),
+            feed_forward(dim, hidden or 4 * dim, activation=activation, bias=bias),
             cross=cross,
             order=order,
             norm=norm,
             eps=eps,
+            bias=bias,
             dropout=dropout,
         )
 
     def embedding_layers(count: int) -> dict[str, Layer]:
         wide = math.sqrt(dim) if embedding_scale is None else embedding_scale
-        norm_layer = {"embedding_norm": make_norm("seq2seq", norm, dim, eps)} if embedding_norm else {}
+        norm_layer = {"embedding_norm": make_norm("seq2seq", norm, dim, eps, bias)} if embedding_norm else {}
+        positions = {}
+        if buckets is None:
+            positions["positions"] = learned_positions(block_size, dim) if block_size else sinusoidal_positions(dim)
         return {
             "tokens": embedding(count, dim, weight_init=table),
             "scale": lambda x: x * jnp.asarray(wide, x.dtype),
-            "positions": learned_positions(block_size, dim) if block_size else sinusoidal_positions(dim),
+            **positions,
             **norm_layer,
             **drop,
         }
 
     def stack(count: int, depth: int, *, causal: bool, **head: Layer) -> Model:
         before, after = embedding_layers(count), {**final, **head}
+        relative = {}
+        if buckets is not None:
+            options = {"buckets": buckets, "max_distance": max_distance, "weight_init": table}
+            relative = {"relative": relative_bias(heads, causal=causal, **options)}
 
         def flow(net, x):
             y = x.x
             for name in before:
                 y = net[name](y)
-            y = net.blocks(x._replace(x=y)).x
+            added = net.relative(y) if relative else None
+            y = net.blocks(x._replace(x=y, bias=added)).x
             for name in after:
                 y = net[name](y)
             return y
 
-        return wire(flow, **before, blocks=repeat(block(causal), depth), **after)
+        return wire(flow, **before, **relative, blocks=repeat(block(causal), depth), **after)
 
     encoder = stack(vocab_size, layers, causal=False)
     head = linear(dim, target_vocab_size, bias=False, weight_init=table)
-    shift = {"shift": bias(target_vocab_size)} if logit_bias else {}
-    decoder = stack(target_vocab_size, decoder_layers, causal=True, head=head, **shift)
+    shift = {"shift": bias_layer(target_vocab_size)} if logit_bias else {}
+    shrink = {} if head_scale is None else {"shrink": lambda x: x * jnp.asarray(head_scale, x.dtype)}
+    decoder = stack(target_vocab_size, decoder_layers, causal=True, **shrink, head=head, **shift)
 
     def flow(net, x):
         inputs: Any = _check_input(x)
@@ -163,10 +195,9 @@ def seq2seq(
         return net.decoder(TransformerInput(target, **padding, **context))
 
     model = wire(flow, encoder=_without_cache(encoder), decoder=decoder)
-    shared = {
-        "decoder/tokens/weight": "encoder/tokens/weight",
-        "decoder/head/weight": ("encoder/tokens/weight", jnp.transpose),
-    }
+    shared: dict[str, Any] = {"decoder/tokens/weight": "encoder/tokens/weight"}
+    if tied is True:
+        shared["decoder/head/weight"] = ("encoder/tokens/weight", jnp.transpose)
     return tie(model, shared) if tied else model
 
 

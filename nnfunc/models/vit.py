@@ -21,7 +21,7 @@ __all__ = ["vit"]
 
 
 def vit(
-    classes: int,
+    classes: int | None,
     *,
     image_size: int | tuple[int, int],
     patch: int | tuple[int, int],
@@ -42,6 +42,8 @@ def vit(
 ) -> Model:
     """ViT: patches as tokens, learned positions, pre-norm blocks, norm, linear head.
 
+    classes: of the head; None leaves it out, and y is the normalized state of every token, those before the patches
+    included.
     pool: the head reads the state of a learned class token put before the patches, or the mean
     over the patches (then there is no class token). "distilled": a second token after the first has a head of its
     own, and the logits are the mean of both (DeiT).
@@ -55,7 +57,7 @@ def vit(
     Initial weights are normal of deviation 0.02, truncated at 2 deviations.
     Paths: `patches/weight`, `token/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`,
     `norm/scale`, `head/weight`.
-    Shapes: x [..., height, width, in_dim] -> logits [..., classes].
+    Shapes: x [..., height, width, in_dim] -> logits [..., classes], or states [..., tokens, dim] without a head.
     Raises: ValueError when the patch does not divide the image, or x has another size.
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.1; eps and initial values are
     those of its code and of timm.
@@ -64,7 +66,7 @@ def vit(
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((3, 28, 28, 1))).shape
     (3, 10)
     """
-    check.size("vit", classes=classes, in_dim=in_dim, dim=dim, layers=layers)
+    check.size("vit", in_dim=in_dim, dim=dim, layers=layers, **({} if classes is None else {"classes": classes}))
     check.choice("vit", ("class", "mean", "distilled"), pool=pool)
     size, count = grid("vit", image_size, patch)
     normal = initializers.truncated_normal(0.02)
@@ -73,7 +75,10 @@ def vit(
     block = transformer_block(dim, attend, mlp, eps=eps, dropout=dropout, drop_path=drop_path)
     token = {"token": _class_token(dim)} if pool != "mean" else {}
     second = {"second_token": _class_token(dim)} if pool == "distilled" else {}
-    second_head = {"second_head": linear(dim, classes, bias=head_bias, weight_init=normal)} if second else {}
+    head, second_head = {}, {}
+    if classes is not None:
+        logits = linear(dim, classes, bias=head_bias, weight_init=normal)
+        head, second_head = {"head": logits}, {"second_head": logits} if second else {}
     first_norm = {"pre_norm": layer_norm(dim, eps=eps)} if pre_norm else {}
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
 
@@ -84,6 +89,8 @@ def vit(
         y = net.positions(net.token(y) if token else y)
         y = net.drop(y) if drop else y
         y = net.norm(net.blocks(net.pre_norm(y) if pre_norm else y))
+        if not head:
+            return y
         if second:
             return (net.head(y[..., 0, :]) + net.second_head(y[..., 1, :])) / 2
         return net.head(y[..., 0, :] if token else y.mean(-2))
@@ -98,7 +105,7 @@ def vit(
         **first_norm,
         blocks=repeat(block, layers, unroll=unroll),
         norm=layer_norm(dim, eps=eps),
-        head=linear(dim, classes, bias=head_bias, weight_init=normal),
+        **head,
         **second_head,
     )
 

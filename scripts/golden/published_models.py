@@ -60,6 +60,8 @@ VISION = {
 TOWER = {name: VISION[name] for name in [*VISION][:4]}
 CLIP_TEXT = {**TOWER, "vocab_size": VOCAB, "max_position_embeddings": 10, "projection_dim": 5, "eos_token_id": 32}
 CLIP_VISION = {**TOWER, "image_size": 8, "patch_size": 4, "projection_dim": 5}
+T5 = {"vocab_size": VOCAB, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 3, "num_decoder_layers": 2}
+T5 |= {"eos_token_id": None, "num_heads": 4, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20}
 BASE = {"rope_theta": 10000.0}
 
 
@@ -86,6 +88,10 @@ CASES = {
     "mistral": lambda: (hf.MistralForCausalLM, hf.MistralConfig(**DECODER, sliding_window=5, head_dim=8)),
     "mixtral": lambda: (hf.MixtralForCausalLM, hf.MixtralConfig(**DECODER, num_local_experts=3)),
     "qwen2": lambda: (hf.Qwen2ForCausalLM, hf.Qwen2Config(**DECODER, tie_word_embeddings=True)),
+    "qwen2-windows": lambda: (
+        hf.Qwen2ForCausalLM,
+        hf.Qwen2Config(**DECODER, use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    ),
     "qwen3": lambda: (hf.Qwen3ForCausalLM, hf.Qwen3Config(**DECODER, head_dim=8)),
     "phi3": lambda: (hf.Phi3ForCausalLM, hf.Phi3Config(**DECODER, sliding_window=6)),
     "phi3-longrope": lambda: (
@@ -126,6 +132,11 @@ CASES = {
             decoder_ffn_dim=24,
             max_position_embeddings=20,
         ),
+    ),
+    "t5": lambda: (hf.T5ForConditionalGeneration, hf.T5Config(**T5)),
+    "t5-gated": lambda: (
+        hf.T5ForConditionalGeneration,
+        hf.T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     ),
     "bert-tokens": lambda: (hf.BertForMaskedLM, hf.BertConfig(**ENCODER)),
     "bert-classes": lambda: (hf.BertForSequenceClassification, hf.BertConfig(**ENCODER, num_labels=3)),
@@ -171,6 +182,8 @@ def save(model, folder):
     file = Path(folder) / "model.safetensors"
     with safe_open(file, "numpy") as tensors:
         shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    if getattr(model.config, "scale_decoder_outputs", True) is False:  # T5 1.1, which is published with a head
+        shapes["lm_head.weight"] = shapes["shared.weight"]
     save_file({n: np.asarray(filled(n, s), "f4") for n, s in shapes.items()}, file, metadata={"format": "pt"})
     return shapes
 
@@ -249,15 +262,19 @@ def translator(model, results):
     target = np.random.RandomState(2).randint(3, VOCAB, (2, 5))
     mask = np.array([[1] * 6 + [0] * 3, [1] * 9])
     x = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-    model.final_logits_bias.requires_grad_()  # a buffer there, a parameter here
+    if hasattr(model, "final_logits_bias"):
+        model.final_logits_bias.requires_grad_()  # a buffer there, a parameter here
     logits = model(**x, decoder_input_ids=torch.tensor(target)).logits
     loss_of(logits).backward()
     results |= {"ids": ids, "target": target, "source_mask": mask, "logits": logits.detach().numpy()}
     results |= {"gradient_norm": gradient_norm(model)}
+    options = {"max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False, "use_cache": True}
+    results["tokens"] = model.float().generate(torch.tensor(ids), decoder_start_token_id=3, **options).numpy()
 
 
 KINDS = {
     "bart": translator,
+    "t5": translator,
     "clip": towers,
     "bert": encoder,
     "roberta": encoder,

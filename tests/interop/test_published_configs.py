@@ -4,9 +4,11 @@ import json
 import math
 
 import jax
+import numpy as np
 import pytest
 
 import nnfunc as nf
+from nnfunc.interop.families.timm_configs import timm_family
 from nnfunc.interop.published_config import PublishedConfig
 from nnfunc.interop.registry import FAMILIES
 
@@ -27,6 +29,8 @@ LLAMA3 = {
     "original_max_position_embeddings": 8192,
     "rope_type": "llama3",
 }
+QWEN_WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
+MIXED = ["full_attention", "sliding_attention"] * 2
 LONG = {"type": "longrope", "short_factor": [1.0, 1.1], "long_factor": [2.0, 3.0]}
 
 
@@ -63,6 +67,9 @@ def arguments(family, **config):
             {"rotary_scaling": {"name": "yarn", "factor": 4.0, "length": 1024}, "qkv_bias": True},
         ),
         ("qwen2", {"use_sliding_window": False, "sliding_window": 131072}, {"qkv_bias": True}),
+        ("qwen2", QWEN_WINDOWS | {"max_window_layers": 2}, {"windows": [math.inf, math.inf, 8.0, 8.0]}),
+        ("qwen2", QWEN_WINDOWS | {"max_window_layers": 0}, {"window": 8}),
+        ("qwen3", QWEN_WINDOWS | {"layer_types": MIXED}, {"windows": [math.inf, 8.0] * 2, "qk_norm": True}),
         ("mistral", {"sliding_window": 4096, "rope_theta": 1e4}, {"window": 4096}),
         ("mistral", {"sliding_window": None, "rope_theta": 1e6}, {"rotary_base": 1e6}),
         (
@@ -110,15 +117,6 @@ def test_published_forms_are_read(family, config, expected):
         ("llama", {"hidden_size": 16.5}, "hidden_size should be an integer, got 16.5"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings should be true or false, got 1"),
         (
-            "qwen2",
-            {
-                "use_sliding_window": True,
-                "sliding_window": 8,
-                "layer_types": ["full_attention", "sliding_attention"] * 2,
-            },
-            "all layers should have the same window",
-        ),
-        (
             "gemma3_text",
             {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
             "the rope_type of full_attention should be 'default', got 'linear'",
@@ -128,6 +126,105 @@ def test_published_forms_are_read(family, config, expected):
 def test_settings_that_no_model_has_here_are_refused(family, config, message):
     with pytest.raises(ValueError, match=rf"config.json.*{message}"):
         arguments(family, **{**DECODER, **config})
+
+
+T5 = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
+
+
+@pytest.mark.parametrize(
+    "family, config, expected",
+    [
+        ("t5", {}, {"activation": "relu", "tied": True, "head_scale": 512**-0.5, "scale": 1.0, "buckets": 32}),
+        (
+            "mt5",  # as T5 1.1 and FLAN-T5
+            {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3},
+            {"activation": "geglu_tanh", "tied": "tables", "decoder_layers": 3, "head_dim": 64, "bias": False},
+        ),
+    ],
+)
+def test_the_versions_of_t5_differ_in_their_heads(family, config, expected):
+    actual = arguments(family, **T5, **config)
+    assert {name: actual[name] for name in expected} == expected
+    assert ("head_scale" in actual) == (family == "t5")
+
+
+TIMM_VIT = {"image_size": 224, "patch": 16, "dim": 192, "layers": 12, "heads": 3, "hidden": 768}
+
+
+@pytest.mark.parametrize(
+    "config, family, expected",
+    [
+        (
+            {"architecture": "vit_tiny_patch16_224", "num_classes": 7},
+            "timm-vit",
+            TIMM_VIT | {"classes": 7, "in_dim": 3},
+        ),
+        (
+            {
+                "architecture": "deit_tiny_distilled_patch16_224",
+                "model_args": {"img_size": [32, 64], "mlp_ratio": 2, "drop_rate": 0.1, "in_chans": 1},
+            },
+            "timm-vit",
+            TIMM_VIT | {"image_size": (32, 64), "hidden": 384, "pool": "distilled", "in_dim": 1},
+        ),
+        (
+            {"architecture": "resnet50.a1_in1k", "pretrained_cfg": {"input_size": [1, 224, 224]}},
+            "torchvision-resnet",
+            {"block": "bottleneck", "depths": [3, 4, 6, 3], "classes": 1000, "in_dim": 1},
+        ),
+        (
+            {"architecture": "convnext_base", "model_args": {"depths": [1, 1]}},
+            "timm-convnext",
+            {"depths": (1, 1), "widths": [128, 256, 512, 1024]},
+        ),
+    ],
+)
+def test_the_names_of_timm_are_read(config, family, expected):
+    assert timm_family(config["architecture"]) == family
+    actual = arguments(family, **config)
+    assert {name: actual[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"architecture": "vit_base_patch16_clip_224"}, "architecture 'vit_base_patch16_clip_224' is not known"),
+        (
+            {"architecture": "vit_tiny_patch16_224", "model_args": {"init_values": 1e-5}},
+            "config.json: model_args: the names should be among .*, got init_values",
+        ),
+        ({"architecture": "vit_tiny_patch16_224", "global_pool": "avg"}, "global_pool should be 'token', got 'avg'"),
+    ],
+)
+def test_models_of_timm_that_are_not_here_are_refused(config, message, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(bytes([2, *[0] * 7]) + b"{}")
+    with pytest.raises(ValueError, match=message):
+        nf.pretrained(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("vit_tiny_patch16_224", {"img_size": 32, "depth": 2, "embed_dim": 24, "in_chans": 1}),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 32, "depth": 2}),
+        ("resnet18", {}),
+        ("resnet50", {}),
+        ("convnext_tiny", {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]}),
+    ],
+)
+def test_models_of_timm_compute_what_timm_computes(name, changes, tmp_path):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    torch.manual_seed(0)
+    reference = timm.create_model(name, num_classes=3, **changes).eval()
+    timm.models.save_for_hf(reference, tmp_path, safe_serialization=True)
+    model, params = nf.pretrained(tmp_path)
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, changes.get("in_chans", 3))).astype("f4")
+    with torch.no_grad():
+        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    logits = jax.jit(lambda params, x: model.apply(params, x, state=model.init_state()))(params, images)
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_config_json_has_the_names_of_the_classes(tmp_path):

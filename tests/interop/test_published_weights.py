@@ -21,13 +21,14 @@ FOLDER = GOLDEN / "published"
 CASES = sorted(file.stem for file in FOLDER.glob("*.npz"))
 DECODERS = [
     *("gpt2", "llama", "llama-linear", "llama-dynamic", "llama-yarn", "llama-llama3"),
-    *("mistral", "mixtral", "qwen2", "qwen3", "phi3", "phi3-longrope", "gemma", "gemma2", "gemma3"),
+    *("mistral", "mixtral", "qwen2", "qwen2-windows", "qwen3", "phi3", "phi3-longrope", "gemma", "gemma2", "gemma3"),
 ]
 ENCODERS = [f"{name}-{output}" for name in ("bert", "roberta", "distilbert") for output in ("tokens", "classes")]
+SEQ2SEQ = ["bart", "t5", "t5-gated"]
 VISION = ["vit", "deit", "resnet-basic", "resnet-bottleneck", "convnext"]
 QUICK = ("vit", "resnet-bottleneck", "bert-tokens", "distilbert-classes", "gpt2", "llama-llama3", "mistral", "phi3")
 DOUBLE = ("gpt2", "bert-tokens", "roberta-classes", "distilbert-classes", "bart", "clip", *VISION)
-"""The models whose reference computes all in float64; others have rotary angles in float32."""
+"""The models whose reference computes all in float64; others have rotary angles or norms in float32."""
 
 
 def some_slow(cases, quick=QUICK):
@@ -59,7 +60,7 @@ def loaded(tmp_path_factory):
 
 
 def inputs(case):
-    if case == "bart":
+    if case in SEQ2SEQ:
         ids, target = (jnp.asarray(golden(case)[name], jnp.int32) for name in ("ids", "target"))
         return nf.Seq2SeqInput(ids, target, source_mask=jnp.asarray(golden(case)["source_mask"], bool))
     if case == "clip":
@@ -138,11 +139,22 @@ def test_vision_models_compute_what_the_reference_computes(case, loaded):
     near(norm, golden(case)["gradient_norm"])
 
 
-def test_bart_computes_what_the_reference_computes(loaded):
-    model, params = loaded("bart")
-    logits, norm = compiled(model)(params, inputs("bart"))
-    near(logits, golden("bart")["logits"])
-    near(norm, golden("bart")["gradient_norm"])
+@pytest.mark.parametrize("case", some_slow(SEQ2SEQ, ("bart", "t5")))
+def test_encoder_decoders_compute_what_the_reference_computes(case, loaded):
+    model, params = loaded(case)
+    logits, norm = compiled(model)(params, inputs(case))
+    near(logits, golden(case)["logits"])
+    near(norm, golden(case)["gradient_norm"])
+
+
+@pytest.mark.parametrize("case", some_slow(["t5", "t5-gated"], ("t5",)))
+def test_greedy_decoding_of_a_source_is_that_of_the_reference(case, loaded):
+    model, params = loaded(case)
+    tokens = golden(case)["tokens"]
+    memory = model.apply(params, nf.Seq2SeqInput(inputs(case).source))
+    decoder = nf.wire(lambda net, x: net.model(nf.Seq2SeqInput(memory=memory[: len(x)], target=x)), model=model)
+    actual = nf.generate(decoder, {"model": params}, tokens[:, :1].astype("i4"), 64)
+    np.testing.assert_array_equal(actual.tokens, tokens)
 
 
 def test_clip_and_its_towers_compute_what_the_reference_computes(loaded, tmp_path):
@@ -348,6 +360,49 @@ def test_patterns_allow_what_is_missing(folder, key):
     )
     edit_config(folder, n_layer=1)
     assert len(nf.pretrained(folder, unused="transformer.h.1.*").unused) == 12
+
+
+@pytest.mark.parametrize(
+    "case, change, pool",
+    [
+        ("vit", {"classes": None}, lambda y: y[:, 0]),
+        ("deit", {"classes": None}, lambda y: y[:, :2]),
+        ("bert-classes", {"output": "pooled"}, lambda y: y),
+    ],
+)
+def test_states_without_a_head_give_the_logits_of_the_reference(case, change, pool, tmp_path):
+    folder = write(case, tmp_path / case)
+    model, params = nf.pretrained(folder, unused="*classifier.*", **change)
+    state = pool(jax.jit(model.apply)(params, inputs(case)))
+    state = state[:, None] if state.ndim == 2 else state
+    heads = ["cls_classifier", "distillation_classifier"] if case == "deit" else ["classifier"]
+    arrays = tensors(case)
+    logits = [state[:, i] @ arrays[f"{head}.weight"].T + arrays[f"{head}.bias"] for i, head in enumerate(heads)]
+    near(sum(logits) / len(heads), golden(case)["logits"])
+    out = nf.to_pretrained(model, params, tmp_path / "out")
+    names = {"vit": "ViTModel", "deit": "DeiTModel", "bert-classes": "BertModel"}
+    assert json.loads((out / "config.json").read_text())["architectures"] == [names[case]]
+    again, same = nf.pretrained(out, **({"output": "pooled"} if "bert" in case else {}))
+    assert repr(again) == repr(model)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case, name", [("vit", "ViTModel"), ("deit", "DeiTModel"), ("bert-classes", "BertModel")])
+def test_the_reference_loads_what_is_written_without_a_head(case, name, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    change = {"output": "pooled"} if name == "BertModel" else {"classes": None}
+    model, params = nf.pretrained(write(case, tmp_path / case), unused="*classifier.*", **change)
+    folder = nf.to_pretrained(model, params, tmp_path / "out")
+    options = {} if name == "BertModel" else {"add_pooling_layer": False}
+    reference, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **options)
+    assert not any(report.values())
+    x = inputs(case)
+    arrays = (x.ids, None, x.types) if name == "BertModel" else (x.astype(jnp.float32).transpose(0, 3, 1, 2),)
+    with torch.no_grad():
+        output = reference.eval()(*[y if y is None else torch.tensor(np.array(y)) for y in arrays])
+    x = x if name == "BertModel" else x.astype(jnp.float32)
+    near(model.apply(params, x), output[1 if name == "BertModel" else 0])
 
 
 def test_the_body_alone_has_names_without_a_prefix(folder):

@@ -21,6 +21,7 @@ from nnfunc.interop.families.bert_family import BERT, HEADS, body_rows
 from nnfunc.interop.families.llama_family import EXPERT_ROWS
 from nnfunc.interop.published_config import Family
 from nnfunc.interop.registry import FAMILIES
+from nnfunc.layers.attention.relative_bias import relative_bias
 
 GOLDEN = np.load(GOLDEN_FILES / "transformer.npz")
 SMALL = {"block_size": 7, "layers": 2, "heads": 2, "dim": 8}
@@ -522,3 +523,29 @@ def test_norms_differentiate_by_eps():
         value = lambda eps, make=make: jnp.sin(make(3, affine=False, eps=eps).apply({}, x)).sum()
         difference = (value(0.51) - value(0.49)) / 0.02
         assert float(jax.grad(value)(0.5)) == pytest.approx(float(difference), abs=1e-3)
+
+
+def test_distances_have_the_buckets_of_t5():
+    """8 buckets, 4 for later positions: 0 and 1 alone, then up to 3 and from 4 on, as log(4 / 2) / log(8 / 2) = 1 / 2."""
+    layer = relative_bias(1, buckets=8, max_distance=8)
+    params = {"weight": jnp.arange(8.0)[:, None]}
+    bias = layer.apply(params, jnp.zeros((7, 3)))
+    np.testing.assert_array_equal(bias[0, 0], [0, 5, 6, 6, 7, 7, 7])
+    np.testing.assert_array_equal(bias[0, 6], [3, 3, 3, 2, 2, 1, 0])
+    causal = relative_bias(1, buckets=4, max_distance=8, causal=True).apply(params, jnp.zeros((7, 3)))
+    np.testing.assert_array_equal(causal[0, 6], bias[0, 6])
+    np.testing.assert_array_equal(causal[0, 0], np.zeros(7))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"tied": "table"}, "tied should be one of .* did you mean 'tables'"),
+        ({"buckets": 6}, "buckets should be a multiple of 4, got 6"),
+        ({"buckets": 8, "block_size": 4}, "block_size should be left out with buckets"),
+        ({"buckets": 8, "max_distance": 2}, "max_distance should be above 2"),
+    ],
+)
+def test_wrong_positions_and_tables_of_seq2seq_have_one_message(options, message):
+    with pytest.raises(ValueError, match=message):
+        nf.seq2seq(5, dim=4, layers=1, heads=1, **options)

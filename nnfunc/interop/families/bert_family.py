@@ -1,6 +1,6 @@
 """BERT, RoBERTa and DistilBERT, as transformers saves them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,33 +33,32 @@ def body_rows(prefix: str, positions: Any = TABLE) -> list[Row]:
     ]
 
 
-HEADS: dict[str, list[Row]] = {
-    "hidden": [],
-    "tokens": [
-        ("cls.predictions.transform.dense", "head/linear", LINEAR),
-        ("cls.predictions.transform.LayerNorm", "head/norm", NORM),
-        ("cls.predictions", "head/shift", BIAS),
-    ],
-    "classes": [("bert.pooler.dense", "head/linear", LINEAR), ("classifier", "head/logits", LINEAR)],
-}
-ROBERTA_HEADS: dict[str, list[Row]] = {
-    "hidden": [],
-    "tokens": [
-        ("lm_head.dense", "head/linear", LINEAR),
-        ("lm_head.layer_norm", "head/norm", NORM),
-        ("lm_head", "head/shift", BIAS),
-    ],
-    "classes": [("classifier.dense", "head/linear", LINEAR), ("classifier.out_proj", "head/logits", LINEAR)],
-}
-DISTILBERT_HEADS: dict[str, list[Row]] = {
-    "hidden": [],
-    "tokens": [
-        ("vocab_transform", "head/linear", LINEAR),
-        ("vocab_layer_norm", "head/norm", NORM),
-        ("vocab_projector", "head/shift", BIAS),
-    ],
-    "classes": [("pre_classifier", "head/linear", LINEAR), ("classifier", "head/logits", LINEAR)],
-}
+def heads(tokens: Sequence[str], classes: Sequence[str], pooler: str) -> dict[str, list[Row]]:
+    """The rows of each output. tokens, classes: the names of the modules of these heads."""
+    dense, norm, shift = tokens
+    return {
+        "hidden": [],
+        "pooled": [(pooler, "head/linear", LINEAR)],
+        "tokens": [(dense, "head/linear", LINEAR), (norm, "head/norm", NORM), (shift, "head/shift", BIAS)],
+        "classes": [(classes[0], "head/linear", LINEAR), (classes[1], "head/logits", LINEAR)],
+    }
+
+
+HEADS = heads(
+    ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions"),
+    ("bert.pooler.dense", "classifier"),
+    "bert.pooler.dense",
+)
+ROBERTA_HEADS = heads(
+    ("lm_head.dense", "lm_head.layer_norm", "lm_head"),
+    ("classifier.dense", "classifier.out_proj"),
+    "roberta.pooler.dense",
+)
+DISTILBERT_HEADS = heads(
+    ("vocab_transform", "vocab_layer_norm", "vocab_projector"),
+    ("pre_classifier", "classifier"),
+    "pre_classifier",  # it has no pooler, and the first layer of this head is like one
+)
 SETTINGS = [
     Setting("vocab_size", "vocab_size"),
     Setting("max_position_embeddings", "block_size"),
@@ -85,6 +84,11 @@ def write_bert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return write_classes(arguments) | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
 
 
+def pooled(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model with a pooler and no head adds to its config."""
+    return {"architectures": [f"{name}Model"]} if arguments["output"] == "pooled" else {}
+
+
 BERT = Family(
     name="bert",
     factory=bert,
@@ -93,7 +97,7 @@ BERT = Family(
     architectures=architectures("Bert") | {"BertForPreTraining": {"output": "tokens"}},
     fixed={"is_decoder": False, "add_cross_attention": False},
     read=read_classes,
-    write=write_bert,
+    write=lambda arguments: write_bert(arguments) | pooled("Bert", arguments),
     prefix="bert.",
     ignored=("*embeddings.position_ids", "*pooler.*", "cls.seq_relationship.*", "cls.predictions.decoder.*"),
     older={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"},
@@ -104,7 +108,8 @@ LATE_POSITIONS = {"weight": ("weight", Change(lambda x: x[FIRST:], lambda x: np.
 
 
 def write_roberta(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return write_bert(arguments) | {"max_position_embeddings": arguments["block_size"] + FIRST}
+    positions = {"max_position_embeddings": arguments["block_size"] + FIRST}
+    return write_bert(arguments) | positions | pooled("Roberta", arguments)
 
 
 ROBERTA = BERT._replace(
@@ -118,7 +123,11 @@ ROBERTA = BERT._replace(
     ignored=("*embeddings.position_ids", "*pooler.*", "lm_head.decoder.*"),
     older={},
 )
-XLM_ROBERTA = ROBERTA._replace(name="xlm-roberta", architectures=architectures("XLMRoberta"))
+XLM_ROBERTA = ROBERTA._replace(
+    name="xlm-roberta",
+    architectures=architectures("XLMRoberta"),
+    write=lambda arguments: write_roberta(arguments) | pooled("XLMRoberta", arguments),
+)
 
 LAYER = "distilbert.transformer.layer.{i}"
 DISTILBERT_ROWS: list[Row] = [
@@ -138,6 +147,7 @@ DISTILBERT_ROWS: list[Row] = [
 
 def write_distilbert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, types=0, eps=1e-12)
+    check.choice("to_pretrained", ("hidden", "tokens", "classes"), output=arguments["output"])
     if arguments["output"] == "classes":
         without(arguments, pool_activation="relu")
     return write_classes(arguments) | {"hidden_dim": arguments["hidden"] or 4 * arguments["dim"]}

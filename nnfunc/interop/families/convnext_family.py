@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import CONV, LINEAR, NORM, SAME, Change, Row
 from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_classes, without, write_classes
 from nnfunc.models.convnext import convnext
@@ -13,71 +14,46 @@ SCALE = {"": ("scale", SAME)}
 IMAGE_SCALE = {"": ("scale", Change(lambda x: x.reshape(-1), lambda x: x.reshape(-1, 1, 1)))}
 
 
-def stages(arguments: Mapping[str, Any]) -> range:
-    return range(len(arguments["depths"]))
-
-
-def transformers_rows(arguments: Mapping[str, Any]) -> list[Row]:
-    rows: list[Row] = [
-        ("convnext.embeddings.patch_embeddings", "stem/patches", CONV),
-        ("convnext.embeddings.layernorm", "stem/norm", NORM),
-        ("convnext.layernorm", "norm", NORM),
-        ("classifier", "head", LINEAR),
-    ]
-    for i in stages(arguments):
-        stage, body = f"convnext.encoder.stages.{i}", f"stage_{i + 1}/blocks/body"
-        rows += [
-            (f"{stage}.downsampling_layer.0", f"stage_{i + 1}/down/norm", NORM),
-            (f"{stage}.downsampling_layer.1", f"stage_{i + 1}/down/conv", CONV),
-            (f"{stage}.layers.{{i}}.dwconv", f"{body}/spatial", CONV),
-            (f"{stage}.layers.{{i}}.layernorm", f"{body}/norm", NORM),
-            (f"{stage}.layers.{{i}}.pwconv1", f"{body}/up", LINEAR),
-            (f"{stage}.layers.{{i}}.pwconv2", f"{body}/down", LINEAR),
-            (f"{stage}.layers.{{i}}.layer_scale_parameter", f"{body}/scale", SCALE),
-        ]
-    return rows
-
-
-def torchvision_rows(arguments: Mapping[str, Any]) -> list[Row]:
-    rows: list[Row] = [
-        ("features.0.0", "stem/patches", CONV),
-        ("features.0.1", "stem/norm", NORM),
-        ("classifier.0", "norm", NORM),
-        ("classifier.2", "head", LINEAR),
-    ]
-    for i in stages(arguments):
-        block, body = f"features.{2 * i + 1}.{{i}}", f"stage_{i + 1}/blocks/body"
-        rows += [
-            (f"features.{2 * i}.0", f"stage_{i + 1}/down/norm", NORM),
-            (f"features.{2 * i}.1", f"stage_{i + 1}/down/conv", CONV),
-            (f"{block}.block.0", f"{body}/spatial", CONV),
-            (f"{block}.block.2", f"{body}/norm", NORM),
-            (f"{block}.block.3", f"{body}/up", LINEAR),
-            (f"{block}.block.5", f"{body}/down", LINEAR),
-            (f"{block}.layer_scale", f"{body}/scale", IMAGE_SCALE),
-        ]
-    return rows
-
-
-def timm_rows(arguments: Mapping[str, Any]) -> list[Row]:
-    rows: list[Row] = [
-        ("stem.0", "stem/patches", CONV),
-        ("stem.1", "stem/norm", NORM),
-        ("head.norm", "norm", NORM),
-        ("head.fc", "head", LINEAR),
-    ]
-    for i in stages(arguments):
-        stage, body = f"stages.{i}", f"stage_{i + 1}/blocks/body"
-        rows += [
-            (f"{stage}.downsample.0", f"stage_{i + 1}/down/norm", NORM),
-            (f"{stage}.downsample.1", f"stage_{i + 1}/down/conv", CONV),
-            (f"{stage}.blocks.{{i}}.conv_dw", f"{body}/spatial", CONV),
-            (f"{stage}.blocks.{{i}}.norm", f"{body}/norm", NORM),
-            (f"{stage}.blocks.{{i}}.mlp.fc1", f"{body}/up", LINEAR),
-            (f"{stage}.blocks.{{i}}.mlp.fc2", f"{body}/down", LINEAR),
-            (f"{stage}.blocks.{{i}}.gamma", f"{body}/scale", SCALE),
-        ]
-    return rows
+STAGE, BLOCK = "stage_{s+1}", "stage_{s+1}/blocks/body"
+TRANSFORMERS_ROWS: list[Row] = [
+    ("convnext.embeddings.patch_embeddings", "stem/patches", CONV),
+    ("convnext.embeddings.layernorm", "stem/norm", NORM),
+    ("convnext.encoder.stages.{s}.downsampling_layer.0", f"{STAGE}/down/norm", NORM),
+    ("convnext.encoder.stages.{s}.downsampling_layer.1", f"{STAGE}/down/conv", CONV),
+    ("convnext.encoder.stages.{s}.layers.{i}.dwconv", f"{BLOCK}/spatial", CONV),
+    ("convnext.encoder.stages.{s}.layers.{i}.layernorm", f"{BLOCK}/norm", NORM),
+    ("convnext.encoder.stages.{s}.layers.{i}.pwconv1", f"{BLOCK}/up", LINEAR),
+    ("convnext.encoder.stages.{s}.layers.{i}.pwconv2", f"{BLOCK}/down", LINEAR),
+    ("convnext.encoder.stages.{s}.layers.{i}.layer_scale_parameter", f"{BLOCK}/scale", SCALE),
+    ("convnext.layernorm", "norm", NORM),
+    ("classifier", "head", LINEAR),
+]
+TORCHVISION_ROWS: list[Row] = [
+    ("features.0.0", "stem/patches", CONV),
+    ("features.0.1", "stem/norm", NORM),
+    ("features.{2s}.0", f"{STAGE}/down/norm", NORM),
+    ("features.{2s}.1", f"{STAGE}/down/conv", CONV),
+    ("features.{2s+1}.{i}.block.0", f"{BLOCK}/spatial", CONV),
+    ("features.{2s+1}.{i}.block.2", f"{BLOCK}/norm", NORM),
+    ("features.{2s+1}.{i}.block.3", f"{BLOCK}/up", LINEAR),
+    ("features.{2s+1}.{i}.block.5", f"{BLOCK}/down", LINEAR),
+    ("features.{2s+1}.{i}.layer_scale", f"{BLOCK}/scale", IMAGE_SCALE),
+    ("classifier.0", "norm", NORM),
+    ("classifier.2", "head", LINEAR),
+]
+TIMM_ROWS: list[Row] = [
+    ("stem.0", "stem/patches", CONV),
+    ("stem.1", "stem/norm", NORM),
+    ("stages.{s}.downsample.0", f"{STAGE}/down/norm", NORM),
+    ("stages.{s}.downsample.1", f"{STAGE}/down/conv", CONV),
+    ("stages.{s}.blocks.{i}.conv_dw", f"{BLOCK}/spatial", CONV),
+    ("stages.{s}.blocks.{i}.norm", f"{BLOCK}/norm", NORM),
+    ("stages.{s}.blocks.{i}.mlp.fc1", f"{BLOCK}/up", LINEAR),
+    ("stages.{s}.blocks.{i}.mlp.fc2", f"{BLOCK}/down", LINEAR),
+    ("stages.{s}.blocks.{i}.gamma", f"{BLOCK}/scale", SCALE),
+    ("head.norm", "norm", NORM),
+    ("head.fc", "head", LINEAR),
+]
 
 
 def read_convnext(config: PublishedConfig) -> dict[str, Any]:
@@ -101,12 +77,12 @@ CONVNEXT = Family(
         Setting("patch_size", "patch", int, 4),
         Setting("layer_norm_eps", "eps", float, 1e-12),
     ],
-    rows=transformers_rows,
+    rows=TRANSFORMERS_ROWS,
     architectures={"ConvNextForImageClassification": {}},
     fixed={"hidden_act": "gelu"},
     read=read_convnext,
     write=write_convnext,
     prefix="convnext.",
 )
-TORCHVISION_CONVNEXT = Family("torchvision-convnext", convnext, [], torchvision_rows, {})
-TIMM_CONVNEXT = Family("timm-convnext", convnext, [], timm_rows, {})
+TORCHVISION_CONVNEXT = Family("torchvision-convnext", convnext, [], TORCHVISION_ROWS, {})
+TIMM_CONVNEXT = Family("timm-convnext", convnext, [], TIMM_ROWS, {}, read=read_timm("timm-convnext"))

@@ -14,6 +14,7 @@ from nnfunc.interop.families.llama_family import (
     attention_rows,
     other_rows,
     settings,
+    write_windows,
     writer,
 )
 from nnfunc.interop.families.rope_settings import read_rope
@@ -85,15 +86,8 @@ def read_gemma2(config: PublishedConfig, pattern: int = 2) -> dict[str, Any]:
 
 def write_gemma2(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, embedding_scale=math.sqrt(arguments["dim"]), post_norm=True)
-    window = math.inf if arguments["window"] is None else arguments["window"]
-    windows = list(arguments["windows"] or [window] * arguments["layers"])
-    sizes = {size for size in windows if size != math.inf}
-    if len(sizes) > 1:
-        check.fail("to_pretrained", expected="the windows of all layers should be equal or infinite", actual=windows)
     head_dim = arguments["head_dim"] or arguments["dim"] // arguments["heads"]
-    return {
-        "sliding_window": int(sizes.pop()) if sizes else 4096,
-        "layer_types": ["full_attention" if size == math.inf else "sliding_attention" for size in windows],
+    return write_windows(arguments) | {
         "query_pre_attn_scalar": round((arguments["scale"] or head_dim**-0.5) ** -2),  # an integer there
         "attn_logit_softcapping": arguments["soft_cap"],
         "final_logit_softcapping": arguments["logit_cap"],

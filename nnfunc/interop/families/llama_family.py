@@ -1,6 +1,7 @@
 """Llama and the decoders with its names: Mistral, Mixtral, Qwen2, Qwen3, Phi-3."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnfunc import check
@@ -137,6 +138,28 @@ def write_window(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"sliding_window": None if window is None else int(window)}
 
 
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def read_windows(types: Sequence[str], window: int) -> dict[str, Any]:
+    """The argument of the windows of all layers. types: those of the layers, FULL or SLIDING."""
+    windows = [float(window) if name == SLIDING else math.inf for name in types]
+    if len({*windows}) > 1:
+        return {"windows": windows}
+    return {} if windows[0] == math.inf else {"window": window}
+
+
+def write_windows(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the windows, of which all that are finite have one size."""
+    window = math.inf if arguments["window"] is None else arguments["window"]
+    windows = list(arguments["windows"] or [window] * arguments["layers"])
+    sizes = {size for size in windows if size != math.inf}
+    if len(sizes) > 1:
+        check.fail("to_pretrained", expected="the windows of all layers should be equal or infinite", actual=windows)
+    types = [FULL if size == math.inf else SLIDING for size in windows]
+    return {"sliding_window": int(sizes.pop()) if sizes else 4096, "layer_types": types}
+
+
 MISTRAL = LLAMA._replace(
     name="mistral",
     architectures={"MistralForCausalLM": {}},
@@ -188,18 +211,21 @@ MIXTRAL = LLAMA._replace(
 
 
 def read_qwen(config: PublishedConfig) -> dict[str, Any]:
-    layers = config.get("layer_types") or ["full_attention"]
-    if config.get("use_sliding_window") and len({*layers}) > 1:
-        expected = "all layers should have the same window"
-        check.fail(config.where, expected=expected, actual=f"layer_types {sorted({*layers})}")
-    sliding = config.get("use_sliding_window") and layers[0] == "sliding_attention"
-    return read_rope(config) | ({"window": config["sliding_window"]} if sliding else {})
+    """Layers from max_window_layers on have a window, where the config does not name them."""
+    if not config.get("use_sliding_window"):
+        return read_rope(config)
+    count = config.read(Setting("num_hidden_layers", "layers"))
+    first = config.read(Setting("max_window_layers", "windows", int, 28))
+    types = config.get("layer_types") or [FULL if i < first else SLIDING for i in range(count)]
+    window = config.read(Setting("sliding_window", "window", int, 4096))
+    return read_rope(config) | read_windows(types, window)
 
 
 def write_qwen(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    window = write_window(arguments)
-    sliding = window["sliding_window"] is not None
-    return window | {"use_sliding_window": sliding, "max_window_layers": 0 if sliding else arguments["layers"]}
+    config = write_windows(arguments)
+    windows = config["layer_types"].count(SLIDING)
+    first = config["layer_types"].index(SLIDING) if windows else arguments["layers"]
+    return config | {"use_sliding_window": windows > 0, "max_window_layers": first}
 
 
 QWEN2 = LLAMA._replace(
@@ -207,12 +233,12 @@ QWEN2 = LLAMA._replace(
     architectures={"Qwen2ForCausalLM": {}},
     fixed={},
     read=lambda config: read_qwen(config) | {"qkv_bias": True},
-    write=writer(("window", "qkv_bias"), lambda a: without(a, qkv_bias=True) or write_qwen(a)),
+    write=writer(("window", "windows", "qkv_bias"), lambda a: without(a, qkv_bias=True) or write_qwen(a)),
 )
 QWEN3 = LLAMA._replace(
     name="qwen3",
     architectures={"Qwen3ForCausalLM": {}},
     fixed={"attention_bias": False},
     read=lambda config: read_qwen(config) | {"qk_norm": True},
-    write=writer(("window", "qk_norm"), lambda a: without(a, qk_norm=True) or write_qwen(a)),
+    write=writer(("window", "windows", "qk_norm"), lambda a: without(a, qk_norm=True) or write_qwen(a)),
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnfunc import check
+from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import BATCH_NORM, CONV, LINEAR, Row
 from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_classes, without, write_classes
 from nnfunc.models.resnet import resnet
@@ -63,6 +64,7 @@ TORCHVISION_RESNET = Family(
     settings=[],
     rows=torchvision_rows,
     architectures={},
+    read=read_timm("torchvision-resnet"),
     ignored=("*.num_batches_tracked",),
 )
 BLOCK = Setting("layer_type", "block", {"basic": "basic", "bottleneck": "bottleneck"}, "bottleneck")

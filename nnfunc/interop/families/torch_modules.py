@@ -1,21 +1,29 @@
 """PyTorch's own modules: nn.LSTM, nn.GRU, nn.RNN and nn.Transformer, which have no config."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from nnfunc.interop.name_table import IN_PROJECTION, LINEAR, NORM, SAME, TABLE, Change, Row, axes
-from nnfunc.interop.published_config import Family
+from nnfunc import check
+from nnfunc.base import Model
+from nnfunc.interop.name_table import (
+    BATCH_NORM,
+    CONV,
+    IN_PROJECTION,
+    LINEAR,
+    NORM,
+    SAME,
+    TABLE,
+    Change,
+    Leaves,
+    Row,
+    axes,
+)
+from nnfunc.interop.published_config import Family, arguments_of
 from nnfunc.layers.recurrent.layers import gru, lstm, rnn
 from nnfunc.models.seq2seq import seq2seq
 
-__all__ = ["TORCH_GRU", "TORCH_LSTM", "TORCH_RNN", "TORCH_TRANSFORMER"]
-
-MATRIX = {"": ("", axes(1, 0))}
-VECTOR = {"": ("", SAME)}
-SECOND_BIAS = Change(to_published=np.zeros_like, added=True)
-"""PyTorch's recurrent layers have two biases, here their sum; the second is written as zeros."""
+__all__ = ["TORCH_GRU", "TORCH_LSTM", "TORCH_RNN", "TORCH_TRANSFORMER", "Table", "table_family"]
 
 
 def split_gru_bias(bias: np.ndarray) -> np.ndarray:
@@ -32,27 +40,28 @@ def join_gru_bias(both: np.ndarray) -> np.ndarray:
 SECOND_GRU_BIAS = Change(split_gru_bias, join_gru_bias, added=True)
 
 
-def recurrent_rows(arguments: Mapping[str, Any]) -> list[Row]:
-    rows: list[Row] = []
-    for i in range(arguments["layers"]):
-        directions = [("/forward", ""), ("/backward", "_reverse")] if arguments["bidirectional"] else [("", "")]
-        for direction, end in directions:
-            path, name = f"layer_{i}{direction}", f"l{i}{end}"
-            rows += [
-                (f"weight_ih_{name}", f"{path}/weight", MATRIX),
-                (f"weight_hh_{name}", f"{path}/recurrent_weight", MATRIX),
-                (f"bias_ih_{name}", f"{path}/bias", VECTOR),
-            ]
-            if "reset" in arguments:
-                rows += [(f"bias_hh_{name}", f"{path}/bias|recurrent_bias", {"": ("", SECOND_GRU_BIAS)})]
-            else:
-                rows += [(f"bias_hh_{name}", f"{path}/bias", {"": ("", SECOND_BIAS)})]
-    return rows
+def recurrent(second: tuple[str, Change]) -> tuple[Leaves, ...]:
+    """The tensors of a cell, of a layer, and of one in both directions; second: the path
+    and the change of the bias of the hidden values.
+
+    PyTorch's recurrent layers have two biases, here their sum; the second is written as zeros.
+    """
+
+    def leaves(end: str, path: str) -> dict[str, tuple[str, Change]]:
+        tensors = {"weight_ih": ("weight", axes(1, 0)), "weight_hh": ("recurrent_weight", axes(1, 0))}
+        tensors |= {"bias_ih": ("bias", SAME), "bias_hh": second}
+        return {f"{name}{end}": (f"{path}{leaf}", change) for name, (leaf, change) in tensors.items()}
+
+    layer = "layer_{s}/"
+    both = leaves("_l{s}", f"{layer}forward/") | leaves("_l{s}_reverse", f"{layer}backward/")
+    return leaves("", ""), leaves("_l{s}", layer), both
 
 
-TORCH_LSTM = Family("torch-lstm", lstm, [], recurrent_rows, {})
-TORCH_GRU = Family("torch-gru", gru, [], recurrent_rows, {})
-TORCH_RNN = Family("torch-rnn", rnn, [], recurrent_rows, {})
+SUM = recurrent(("bias", Change(to_published=np.zeros_like, added=True)))
+GRU = recurrent(("bias|recurrent_bias", Change(split_gru_bias, join_gru_bias, added=True)))
+TORCH_LSTM = Family("torch-lstm", lstm, [], [("", "", leaves) for leaves in SUM], {})
+TORCH_GRU = Family("torch-gru", gru, [], [("", "", leaves) for leaves in GRU], {})
+TORCH_RNN = Family("torch-rnn", rnn, [], [("", "", leaves) for leaves in SUM], {})
 
 
 def stack_rows(name: str, norms: dict[str, int]) -> list[Row]:
@@ -80,3 +89,45 @@ TORCH_TRANSFORMER = Family(
     ],
     architectures={},
 )
+
+
+PROJECTIONS: Leaves = {
+    "in_proj_weight": ("query|key|value/weight", axes(1, 0)),
+    "in_proj_bias": ("query|key|value/bias", SAME),
+    "out_proj.weight": ("out/weight", axes(1, 0)),
+    "out_proj.bias": ("out/bias", SAME),
+}
+LAYERS: dict[str, tuple[Leaves, ...]] = {
+    "linear": (LINEAR,),
+    "conv": (CONV,),
+    "embedding": (TABLE,),
+    "norm": (NORM,),
+    "batch_norm": (BATCH_NORM,),
+    "prelu": ({"weight": ("slope", SAME)},),
+    "attention": (PROJECTIONS,),
+    "lstm": SUM,
+    "gru": GRU,
+    "rnn": SUM,
+    "parameter": ({"": ("", SAME)},),
+}
+"""The layers of a table of names: each is that of nnfunc, and PyTorch's module of this meaning."""
+
+
+Table = Sequence[tuple[str, str, str | Leaves]]
+
+
+def table_family(where: str, rows: Table, model: Model) -> Family:
+    """The names of one model. rows: (published name, path, layer), where layer is a name in LAYERS or its leaves.
+
+    Raises: TypeError for rows of another form; ValueError for an unknown layer.
+    """
+    table: list[Row] = []
+    for row in rows:
+        if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
+            expected = "each row of family should be (published name, path, layer)"
+            check.fail(where, expected=expected, actual=check.describe(row), exc_type=TypeError)
+        name, path, layer = row
+        if isinstance(layer, str):
+            check.choice(where, LAYERS, layer=layer)
+        table += [(name, path, leaves) for leaves in (LAYERS[layer] if isinstance(layer, str) else (layer,))]
+    return Family("table", arguments_of(model)[0], [], table, {}, ignored=("*.num_batches_tracked",))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import CONV, IN_PROJECTION, LINEAR, NORM, Change, Row, vector
 from nnfunc.interop.published_config import (
     ACTIVATIONS,
@@ -44,13 +45,15 @@ def rows(prefix: str) -> list[Row]:
 def read_image(config: PublishedConfig) -> dict[str, Any]:
     sizes = {"image_size": config.get("image_size", 224), "patch": config.get("patch_size", 16)}
     pairs = {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
-    return read_classes(config) | pairs
+    headless = (config.get("architectures") or [""])[0].endswith("Model")
+    return ({"classes": None} if headless else read_classes(config)) | pairs
 
 
 def write_image(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, pre_norm=False, patch_bias=True, head_bias=True)
     sizes = {"image_size": arguments["image_size"], "patch_size": arguments["patch"]}
-    return write_classes(arguments) | sizes | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
+    classes = {} if arguments["classes"] is None else write_classes(arguments)
+    return classes | sizes | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
 
 
 VIT = Family(
@@ -66,20 +69,23 @@ VIT = Family(
         Setting("layer_norm_eps", "eps", float, 1e-12),
     ],
     rows=[*rows("vit"), ("classifier", "head", LINEAR)],
-    architectures={"ViTForImageClassification": {"pool": "class"}},
+    architectures={"ViTModel": {"classes": None, "pool": "class"}, "ViTForImageClassification": {"pool": "class"}},
     fixed={"qkv_bias": True},
     read=read_image,
     write=lambda arguments: without(arguments, pool="class") or write_image(arguments),
     prefix="vit.",
-    ignored=("vit.pooler.*",),
+    ignored=("*pooler.*",),
 )
 DEIT = VIT._replace(
     name="deit",
     rows=[*rows("deit"), ("cls_classifier", "head", LINEAR), ("distillation_classifier", "second_head", LINEAR)],
-    architectures={"DeiTForImageClassificationWithTeacher": {"pool": "distilled"}},
+    architectures={
+        "DeiTModel": {"classes": None, "pool": "distilled"},
+        "DeiTForImageClassificationWithTeacher": {"pool": "distilled"},
+    },
     write=lambda arguments: without(arguments, pool="distilled") or write_image(arguments),
     prefix="deit.",
-    ignored=("deit.pooler.*",),
+    ignored=("*pooler.*",),
 )
 
 
@@ -104,10 +110,12 @@ TIMM_VIT = Family(
         ("head_dist", "second_head", LINEAR),
     ],
     architectures={},
+    read=read_timm("timm-vit"),
 )
 TORCHVISION_LAYER = "encoder.layers.encoder_layer_{i}"
 TORCHVISION_VIT = TIMM_VIT._replace(
     name="torchvision-vit",
+    read=lambda config: {},
     rows=[
         ("class_token", "token", TOKEN),
         ("encoder.pos_embedding", "positions", POSITIONS),

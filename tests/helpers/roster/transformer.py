@@ -87,6 +87,13 @@ MODELS: dict[str, Row] = {
         x=nf.Seq2SeqInput(IDS, ids(2, 3, below=5), source_mask=PADDED),
         order=1,
     ),
+    "seq2seq:t5": Row(
+        (5,),
+        {**SIZES, "head_dim": 3, "order": "pre", "norm": "rms", "bias": False, "buckets": 4, "tied": "tables"},
+        {"scale": (1.0, 0.5), "max_distance": (3, 5), "head_scale": (0.5, 2.0), "eps": (1e-6, 0.1)},
+        x=nf.Seq2SeqInput(ids(2, 7, below=5), ids(2, 6, below=5)),
+        order=1,
+    ),
     "seq2seq": Row((5,), SIZES, TWO, x=nf.Seq2SeqInput(IDS, ids(2, 3, below=5), source_mask=PADDED), order=1, seed=3),
     "text_classifier": Row((6, 3), {"dim": 2, "pairs": 7}, {"dropout": (0.25, 0.5)}, x=IDS, order=1),
     "text_classifier:transformer": Row(
