@@ -126,7 +126,8 @@ def metric_mode(metric: str, config: dict[str, Any]) -> str:
     mode, known = BestMetric.of_config(config)
     if metric == known:
         return mode
-    return "max" if metric.endswith(("accuracy", "f1", "auc", "precision", "recall")) else "min"
+    larger = ("accuracy", "f1", "auc", "precision", "recall", "_macro", "_micro", "_weighted", "r2", "coverage")
+    return "max" if metric.endswith(larger) else "min"
 
 
 def parameter_count(folder: Path) -> int | None:

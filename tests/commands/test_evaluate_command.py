@@ -214,3 +214,28 @@ def test_contrastive_takes_the_table_augment(tmp_path, capsys):
     capsys.readouterr()
     assert main("train", tmp_path / "one.toml") == 2
     assert "two views of an example need an augmentation" in capsys.readouterr().err
+
+
+TEXT = """
+data = { name = "text", path = "words.txt", block_size = 16, batch_size = 8 }
+model = { name = "rnn_lm", vocab_size = 300, dim = 8 }
+objective = { name = "language_modelling" }
+optimizer = { name = "adamw", learning_rate = 1e-2 }
+task = { metrics = ["perplexity", "bits_per_character"] }
+train = { steps = 10, best = "min bits_per_character" }
+"""
+
+
+def test_bits_of_characters(tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("to be or not to be, that is the question. " * 60)
+    (tmp_path / "text.toml").write_text(TEXT)
+    assert main("train", tmp_path / "text.toml", "--run", tmp_path / "run") == 0
+    assert " bits_per_character " in capsys.readouterr().out.splitlines()[1]  # while it trains
+    validation = json.loads((tmp_path / "run/result.json").read_text())["validation"]
+    assert validation["perplexity"] == pytest.approx(np.exp(validation["loss"]), rel=1e-5)
+    assert validation["bits_per_character"] == pytest.approx(validation["loss"] / np.log(2), rel=1e-5)
+    assert main("evaluate", tmp_path / "run", "--split", "validation") == 0
+    printed = capsys.readouterr().out
+    assert "question" in printed.partition("The worst examples")[2]  # their text
+    assert main("train", tmp_path / "text.toml", "data.codec=bytes") == 2
+    assert "task.metrics: bits_per_character needs tokens that are characters" in capsys.readouterr().err

@@ -147,6 +147,16 @@ def test_a_threshold_is_the_best_of_all(name):
     assert 0 < threshold < 1
 
 
+def test_a_threshold_counts_weights():
+    weight = np.where(TRUTHS[:, 0] > 0, 5.0, 1.0)
+    weighted = BINARY._replace(weight=weight)
+    threshold = choose_threshold(weighted, "accuracy")
+    best = figures(weighted._replace(threshold=threshold), ["accuracy"])["accuracy"]
+    others = [figures(weighted._replace(threshold=level), ["accuracy"])["accuracy"] for level in np.linspace(0, 1, 400)]
+    assert best >= max(others) - 1e-12
+    assert threshold < choose_threshold(BINARY, "accuracy")
+
+
 def test_labels_have_a_threshold_each():
     thresholds = choose_threshold(SEVERAL, "f1")
     assert len(thresholds) == 2
