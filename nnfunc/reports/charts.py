@@ -82,7 +82,7 @@ def shorten(values: Any, digits: int = 5) -> list[Any]:
     """The numbers as a list for JSON, with so many digits; None where they are not finite.
 
     >>> shorten([1 / 3, float("nan"), 7])
-    [0.33333, None, 7]
+    [0.33333, None, 7.0]
     """
     array = np.asarray(values)
     if array.dtype.kind in "iub":
