@@ -20,7 +20,7 @@ model = { name = "text_classifier", vocab_size = 300, classes = 2, dim = 4 }
 objective = { name = "classification" }
 """,
     "tagging": """
-data = { name = "tagging", path = "data.conll", affixes = 1, batch_size = 8 }
+data = { name = "tagging", path = "data.conll", affixes = 1, vocab_size = 100, batch_size = 8 }
 model = { name = "tagger", vocab_size = 100, classes = 2, dim = 4 }
 objective = { name = "tagging" }
 """,
