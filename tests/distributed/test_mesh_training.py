@@ -89,6 +89,26 @@ def test_the_losses_are_those_of_one_device(name, preset):
     assert cut
 
 
+def check_equal_gradients(model, data, preset):
+    """Those of Adam's steps are not: it makes full steps of rounding, and hides a factor."""
+    mesh, shard = PRESETS[preset]
+    rate = lambda learning_rate: nf.optimizers.sgd(1.0)
+    alone = train(model, data, 1, optimizer=rate)[0].params
+    divided = train(model, data, 1, optimizer=rate, mesh=mesh, shard=shard)[0].params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), alone, divided)
+
+
+def test_gradients_are_those_of_one_device():
+    check_equal_gradients(gpt(), tokens(), "fsdp+tensor")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_preset_gives_the_gradients_of_one_device(name, preset):
+    check_equal_gradients(MODELS[name](), DATA.get(name, tokens)(), preset)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", MODELS)

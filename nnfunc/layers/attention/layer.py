@@ -264,7 +264,9 @@ def _project_at_once(
     if ctx.watch is not None or not fit:
         return {}
     if by_head:
-        project = lambda parts, x, ctx: (_project_by_head([*ctx.cast(parts).values()], x, kv_heads), Out())
+        # by name, because the dict comes out of jax.checkpoint with its names sorted
+        ordered = lambda parts, ctx: [ctx.cast(parts)[name] for name in PROJECTIONS]
+        project = lambda parts, x, ctx: (_project_by_head(ordered(parts, ctx), x, kv_heads), Out())
         return gathering(project, ctx)(dict(zip(PROJECTIONS, parts, strict=True)), x, ctx)[0]
     parts = ctx.cast(parts)
     y = matmul_rows(x, jnp.concatenate([part["weight"] for part in parts], axis=-1))
