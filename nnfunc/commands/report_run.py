@@ -59,11 +59,15 @@ def _input_format(config: Config) -> InputFormat:
 def _sample(config: Config, task: Any, state: TrainState) -> Evaluation | None:
     """Texts of a language model whose tokenizer the run has; None for a model that cannot generate."""
     codec = config.preprocessing.codec
-    if codec is None or not len(codec.encode("\n")):
+    if codec is None:
         return None
+    prompt, after = codec.decode([0]), repr(codec.decode([0]))
+    with suppress(ValueError):  # of a text without line breaks
+        if len(codec.encode("\n")):
+            prompt, after = "\n", "a line break"
     with suppress(ValueError):
         model = (as_model(task.model), state.params, state.model_state)
-        texts = generate_texts(config, codec, *model, "\n", steps=TOKENS, samples=SAMPLES, temperature=0.8)
-        note = f"{SAMPLES} texts of {TOKENS} tokens, drawn at temperature 0.8 after a line break."
+        texts = generate_texts(config, codec, *model, prompt, steps=TOKENS, samples=SAMPLES, temperature=0.8)
+        note = f"{SAMPLES} texts of {TOKENS} tokens, drawn at temperature 0.8 after {after}."
         return Evaluation([sample_section(texts, note)], {}, "texts", [])
     return None
