@@ -158,3 +158,21 @@ def tune(
     from nnfunc.commands.tune import tune
 
     tune(config, settings or [], seconds=seconds)
+
+
+@app.command(cls=JaxCommand, rich_help_panel=PANEL)
+def profile(
+    config: ConfigFile,
+    settings: Overrides = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A new folder for the trace.", show_default="the next of runs/CONFIG-profile-1, ..."),
+    ] = None,
+) -> None:
+    """Time ten training steps: data, host and device, the costliest operations, memory by layer.
+
+    Three more steps are traced for Perfetto and XProf.
+    """
+    from nnfunc.commands.profile_steps import profile
+
+    profile(config, settings or [], run)
