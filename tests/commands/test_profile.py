@@ -3,6 +3,7 @@
 import pytest
 from helpers.command_line import main
 
+from nnfunc.commands.list_runs.collect_runs import collect_runs
 from nnfunc.commands.profile_steps import operation_layers, profile
 
 CONFIG = """
@@ -17,7 +18,8 @@ train = { steps = 20 }
 
 def test_what_a_step_takes(tmp_path, capsys):
     (tmp_path / "config.toml").write_text(CONFIG)
-    result = profile(tmp_path / "config.toml", [], tmp_path / "trace")
+    (tmp_path / "runs").mkdir()
+    result = profile(tmp_path / "config.toml", [], tmp_path / "runs" / "trace")
     assert set(result.once) == {"data", "trace", "compile"}
     assert set(result.step) == {"data", "host", "device"}
     assert all(seconds > 0 for seconds in [*result.once.values(), *result.step.values()])
@@ -29,6 +31,7 @@ def test_what_a_step_takes(tmp_path, capsys):
     times = list(result.operations.values())
     assert times == sorted(times, reverse=True)
     assert list(result.folder.rglob("perfetto_trace.json.gz"))
+    assert collect_runs(tmp_path / "runs") == []  # a trace is no run
     printed = capsys.readouterr().out
     assert "of a run of 20 steps" in printed
     assert "hidden_0/linear" in printed

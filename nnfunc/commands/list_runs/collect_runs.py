@@ -63,7 +63,7 @@ def collect_runs(folder: Path, read: Callable[[Path, str], Entry] | None = None)
             entries.append(_read_sweep(path, name))
         elif "compare.toml" in files:
             folders[:] = ["runs"] if "runs" in folders else []
-        elif path != folder and path.parent == folder:
+        elif path != folder and path.parent == folder and not (path / "plugins" / "profile").is_dir():  # a trace
             others.append(path.name)
     parents = {entry.name.split(os.sep)[0] for entry in entries}
     return entries + [Entry(name, "no run", "it has no config.toml") for name in others if name not in parents]
