@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnfunc import check, losses
 from nnfunc.base import Array, PyTree, Scalar
@@ -60,7 +61,7 @@ def distillation(
         target = jax.nn.softmax(logits.astype(dtype) / t)
         divergence = t**2 * losses.kl_divergence(student.astype(dtype) / t, target)
         counted = example_mask(where, mask, divergence.shape)
-        if ignore_index is not None and jnp.ndim(labels) == divergence.ndim:
+        if ignore_index is not None and np.ndim(labels) == divergence.ndim:
             counted = counted & (jnp.asarray(labels) != ignore_index)
         agree = (student.argmax(-1) == logits.argmax(-1)).astype(dtype)
         total, count = masked_total(divergence, counted)
