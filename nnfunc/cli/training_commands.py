@@ -241,7 +241,7 @@ def ui(
 ) -> None:
     """Serve the pages of all runs below a folder to a browser: they grow while the runs train.
 
-    It needs: pip install 'nnfunc[serve]'
+    It needs: pip install 'nnfunc\\[serve]'
     """
     from nnfunc.commands.ui.serve_ui import serve_ui
 

@@ -97,7 +97,7 @@ def serve(
     POST /predict takes {"rows": [...]} as JSON, or uploaded files; GET / is a
     page with a form, GET /schema tells the columns, GET /health the state.
     Requests that arrive together are predicted in one batch. SIGTERM and Ctrl-C
-    finish what was accepted. It needs: pip install 'nnfunc[serve]'
+    finish what was accepted. It needs: pip install 'nnfunc\\[serve]'
     """
     from nnfunc.commands.serve.serve_run import serve
 

@@ -49,6 +49,9 @@ def open_writer(output: Path | None, format_name: str) -> Iterator[Write]:
         sys.stdout.flush()
         return
     target = output.resolve()
+    if not target.parent.is_dir():
+        hint = f"Make it: mkdir -p {output.parent}"
+        check.fail("predict", f"there is no folder {output.parent}.", hint=hint, exc_type=FileNotFoundError)
     temporary = target if target.exists() and not target.is_file() else target.with_name(f"{target.name}.tmp")
     try:
         if format_name == "parquet":

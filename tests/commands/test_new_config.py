@@ -192,14 +192,39 @@ def test_separators(tmp_path, separator):
 
 def test_mistakes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("the cat and the dog")
     for words, message in {
         ("tabel",): "type should be one of 'table'",
         ("table",): "there should be one .csv or",
         ("images",): "there should be one folder of class folders here, got none. Name it: nnfunc new images FILE",
         ("table", "missing.csv"): "The input missing.csv does not exist",
         ("table", "a.csv", "b.csv"): "there should be one file or folder, got 2 files",
+        ("tokens", "words.txt"): "words.txt should be a .bin or .npy file of tokens, got .txt",
     }.items():
         assert main("new", *words) == 2
         out, err = capsys.readouterr()
         assert message in err
         assert (out, err.count("\n")) == ("", 1)
+
+
+def test_decimal_commas_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{100 + i},{i % 10};{i % 7};{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "height.csv").write_text("\n".join(["height;age;kind", *rows]) + "\n")
+    assert main("new", "table", "height.csv") == 0
+    text = (tmp_path / "height.toml").read_text()
+    assert 'columns = ["age"]' in text
+    assert "height (decimal commas are not read, write decimal points)" in text
+    config = text.replace('columns = ["age"]', 'columns = ["age", "height"]')
+    (tmp_path / "height.toml").write_text(config)
+    capsys.readouterr()
+    assert main("train", "height.toml") == 2
+    assert "Write numbers with decimal points, such as 177.3." in capsys.readouterr().err
+
+
+def test_the_commands_in_a_config_are_of_its_type(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main("new", "language", write_language(tmp_path)) == 0
+    text = (tmp_path / "pets.toml").read_text()
+    assert "# nnfunc sample runs/pets-1; nnfunc evaluate runs/pets-1 --split validation" in text
+    assert "nnfunc predict" not in text

@@ -62,7 +62,9 @@ def test_blocks_of_a_repeat_count_together(tmp_path):
     ],
 )
 def test_names_of_instructions_name_layers(op_name, expected):
-    assert operation_layers(f'  ROOT %x.1 = f32[2]{{0}} add(%a), metadata={{op_name="{op_name}"}}\n') == {"x.1": expected}
+    assert operation_layers(f'  ROOT %x.1 = f32[2]{{0}} add(%a), metadata={{op_name="{op_name}"}}\n') == {
+        "x.1": expected
+    }
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):

@@ -135,7 +135,7 @@ def test_an_earlier_run_fixes_scaling_and_cuts_for_longer_files(tmp_path):
 @pytest.mark.parametrize(
     "times, unit, step",
     [
-        ([str(np.datetime64("2020-01") + i) for i in range(DAYS)], "month", 1),
+        ([str(np.datetime64("2020-01") + np.timedelta64(i, "M")) for i in range(DAYS)], "month", 1),
         ([f"{np.datetime64('2020-01') + 3 * i}-15" for i in range(DAYS)], "month", 3),
         ([str((np.datetime64("2020-02") + i).astype("datetime64[D]") - 1) for i in range(DAYS)], "month", 1),
         ([f"{np.datetime64('2026-01-01T00') + i}:00" for i in range(DAYS)], "second", 3600),

@@ -23,12 +23,13 @@ class Draft:
     """A config before it is written.
 
     title: what the config does, in a few words. facts: lines about the files. tables: the config by table; a value may
-    be a `Note`.
+    be a `Note`. use: commands for the trained run, which is RUN.
     """
 
     title: str
     facts: list[str] = field(default_factory=list)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    use: str = "nnfunc evaluate RUN; nnfunc predict RUN NEW_FILES; nnfunc serve RUN"
 
 
 def choose_steps(examples: int, epochs: int, *, most: int = 5000) -> tuple[int, int, str]:
@@ -76,7 +77,7 @@ def render_draft(draft: Draft, config: str, run: str) -> str:
         "#",
         f"# nnfunc doctor {config}    looks for mistakes before a training",
         f"# nnfunc config model.dropout    explains a key; nnfunc sweep {config} KEY=VALUES tries several values",
-        f"# nnfunc evaluate {run}; nnfunc predict {run} NEW_FILES; nnfunc serve {run}    use the result",
+        f"# {draft.use.replace('RUN', run)}    use the result",
         "seed = 0",
     ]
     for table, values in draft.tables.items():

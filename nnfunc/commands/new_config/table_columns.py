@@ -12,7 +12,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.sources.column_store import StringColumn
-from nnfunc.data.sources.columns import CODE, is_missing, parse_numbers, read_columns
+from nnfunc.data.sources.columns import CODE, DECIMAL_COMMA, is_missing, parse_numbers, read_columns
 from nnfunc.data.sources.table_cells import parse_dates
 
 __all__ = ["Column", "find_label", "guess_separator", "look_at_columns"]
@@ -78,6 +78,8 @@ def _look(name: str, values: Any, rows: int) -> Column:
         of_word = {word: float(word) for word in counts}
         numbers = np.array([of_word.get(word, math.nan) for word in strings.distinct])[strings.codes]
         return _look_at_numbers(name, numbers, rows)
+    if any("," in word for word in present.distinct) and all(map(DECIMAL_COMMA.fullmatch, present.distinct)):
+        return Column("none", missing, len(counts), "decimal commas are not read, write decimal points", table)
     for date_format in DATE_FORMATS:
         if _parses(lambda form=date_format: parse_dates("", name, present, date_format=form)):
             return Column("date", missing, len(counts), date_format or "", table)

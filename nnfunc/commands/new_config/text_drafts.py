@@ -70,12 +70,18 @@ def draft_language(file: Path, label: str | None) -> Draft:
     options = {"name": "text", "path": str(file), "block_size": Note(block, "characters that a prediction reads")}
     options |= {"codec": Note("characters", 'or "bytes", or a tokenizer.json'), "batch_size": 16}
     facts = [f"{count:,} characters to train on, {splits.classes} different ones", "nnfunc sample RUN writes text"]
-    return Draft(f"Write text like {file.name}", facts, {"data": options, **_language_tables(model, count, block)})
+    tables = {"data": options, **_language_tables(model, count, block)}
+    return Draft(
+        f"Write text like {file.name}", facts, tables, "nnfunc sample RUN; nnfunc evaluate RUN --split validation"
+    )
 
 
 def draft_tokens(file: Path, label: str | None) -> Draft:
     """A config for a language model of files of tokens: .bin or .npy, or a folder with train.bin and val.bin."""
     first = file if file.is_file() else next((f for f in sorted(file.iterdir()) if f.stem == "train"), file)
+    if first.suffix not in (".bin", ".npy"):
+        hint = "For text: nnfunc new language."
+        check.fail("new", expected=f"{first} should be a .bin or .npy file of tokens", actual=first.suffix, hint=hint)
     dtype = "uint16" if first.suffix == ".bin" else None
     tokens = np.memmap(first, np.dtype("<u2"), "r") if dtype else np.load(first, mmap_mode="r")
     vocab_size = int(max(tokens[start : start + (1 << 20)].max() for start in range(0, len(tokens), 1 << 20))) + 1
@@ -87,7 +93,7 @@ def draft_tokens(file: Path, label: str | None) -> Draft:
     model = _gpt(vocab_size, block, large=len(tokens) > 5_000_000)
     facts = [f"{len(tokens):,} tokens, {vocab_size:,} different ones at most"]
     tables = {"data": options, **_language_tables(model, len(tokens), block)}
-    return Draft(f"Predict the next token of {file.name}", facts, tables)
+    return Draft(f"Predict the next token of {file.name}", facts, tables, "nnfunc evaluate RUN --split validation")
 
 
 def _gpt(vocab_size: int, block: int, *, large: bool) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,10 +42,10 @@ def example_input(preprocessing: Preprocessing) -> Any:
     """One row in the form that the model reads, to compile its program with."""
     facts = preprocessing.facts
     if "features" in facts:
-        fields = [field for field in form_fields(preprocessing) if field.type != "files"]
-        return load_inputs(preprocessing, [{field.label: field.value for field in fields}])[0]
+        rows = rows_of_form(preprocessing, {field.name: field.value for field in form_fields(preprocessing)})
+        return load_inputs(preprocessing, rows)[0]
     if "window" in facts:
-        return np.zeros((1, facts["window"]), np.int32)
+        return np.zeros((1, facts["window"] - 1), np.int32)
     return np.zeros((1, *facts["shape"]), facts["dtype"])
 
 
@@ -61,7 +63,7 @@ def form_fields(preprocessing: Preprocessing) -> list[Field]:
         return [Field("text", "Text", "area"), Field("files", "or files (.txt, .csv, .jsonl)", "files")]
     if row_type == "sentences":
         return [Field("text", "Sentences, one on each line, with blanks between words", "area")]
-    size = facts["window"] if row_type == "tokens" else int(np.prod(facts["shape"]))
+    size = facts["window"] - 1 if row_type == "tokens" else int(np.prod(facts["shape"]))
     shape = " x ".join(map(str, facts.get("shape", [])))
     label = f"{size} tokens" if row_type == "tokens" else f"{size} numbers ({shape})"
     label += ", with commas between; one example per line"
@@ -91,14 +93,24 @@ def _column_fields(facts: Mapping[str, Any]) -> list[Field]:
 
 def rows_of_form(preprocessing: Preprocessing, values: Mapping[str, str]) -> Any:
     """The rows that were written into the form, as JSON has them. values: of its fields."""
-    row_type, text = input_type(preprocessing), values.get("text", "")
+    facts, row_type, text = preprocessing.facts, input_type(preprocessing), values.get("text", "")
     if row_type == "table":
         fields = [field for field in form_fields(preprocessing) if field.type != "files"]
-        return [{field.label: values.get(field.name, "") for field in fields}]
+        date_format = facts["features"]["dates"]["format"] if facts.get("features") else None
+        return [{field.label: _cell(field, values.get(field.name, ""), date_format) for field in fields}]
     if row_type == "texts":
         return [text] if text.strip() else []
     lines = [line for line in text.splitlines() if line.strip()]
     return lines if row_type == "sentences" else [_numbers(line) for line in lines]
+
+
+def _cell(field: Field, value: str, date_format: str | None) -> str:
+    """The value of a field as a cell of the training file: browsers write dates as ISO 8601."""
+    if field.type != "date" or not value or date_format is None:
+        return value
+    with suppress(ValueError):
+        return date.fromisoformat(value).strftime(date_format)
+    return value
 
 
 def load_rows(preprocessing: Preprocessing, rows: Sequence[Any]) -> tuple[Any, list[str] | None]:

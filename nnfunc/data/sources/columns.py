@@ -59,6 +59,8 @@ MISSING = {
     "nat",
     "null",
 }
+DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?")
+"""Numbers with decimal commas, and points between thousands, as 1.234,5."""
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
@@ -211,8 +213,11 @@ def check_columns(name: str, expected: list[str], result: dict[str, Any], *, whe
     """
     missing = [word for word in expected if word not in result]
     new = [column for column in result if column not in expected]
+    if missing and len(result) == 1 and (separator := re.search(r"[,;\t|]", next(iter(result)))):
+        hint = f"Its columns seem to have {separator[0]!r} between them; the separator of the data is another one."
+        check.fail(where, f"{name} has one column, {next(iter(result))[:60]!r}, but not {_listed(missing)}.", hint=hint)
     if len(missing) == 1:
-        hint = check.nearest(missing[0], new or result)
+        hint = check.nearest(missing[0], result)
         check.fail(where, f"{name} has no column {missing[0]!r}{hint}")
     if missing:
         others = f"; columns that it has instead: {_listed(new)}" if new else ""
@@ -264,6 +269,8 @@ def parse_numbers(
         problem = f"{position} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
         others = ", name the column in categorical, one_hot, dates or texts," if where == WHERE else ""
         hint = f"Turn it into numbers{others} or leave it out."
+        if DECIMAL_COMMA.fullmatch(str(value)):
+            hint = "Write numbers with decimal points, such as 177.3."
         fail_damaged(where, name, problem, hint)
     return result
 
