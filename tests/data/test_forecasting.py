@@ -18,7 +18,7 @@ SIZES = {"time": "day", "context": 6, "horizon": 3, "validation": 5, "test": 8}
 
 
 def day(i):
-    return str(np.datetime64("2026-01-30") + i)
+    return str(np.datetime64("2026-01-30") + np.timedelta64(i, "D"))
 
 
 def wide(folder, rows=None, name="wide.csv"):
@@ -137,9 +137,18 @@ def test_an_earlier_run_fixes_scaling_and_cuts_for_longer_files(tmp_path):
     [
         ([str(np.datetime64("2020-01") + np.timedelta64(i, "M")) for i in range(DAYS)], "month", 1),
         ([f"{np.datetime64('2020-01') + 3 * i}-15" for i in range(DAYS)], "month", 3),
-        ([str((np.datetime64("2020-02") + i).astype("datetime64[D]") - 1) for i in range(DAYS)], "month", 1),
-        ([f"{np.datetime64('2026-01-01T00') + i}:00" for i in range(DAYS)], "second", 3600),
-        ([f"{np.datetime64('2026-01-01T00') + i}:00:00Z" for i in range(DAYS)], "second", 3600),
+        (
+            [
+                str(
+                    (np.datetime64("2020-02") + np.timedelta64(i, "M")).astype("datetime64[D]") - np.timedelta64(1, "D")
+                )
+                for i in range(DAYS)
+            ],
+            "month",
+            1,
+        ),
+        ([f"{np.datetime64('2026-01-01T00') + np.timedelta64(i, 'h')}:00" for i in range(DAYS)], "second", 3600),
+        ([f"{np.datetime64('2026-01-01T00') + np.timedelta64(i, 'h')}:00:00Z" for i in range(DAYS)], "second", 3600),
         (list(range(7, 7 + 5 * DAYS, 5)), "integer", 5),
     ],
 )
