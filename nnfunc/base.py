@@ -351,7 +351,7 @@ class Model:
             try:
                 jax.eval_shape(forward, [leaf for a, leaf in zip(arrays, leaves, strict=True) if a])
             except (TypeError, AttributeError, IndexError) as error:
-                if not _reads_values(error):
+                if not reads_values(error):
                     raise
             self._checked.add(signature)
         return self._forward(params, x, ctx)
@@ -444,7 +444,7 @@ def _remake(factory: Callable[..., Model], args: tuple[Any, ...], kwargs: dict[s
     return factory(*_from_names(args), **_from_names(kwargs))
 
 
-def _reads_values(error: Exception) -> bool:
+def reads_values(error: Exception) -> bool:
     """Whether an error says that a layer read the value of an array, which has none while shapes are followed."""
     error_types = (
         jax.errors.ConcretizationTypeError,

@@ -31,6 +31,7 @@ from nnfunc.base import (
     factory_name,
     fold,
     indexed_keys,
+    reads_values,
     shape_struct,
     trace_state,
     unpack_parts,
@@ -267,7 +268,8 @@ def residual(body: Layer) -> Model:
 def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     """The block n times in a row, each with its own parameters, stacked along a leading axis.
 
-    It runs as one `lax.scan`, so compile time does not grow with n. Layer i has the key `fold_in(key, i)`.
+    It runs as one `lax.scan`, so compile time does not grow with n. Layer i has the key `fold_in(key, i)`. Outside of
+    jit a block that reads values, as to print them, runs layer by layer.
     Taps inside are named `*/act`, the outputs of the layers `*`; they come stacked, [n, ...].
 
     block: the layer. n: the number of copies, at least 1. unroll: the number of copies written out in each
@@ -307,11 +309,21 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
 
         keys = None if ctx.key is None else indexed_keys(ctx.key, n)
         inputs = (params, keys, ctx.state, patches, jnp.arange(n, dtype=jnp.int32))
-        x = vary_like(x, (params, keys, ctx.state, ctx.patch))
-        if ctx.compute is None:
-            unwatched = replace(inner, watch=None)
-            x = _widen_carry(lambda x, inputs: layer(x, inputs, unwatched)[0], x, inputs)
-        return jax.lax.scan(checked_layer, x, inputs, length=n, unroll=min(unroll, n))
+
+        def run(x):
+            x = vary_like(x, (params, keys, ctx.state, ctx.patch))
+            if ctx.compute is None:
+                unwatched = replace(inner, watch=None)
+                x = _widen_carry(lambda x, inputs: layer(x, inputs, unwatched)[0], x, inputs)
+            return jax.lax.scan(checked_layer, x, inputs, length=n, unroll=min(unroll, n))
+
+        try:
+            return run(x)
+        except (TypeError, AttributeError, IndexError) as error:
+            if not reads_values(error) or any(map(check.is_traced, jax.tree.leaves((x, inputs)))):
+                raise
+        with jax.disable_jit():  # one layer after another, for one that reads its values, as to print them
+            return run(x)
 
     return Model(init, forward=forward, init_state=init_state, name="repeat", parts={"*": block})
 

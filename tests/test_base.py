@@ -399,6 +399,19 @@ def test_layers_that_read_their_values_run_eagerly(key, name, jit):
         )
 
 
+@pytest.mark.parametrize("name", set(DEBUGGING) - {"mask"})
+def test_a_block_of_a_repeat_may_read_its_values_too(key, name):
+    net, plain = (
+        nf.repeat(nf.serial(nf.linear(3, 3), look, nf.dropout(0.5)), 3)
+        for look in (DEBUGGING[name], lambda h: jax.pure_callback(lambda h: np.asarray(DEBUGGING[name](h)), h, h))
+    )
+    params, x = net.init(key), jnp.ones((4, 3))
+    np.testing.assert_allclose(net.apply(params, x, key=key), plain.apply(params, x, key=key), rtol=1e-6)
+    if name != "print":
+        with pytest.raises((TypeError, AttributeError, IndexError), match=r"[Tt]racer|traced"):
+            jax.jit(net.apply)(params, x)
+
+
 def test_settings_in_x_stay_what_they_are():
     net = nf.as_model(lambda x: sum(x["a"] for _ in range(x["n"])) if x["mode"] == "sum" else None)
     assert float(net.apply({}, {"a": jnp.ones(()), "n": 4, "mode": "sum"})) == 4.0

@@ -136,7 +136,7 @@ def test_an_earlier_run_fixes_scaling_and_cuts_for_longer_files(tmp_path):
     "times, unit, step",
     [
         ([str(np.datetime64("2020-01") + np.timedelta64(i, "M")) for i in range(DAYS)], "month", 1),
-        ([f"{np.datetime64('2020-01') + 3 * i}-15" for i in range(DAYS)], "month", 3),
+        ([f"{np.datetime64('2020-01') + np.timedelta64(3 * i, 'M')}-15" for i in range(DAYS)], "month", 3),
         (
             [
                 str(
