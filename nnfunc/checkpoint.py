@@ -21,7 +21,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +107,13 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
     >>> float(load(folder, {"head": {"weight": jnp.zeros((2, 3))}})["head"]["weight"].sum())
     6.0
     """
+    return _save(folder, tree, metadata)
+
+
+def _save(
+    folder: str | os.PathLike, tree: PyTree, metadata: Mapping[str, Any] | None, then: Callable[[], None] = lambda: None
+) -> Path:
+    """Save a checkpoint. then: called, in process 0, once it is on the disk."""
     folder = Path(os.path.abspath(folder))
     leaves, tensors = _flatten(tree)
     manifest = {
@@ -117,9 +124,10 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
         "leaves": leaves,
     }
     if any(map(sharded_tensors.is_cut, tensors.values())):
-        _save_together(folder, manifest, tensors)
+        _save_together(folder, manifest, tensors, then)
     else:
         _save_file(folder, manifest, tensors)
+        then()
     return folder
 
 
@@ -155,8 +163,8 @@ def _save_file(folder: Path, manifest: dict[str, Any], tensors: dict[str, np.nda
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _save_together(folder: Path, manifest: dict[str, Any], tensors: dict[str, Any]) -> None:
-    """Begin to write a checkpoint whose arrays are cut over processes, which all call it."""
+def _save_together(folder: Path, manifest: dict[str, Any], tensors: dict[str, Any], then: Callable[[], None]) -> None:
+    """Begin to write a checkpoint whose arrays are cut over processes, which all call it. then: as for `_save`."""
     sharded_tensors.wait()
     temporary = folder.with_name(f".{folder.name}.saving-together")  # in all processes, whose run has a lock
     arrays = temporary / "arrays"
@@ -173,6 +181,7 @@ def _save_together(folder: Path, manifest: dict[str, Any], tensors: dict[str, An
             explain(error, folder, sum(file["bytes"] for file in files.values()))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        then()
 
     if jax.process_index() == 0:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -277,13 +286,20 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def save_step(
-    root: str | os.PathLike, step: int, tree: PyTree, *, metadata: Mapping[str, Any] | None = None, keep: int = 3
+    root: str | os.PathLike,
+    step: int,
+    tree: PyTree,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    keep: int = 3,
+    replaced: Collection[int] = (),
 ) -> Path:
     """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest ones.
 
     root: the folder of the checkpoints. step: at least 0. tree, metadata: as for `save`. keep: the number of
-    checkpoints to keep, this one and those before it; at least 1. An old checkpoint is removed once the new one
-    is on the disk. `best`, and checkpoints of later steps, are not removed.
+    checkpoints to keep, this one and those before it; at least 1. replaced: earlier steps to remove whatever their
+    number. An old checkpoint is removed once the new one is on the disk. `best`, and checkpoints of later steps, are
+    not removed.
     Raises: as `save`.
 
     >>> import tempfile
@@ -293,10 +309,12 @@ def save_step(
     """
     check.size("save_step", 0, step=step)
     check.size("save_step", keep=keep)
-    folder = save(_folder(root, step), tree, metadata=metadata)
-    if jax.process_index() == 0:
-        remove(root, [result for result in steps(root) if result <= step][:-keep])
-    return folder
+
+    def remove_old() -> None:
+        others = [result for result in steps(root) if result <= step and result not in replaced]
+        remove(root, [*others[:-keep], *replaced])
+
+    return _save(_folder(root, step), tree, metadata, remove_old)
 
 
 def remove(root: str | os.PathLike, removed_steps: Iterable[int]) -> None:

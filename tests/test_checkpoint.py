@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import nnfunc as nf
-from nnfunc import checkpoint, checkpoint_files
+from nnfunc import checkpoint, checkpoint_files, sharded_tensors
 
 
 class State(NamedTuple):
@@ -524,3 +525,21 @@ def test_a_checkpoint_that_is_a_link_out_is_refused(tmp_path):
     (tmp_path / "other" / "step-00000001").symlink_to(tmp_path / "one" / "step-00000001")
     with pytest.raises(nf.checkpoint.CheckpointError, match="is a link out of its folder"):
         nf.checkpoint.latest_good(tmp_path / "other", tree)
+
+
+def test_an_old_checkpoint_stays_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    """Also where the arrays are written in the background, as those that are cut over processes."""
+    pytest.importorskip("orbax.checkpoint")
+    nf.checkpoint.save_step(tmp_path, 7, small(1.0))
+    monkeypatch.setattr(sharded_tensors, "is_cut", lambda leaf: True)
+    may_end, checksums = threading.Event(), sharded_tensors.checksums
+    monkeypatch.setattr(sharded_tensors, "checksums", lambda folder: may_end.wait(60) and checksums(folder))
+    nf.checkpoint.save_step(tmp_path, 100, small(2.0), replaced=[7])
+    assert nf.checkpoint.steps(tmp_path) == [7]
+    may_end.set()
+    nf.checkpoint.wait()
+    assert nf.checkpoint.steps(tmp_path) == [100]
+    assert list((tmp_path / "step-00000100").glob("arrays-*"))
+    assert_identical(nf.checkpoint.load(tmp_path / "step-00000100", small()), small(2.0))
+    assert nf.checkpoint.consolidate(tmp_path / "step-00000100")
+    assert_identical(nf.checkpoint.load(tmp_path / "step-00000100", small()), small(2.0))

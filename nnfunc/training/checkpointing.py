@@ -185,6 +185,7 @@ class Saver:
         step = int(carry.state.step)
         self.saved |= {"rollbacks": times, "back_at": step}
         self._write(checkpoint.save_step, self.checkpoints, step, tree=carry)
+        self.wait()
         if self.writes:
             checkpoint.remove(self.checkpoints, [s for s in checkpoint.steps(self.checkpoints) if s > step])
         self.step = step
@@ -233,9 +234,7 @@ class Saver:
         self.saved["of"] = self.identity
         if due:
             of_stops = [s for s in checkpoint.steps(self.checkpoints) if s % self.every and s < step]
-            self._write(checkpoint.save_step, self.checkpoints, step, tree=carry, keep=KEEP + len(of_stops))
-            if self.writes:
-                checkpoint.remove(self.checkpoints, of_stops)
+            self._write(checkpoint.save_step, self.checkpoints, step, tree=carry, keep=KEEP, replaced=of_stops)
 
 
 def _describe_change(before: Any, value: Any) -> str:
