@@ -252,3 +252,19 @@ def test_no_folder_makes_it_fail(tmp_path_factory, rows, config):
     entries = runs_table.sort_runs(collect_runs(root), "best")
     shown(entries, 80)
     runs_table.runs_csv(entries)
+
+
+def test_of_many_differing_settings_the_common_ones_are_shown():
+    common = {f"a.common{i}": i for i in range(8)}
+    entries = [
+        Entry(
+            f"run-{k}",
+            "complete",
+            settings={name: value + k for name, value in common.items()} | {f"b.only{k}{i}": i for i in range(9)},
+        )
+        for k in range(3)
+    ]
+    text = shown(entries, 100)
+    assert all(f"common{i}=" in text for i in range(8))
+    assert "23 more settings differ (see --csv)" in text
+    assert text.count("only") == 4

@@ -39,6 +39,8 @@ SORT_KEYS: dict[str, Callable[[Entry], Any]] = {
     "seconds": lambda e: e.seconds,
 }
 METRIC_COLUMNS = ("best", "last", "test")
+MOST_SETTINGS = 12
+"""How many differing settings the terminal shows: those that most runs have."""
 
 
 def sort_runs(entries: list[Entry], key: str | None) -> list[Entry]:
@@ -127,7 +129,9 @@ def print_table(entries: list[Entry], console: Console) -> None:
     """
     listed = [e for e in entries if e.state != "no run"]
     runs = [e for e in listed if e.state != "sweep"]
-    names = differing_settings(runs)
+    every = differing_settings(runs)
+    names = sorted(every, key=lambda name: -sum(name in e.settings for e in runs))[:MOST_SETTINGS]
+    names = every if len(every) <= MOST_SETTINGS else names
     short_names = _short_names(names)
     footer, columns = [], []
     for column in COLUMNS:
@@ -154,6 +158,8 @@ def print_table(entries: list[Entry], console: Console) -> None:
         _print_columns([settings], [e for e in entries if str(settings.cell(e))], name_width, console)
     if dropped:
         footer.append(f"the terminal is too narrow for: {', '.join(dropped)} (see --csv)")
+    if len(every) > len(names):
+        footer.append(f"{len(every) - len(names)} more settings differ (see --csv)")
     if footer:
         console.print(Text("; ".join(footer), "dim"))
 
