@@ -40,6 +40,10 @@ def model_card(run: Run, folder: Path, checkpoint: str, exported: Path) -> str:
         loader = documents.read_json(exported / "config.json", {"architectures": [str]})["architectures"][0]
         package, arguments = "transformers", f'"{name}"'
     call = loader if loader == "load_file" else f"{loader}.from_pretrained"
+    use = [f"from {package} import {loader}", "", f"model = {call}({arguments})"]
+    if (exported / "tokenizer.json").is_file():
+        use[0] = f"from {package} import AutoTokenizer, {loader}"
+        use.append(f"tokenizer = AutoTokenizer.from_pretrained({arguments})")
     metrics = _metrics_by_split(config, state)
     rows = [f"| {split} | {key} | {value:.4g} |" for split, values in metrics.items() for key, value in values.items()]
     table = ["| split | metric | value |", "|---|---|---|", *rows] if rows else ["The data could not be read."]
@@ -48,7 +52,7 @@ def model_card(run: Run, folder: Path, checkpoint: str, exported: Path) -> str:
         f"# {name}": [f"{what}, {count:,} parameters, trained by nnfunc for {check.counted(step, 'step')}."],
         "## Figures": table,
         "## Data": [*data, *([f"- classes: {', '.join(run.names)}"] if run.names else [])],
-        "## Use": ["```python", f"from {package} import {loader}", "", f"model = {call}({arguments})", "```"],
+        "## Use": ["```python", *use, "```"],
         "## Config": ["```toml", config.text.strip(), "```"],
     }
     tasks = [task for ending, task in PIPELINES.items() if loader.endswith(ending)]

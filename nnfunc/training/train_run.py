@@ -124,8 +124,9 @@ def train(
     params, state: parameters, and the model's state, to begin from, for fine-tuning or to continue in
     memory; by default new ones. Copies are trained, yours stay. With resume, a folder that has a
     checkpoint continues from the checkpoint.
-    log_every, evaluate_every, save_every: in steps; by default a hundredth, a twentieth and a tenth of
-    the run. watch_every: every how many steps statistics of each layer are recorded (gradients, updates,
+    log_every: the steps between reports of the training metrics, by default a hundredth of the run.
+    evaluate_every: those between evaluations, by default a twentieth. save_every: those between checkpoints, by
+    default a tenth. watch_every: every how many steps statistics of each layer are recorded (gradients, updates,
     activations); None never. eval_batch_size: examples that an evaluation takes at once; by default as
     many as the forward pass of a step (batch_size divided by the task's accumulate), so that it needs no
     more memory.

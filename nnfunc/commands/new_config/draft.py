@@ -76,7 +76,8 @@ def render_draft(draft: Draft, config: str, run: str) -> str:
     lines += [
         "#",
         f"# nnfunc doctor {config}    looks for mistakes before a training",
-        f"# nnfunc config model.dropout    explains a key; nnfunc sweep {config} KEY=VALUES tries several values",
+        f"# nnfunc config model.dropout --model {draft.tables['model']['name']}    explains a key",
+        f"# nnfunc sweep {config} schedule.peak=log(1e-4,1e-1)    tries several values",
         f"# {draft.use.replace('RUN', run)}    use the result",
         "seed = 0",
     ]

@@ -124,7 +124,7 @@ def draft_forecasting(file: Path, label: str | None) -> Draft:
         options |= {"series": groups[0]} if groups else {}
         known = [name for name in numbers if name != value]
         options |= {"covariates": Note([], f"those known in advance, of {', '.join(known[:4])}")} if known else {}
-        what = check.counted(columns[groups[0]].distinct, "series").removesuffix("s") + "s" if groups else "1 series"
+        what = f"{columns[groups[0]].distinct:,} series" if groups else "1 series"
     else:
         what = f"{len(numbers)} series: {check.join_names(numbers, 5)}"
     horizon = max(1, min(14, length // 20))
