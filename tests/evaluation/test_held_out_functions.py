@@ -197,6 +197,11 @@ def test_outputs_are_read_by_their_kind():
     assert (pair["value"] == ANSWERS).all()
     assert (pair["deviation"] == 1).all()
     assert (read_outputs("quantiles", LOGITS)["value"] == LOGITS[:, 1]).all()
+    several = read_outputs("quantiles", np.arange(12).reshape(2, 6), quantiles=3)
+    assert several["value"].tolist() == [[1, 4], [7, 10]]
+    assert several["quantiles"][0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(ValueError, match="should be 4 quantiles of each target"):
+        read_outputs("quantiles", LOGITS, quantiles=4)
     np.testing.assert_allclose(read_outputs("counts", ANSWERS)["value"], np.exp(ANSWERS))
     assert set(read_outputs("tags", LOGITS.reshape(12, 10, 3))) == {"tags", "probability"}
     assert (read_outputs("", ANSWERS)["value"] == ANSWERS).all()
