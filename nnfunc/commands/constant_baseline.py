@@ -5,7 +5,7 @@ class is the most frequent one; for answers the frequency of yes. For numbers it
 targets, and for the loss mae their median; for quantiles those of the targets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +24,15 @@ from nnfunc.training.evaluate import evaluate
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task
 
-__all__ = ["baselines", "constant_prediction", "print_naive_forecasts", "training_target", "warn_if_not_better"]
+__all__ = [
+    "baselines",
+    "constant_prediction",
+    "print_naive_forecasts",
+    "quantile_levels",
+    "restored_target",
+    "training_target",
+    "warn_if_not_better",
+]
 
 
 def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -60,15 +68,34 @@ def constant_prediction(kind: str, options: Mapping[str, Any], data: Any) -> np.
     kind: of the objective's outputs. options: the config's table of the objective. data: the data set; a stream is not
     read for this, and gives None.
     """
-    target = training_target(data)
+    target = _counted_target(data, options)
     if target is None:
         return None
-    ignored = options.get("ignore_index")
-    if ignored is not None and np.issubdtype(target.dtype, np.integer):
-        target = target[target != ignored]
-    levels = (0.5,) if options.get("loss") == "mae" else options.get("quantiles", (0.1, 0.5, 0.9))
+    levels = (0.5,) if options.get("loss") == "mae" else quantile_levels(options)
     kind = "quantiles" if options.get("loss") == "mae" else kind
     return constant_output(kind, target, classes=data.classes, levels=levels)
+
+
+def restored_target(config: Config, data: Any) -> np.ndarray | None:
+    """The targets of the training examples as in `held_out_rows`: in the units of the file, those that count.
+
+    config: of the run. data: its data set. Returns: None where `training_target` does.
+    """
+    target = _counted_target(data, config.tables["objective"])
+    return None if target is None else config.preprocessing.restore_target(target)
+
+
+def quantile_levels(options: Mapping[str, Any]) -> Sequence[float]:
+    """The levels of the quantiles that a run predicts. options: the config's table of the objective."""
+    return options.get("quantiles", (0.1, 0.5, 0.9))
+
+
+def _counted_target(data: Any, options: Mapping[str, Any]) -> np.ndarray | None:
+    """The targets of `training_target` without ignored labels. options: the config's table of the objective."""
+    target, ignored = training_target(data), options.get("ignore_index")
+    if target is None or ignored is None or not np.issubdtype(target.dtype, np.integer):
+        return target
+    return target[target != ignored]
 
 
 def training_target(data: Any) -> np.ndarray | None:

@@ -12,7 +12,13 @@ import numpy as np
 
 from nnfunc import check, tuning
 from nnfunc.base import as_model
-from nnfunc.commands.constant_baseline import baselines, print_naive_forecasts, training_target, warn_if_not_better
+from nnfunc.commands.constant_baseline import (
+    baselines,
+    print_naive_forecasts,
+    quantile_levels,
+    restored_target,
+    warn_if_not_better,
+)
 from nnfunc.commands.interrupts import explain_full_disk
 from nnfunc.commands.terminal import metrics_line, open_console
 from nnfunc.config import Config
@@ -95,11 +101,10 @@ def evaluate(
         return values
     target = None
     with suppress(ConfigError, OSError):
-        target = training_target(config.data())
-        target = None if target is None else config.preprocessing.restore_target(target)
+        target = restored_target(config, config.data())
     names = list(metrics) or list(dict.fromkeys([*metric_names_of(held_out), *task.metrics]))
     losses = {"loss": values["loss"], "baseline": constant.get(name, {}).get("loss")}
-    levels = config.tables["objective"].get("quantiles", (0.1, 0.5, 0.9))
+    levels = quantile_levels(config.tables["objective"])
     result = {"run": str(folder), "rows": name, "step": step, "threshold": held_out.threshold}
     result |= evaluation_result(held_out, names, target, losses, levels, config.preprocessing.codec)
     if json_file is not None:

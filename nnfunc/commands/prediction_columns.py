@@ -24,13 +24,13 @@ def prediction_columns(run: Run, output: Any, names: list[str] | None = None) ->
     """The predictions [n] in the outputs of a model, by column.
 
     Of classes "class", a name or an index, and "p_NAME", the probability of each class; of several labels each label
-    as 0 or 1, and "p_LABEL"; of numbers the labels' names, with "_deviation" or "_q0", "_q1", ... behind them; of tags
-    "tags", a list; of tokens "token", the most likely next one.
+    as 0 or 1, and "p_LABEL"; of numbers the labels' names, with "_deviation" or "_q0", "_q1", ... behind each; of
+    tags "tags", a list; of tokens "token", the most likely next one.
     run: a trained run. output: of its model, [n, ...], as `predict_batches` gives it. names: of `load_inputs`.
     """
     kind, preprocessing = run.kind, run.config.preprocessing
     output = restore_outputs(preprocessing, output, kind, names)
-    result = read_outputs(kind, output, threshold=run.threshold)
+    result = read_outputs(kind, output, threshold=run.threshold, quantiles=run.quantiles)
     if kind == "tags":
         tags = [[_name(run.names, tag) for tag in row] for row in result["tags"].tolist()]
         return {"tags": [row[: len(text.split(" "))] for row, text in zip(tags, names or [], strict=True)]}
@@ -73,12 +73,11 @@ def _numbers(result: dict[str, np.ndarray], labels: Sequence[str] | None) -> Col
     for part, suffix in (("value", ""), ("deviation", "_deviation"), ("quantiles", "_q")):
         if part not in result:
             continue
-        values = result[part].reshape(len(result[part]), -1)  # [rows, outputs]
-        count = values.shape[-1]
-        if part == "quantiles":
-            header = [f"{labels[0] if labels and len(labels) == 1 else 'y0'}_q{i}" for i in range(count)]
-        else:
-            known = labels is not None and len(labels) == count
-            header = [f"{name}{suffix}" for name in (labels if known and labels else [f"y{i}" for i in range(count)])]
+        values = result[part].reshape(len(result[part]), -1)  # [rows, outputs], or [rows, outputs * quantiles]
+        each = result[part].shape[-1] if part == "quantiles" else 1
+        count = values.shape[-1] // each
+        known = labels is not None and len(labels) == count
+        names = labels if known and labels else [f"y{i}" for i in range(count)]
+        header = [f"{name}{suffix}{i if part == 'quantiles' else ''}" for name in names for i in range(each)]
         columns |= dict(zip(header, values.T, strict=True))
     return columns

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from nnfunc.base import as_model
-from nnfunc.commands.constant_baseline import training_target
+from nnfunc.commands.constant_baseline import quantile_levels, restored_target
 from nnfunc.commands.sample import generate_texts
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import held_out_rows, split_rows
@@ -39,8 +39,8 @@ def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
     held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config))
     if not np.isfinite(held_out.output).all():
         return None
-    target = training_target(data)
-    constants = {} if target is None else baseline(target, held_out)
+    target, levels = restored_target(config, data), quantile_levels(config.tables["objective"])
+    constants = {} if target is None else baseline(target, held_out, levels=levels)
     x, _ = split_rows(data, split)[0]
     return build_evaluation(held_out, split, partial(_row, x), _input_format(config), constants)
 

@@ -131,6 +131,11 @@ class Run(TrainedModel):
         """How the outputs are read, as `Objective.kind`."""
         return getattr(self._objective, "kind", "")
 
+    @property
+    def quantiles(self) -> int | None:
+        """The number of quantiles of each output, as `Objective.quantiles`; None for other outputs."""
+        return getattr(self._objective, "quantiles", None)
+
     @cached_property
     def threshold(self) -> Any:
         """The probability from which on an answer is yes, one number or a list with one for each label.

@@ -60,7 +60,7 @@ def _sampler(reading: Reading, weight: np.ndarray, name: str, count: int) -> Cal
     metric = find_metric("bootstrap", reading.kind, name)
     if metric.rows is None:
         ranking = Ranking.of(reading)
-        return lambda draws: ranking.means(name, draws * weight)
+        return lambda draws: ranking.means(name, np.repeat(draws, reading.positions, axis=1) * weight)
     with np.errstate(all="ignore"):
         rows = metric.rows(np, reading)
     pivot = rows.pop("pivot", None)

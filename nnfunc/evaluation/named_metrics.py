@@ -206,8 +206,7 @@ def _nll(xp: Any, reading: Reading) -> Any:
     """Minus the log-probability of the truth: [rows], or [rows, labels]."""
     if reading.kind in CLASSES:
         return -_of_label(xp, reading, reading.log_probability)
-    log_no = xp.log(-xp.expm1(xp.minimum(reading.log_probability, -1e-300 if xp is np else -1e-38)))
-    return -xp.where(reading.target > 0, reading.log_probability, log_no)
+    return -xp.where(reading.target > 0, reading.log_probability, reading.log_no)
 
 
 def _brier(xp: Any, reading: Reading) -> Any:

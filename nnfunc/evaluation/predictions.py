@@ -10,15 +10,19 @@ from nnfunc.evaluation.readings import CLASSES
 __all__ = ["read_outputs"]
 
 
-def read_outputs(kind: str, output: Any, *, threshold: Any = None) -> dict[str, np.ndarray]:
+def read_outputs(
+    kind: str, output: Any, *, threshold: Any = None, quantiles: int | None = None
+) -> dict[str, np.ndarray]:
     """The predictions in the raw outputs [n, ...] of a model, by name.
 
     Of the kind "classes", and "tokens": class [n, ...] int and probability [n, ..., classes]; "tags": tags, for class,
     and probability; "binary": class [n], 0 or 1, and probability [n] of 1; "labels": labels [n, labels] bool and
-    probability [n, labels]; "values": value; "quantiles": value, the middle one, and quantiles [n, quantiles];
+    probability [n, labels]; "values": value; "quantiles": value, the middle one, and quantiles [n, quantiles],
+    or [n, outputs, quantiles];
     "deviation": value and deviation; "counts": value, the rate; "": value, the output as it is.
     kind: a value of `Objective.kind`. output: [n, ...], or a pair for "deviation". threshold: the probability from
-    which on an answer is yes, one number in [0, 1], or one for each label; None for logits above 0.
+    which on an answer is yes, one number in [0, 1], or one for each label; None for logits above 0. quantiles: their
+    number for each of several outputs, `Objective.quantiles`; None where there is one output, and all are of it.
 
     >>> predictions = read_outputs("binary", np.array([[0.0], [2.0]]), threshold=0.9)
     >>> predictions["class"].tolist(), predictions["probability"].round(4).tolist()
@@ -44,8 +48,20 @@ def read_outputs(kind: str, output: Any, *, threshold: Any = None) -> dict[str, 
             return {"labels": answer, "probability": probability}
         return {"class": answer.astype(np.int64), "probability": probability}
     if kind == "quantiles":
+        if quantiles is not None:
+            output = _by_output(output, quantiles)
         return {"value": output[..., output.shape[-1] // 2], "quantiles": output}
     if kind == "deviation":
         mean, log_deviation = np.split(output, 2, axis=-1)
         return {"value": mean, "deviation": np.exp(log_deviation)}
     return {"value": np.exp(output) if kind == "counts" else output}
+
+
+def _by_output(output: np.ndarray, quantiles: int) -> np.ndarray:
+    """[n, ..., outputs, quantiles] of outputs [n, ..., outputs * quantiles], those of the first output first."""
+    check.size("read_outputs", quantiles=quantiles)
+    output = output.reshape(len(output), -1) if output.ndim < 2 else output
+    if output.shape[-1] % quantiles:
+        expected = f"the outputs of the model should be {quantiles} quantiles of each target"
+        check.fail("read_outputs", expected=expected, actual=f"outputs of shape {output.shape}")
+    return output.reshape(*output.shape[:-1], -1, quantiles)

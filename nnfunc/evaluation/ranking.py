@@ -17,13 +17,14 @@ class Ranking(NamedTuple):
     """Rows by descending probability, for each class or label; all [rows, columns].
 
     order: of the rows. hit: whether the class or label is the truth. first, last: the position of the first and the
-    last row with the same probability.
+    last row with the same probability. missing: where the probability is NaN, which has no rank.
     """
 
     order: np.ndarray
     hit: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    missing: np.ndarray
 
     @staticmethod
     def of(reading: Reading) -> "Ranking":
@@ -38,10 +39,10 @@ class Ranking(NamedTuple):
         differs[1:-1] = ranked[1:] != ranked[:-1]
         first = np.maximum.accumulate(np.where(differs[:-1], position, 0), axis=0)
         last = np.minimum.accumulate(np.where(differs[1:], position, len(order))[::-1], axis=0)[::-1]
-        return Ranking(order, np.take_along_axis(truth > 0, order, axis=0), first, last)
+        return Ranking(order, np.take_along_axis(truth > 0, order, axis=0), first, last, np.isnan(ranked))
 
     def scores(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """[weightings, columns], NaN where a class or label always or never occurs.
+        """[weightings, columns], NaN where a class or label always or never occurs, or a row that counts has none.
 
         name: "roc_auc" or "average_precision". weights: [weightings, rows], at least 0.
         """
@@ -58,11 +59,21 @@ class Ranking(NamedTuple):
                 above = (np.take_along_axis(true, self.first[None], axis=1) + until) / 2  # equal scores count half
                 score = (ranked * ~self.hit * above).sum(1) / (true_sum * (total - true_sum))
         tiny = 1e-12 * total  # of rounding
-        return np.where((true_sum > tiny) & (total - true_sum > tiny), score, np.nan)
+        defined = (true_sum > tiny) & (total - true_sum > tiny) & ~self._lacks(weights)
+        return np.where(defined, score, np.nan)
+
+    def _lacks(self, weights: np.ndarray) -> np.ndarray:
+        """[weightings, columns], whether a row that counts has no probability. weights: as for `scores`."""
+        if not self.missing.any():
+            return np.zeros((len(weights), self.order.shape[1]), bool)
+        return np.any((weights[:, self.order] > 0) & self.missing, axis=1)
 
     def means(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """[weightings], the mean over the columns with both answers; NaN without one. name, weights: see `scores`."""
+        """[weightings], the mean over the columns with both answers; NaN without one. name, weights: see `scores`.
+
+        A row that counts and has no probability makes it NaN.
+        """
         scores = self.scores(name, weights)
         defined = ~np.isnan(scores)
         mean = np.where(defined, scores, 0).sum(1) / np.maximum(defined.sum(1), 1)
-        return np.where(defined.any(1), mean, np.nan)
+        return np.where(defined.any(1) & ~self._lacks(weights).any(1), mean, np.nan)

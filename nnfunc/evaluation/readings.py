@@ -21,7 +21,7 @@ class Reading(NamedTuple):
     prediction: the same of the model; a row of logits with a NaN has the class -1. counted: [rows], 1.0 for rows that
     count, else 0.0. log_probability, probability: [rows, classes] of classes, [rows, labels] of answers, else None.
     deviation: [rows, outputs] of kind "deviation". low, high: [rows, outputs], the outer quantiles. positions: rows for
-    each example.
+    each example. log_no: [rows, labels] of answers, the logarithm of the probability of no.
     """
 
     kind: str
@@ -34,6 +34,7 @@ class Reading(NamedTuple):
     low: Any = None
     high: Any = None
     positions: int = 1
+    log_no: Any = None
 
 
 def read(xp: Any, kind: str, output: Any, target: Any, threshold: Any = None) -> Reading:
@@ -81,14 +82,14 @@ def _read_answers(xp: Any, kind: str, logits: Any, target: Any, threshold: Any) 
     logits, target = xp.reshape(logits, (-1, labels)), xp.reshape(target, (-1, labels)).astype(logits.dtype)
     counted = xp.all((target >= 0) & (target <= 1), axis=-1).astype(logits.dtype)
     target = (target > 0.5).astype(logits.dtype)
-    log_probability = -_softplus(xp, -logits)
+    log_probability, log_no = -_softplus(xp, -logits), -_softplus(xp, logits)
     probability = xp.exp(log_probability)
     if threshold is None:
         prediction = (logits > 0).astype(logits.dtype)
     else:
         level = xp.reshape(xp.asarray(threshold).astype(logits.dtype), (1, -1))
         prediction = (probability >= level).astype(logits.dtype)
-    return Reading(kind, target, prediction, counted, log_probability, probability)
+    return Reading(kind, target, prediction, counted, log_probability, probability, log_no=log_no)
 
 
 def _softplus(xp: Any, x: Any) -> Any:

@@ -33,7 +33,8 @@ def check_threshold_metric(where: str, kind: str, name: Any) -> None:
 def choose_threshold(held_out: HeldOut, name: str) -> float | list[float]:
     """The threshold with the largest value of a metric: one for each label of the kind "labels", else one number.
 
-    It lies halfway between two probabilities that occur; of several as good, the one nearest to 1/2.
+    It lies halfway between two probabilities that occur; of several as good, the one nearest to 1/2. It is the number
+    after 1 where even an answer of probability 1 should be no.
     held_out: outputs and targets of the kind "binary" or "labels", of a split that no other result is reported of.
     name: one of THRESHOLD_METRICS; of each label, that of its answer. Precision and recall alone are largest at an end.
     Raises: ValueError for other outputs and metrics.
@@ -71,6 +72,8 @@ def _best_cut(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray, na
     }
     levels = np.concatenate([[1.0], probability[ends], [0.0]])
     cuts = (levels[:-1] + levels[1:]) / 2
+    above = np.nextafter(levels[1:-1], np.inf)  # halfway may round down to the probability below
+    cuts[:-1] = np.maximum(cuts[:-1], above)
     if name == "accuracy":
         values = counts["hit"].sum(-1)
     else:

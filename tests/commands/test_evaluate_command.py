@@ -8,6 +8,7 @@ from helpers.command_line import main
 from sklearn.metrics import f1_score, roc_auc_score
 
 import nnfunc as nf
+from nnfunc.commands import report_run
 from nnfunc.evaluation import figures
 from nnfunc.runs import metrics_log, status
 
@@ -240,3 +241,44 @@ def test_bits_of_characters(tmp_path, capsys):
     assert "question" in printed.partition("The worst examples")[2]  # their text
     assert main("train", tmp_path / "text.toml", "data.codec=bytes") == 2
     assert "task.metrics: bits_per_character needs tokens that are characters" in capsys.readouterr().err
+
+
+NUMBERS = """
+data = { name = "table", source = "prices.csv", label = "price", task = "regression", batch_size = 32 }
+model = { name = "mlp", widths = [1, 1] }
+objective = { name = "regression" }
+optimizer = { name = "sgd", learning_rate = 1e-2 }
+task = { metrics = ["mape"] }
+train = { steps = 1 }
+"""
+QUANTILES = '"regression", loss = "quantile", quantiles = [0.25, 0.75, 0.95]'
+
+
+@pytest.mark.parametrize(
+    ("data", "widths", "objective"),
+    [
+        (", scale_target = true }\nmodel", "[1, 1]", '"regression"'),
+        (", log_target = true }\nmodel", "[1, 1]", '"regression"'),
+        (" }\nmodel", "[1, 3]", QUANTILES),
+    ],
+)
+def test_reports_and_evaluations_have_the_same_baseline(tmp_path, monkeypatch, capsys, data, widths, objective):
+    random = np.random.default_rng(0)
+    rows = [f"{x:.4f},{1e5 * (5 + x):.2f}" for x in random.normal(size=100)]
+    (tmp_path / "prices.csv").write_text("\n".join(["size,price", *rows]) + "\n")
+    config = (
+        NUMBERS.replace(" }\nmodel", data)
+        .replace("[1, 1]", widths)
+        .replace('"regression" }\nopt', f"{objective} }}\nopt")
+    )
+    (tmp_path / "prices.toml").write_text(config)
+    baselines = []
+    build = report_run.build_evaluation
+    monkeypatch.setattr(report_run, "build_evaluation", lambda *args: baselines.append(args[-1]) or build(*args))
+    assert main("train", tmp_path / "prices.toml", "--run", tmp_path / "run") == 0
+    assert main("evaluate", tmp_path / "run", "--json", tmp_path / "result.json") == 0
+    metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    assert len(baselines) == 1
+    assert baselines[0]["mape"] < 1
+    expected = {name: row["baseline"] for name, row in metrics.items() if name != "loss"}
+    assert baselines[0] == pytest.approx(expected)

@@ -271,11 +271,10 @@ def test_the_threshold_of_the_run_decides(work, tmp_path, capsys):
     assert all((row["class"] == "yes") == (float(row["p_yes"]) >= threshold) for row in result)
 
 
-def columns_of(kind, output, *, names=None, threshold=None, **facts):
+def columns_of(kind, output, *, names=None, threshold=None, quantiles=None, **facts):
     preprocessing = Preprocessing("table", facts)
-    run = SimpleNamespace(
-        kind=kind, names=names, threshold=threshold, config=SimpleNamespace(preprocessing=preprocessing)
-    )
+    config = SimpleNamespace(preprocessing=preprocessing)
+    run = SimpleNamespace(kind=kind, names=names, threshold=threshold, quantiles=quantiles, config=config)
     columns = prediction_columns(run, np.array(output, np.float32))
     return {name: np.round(column, 4).tolist() if name != "class" else column for name, column in columns.items()}
 
@@ -293,3 +292,12 @@ def test_columns_of_each_kind_of_output():
     assert columns_of("deviation", [[1.0, 0.0]], label="price") == {"price": [1.0], "price_deviation": [1.0]}
     expected = {"price": [2.0], "price_q0": [1.0], "price_q1": [2.0], "price_q2": [3.0]}
     assert columns_of("quantiles", [[1.0, 2.0, 3.0]], label="price") == expected
+    assert columns_of("quantiles", [[1.0, 2.0, 3.0]], label="price", quantiles=3) == expected
+
+
+def test_quantiles_of_the_first_output_are_first():
+    columns = columns_of("quantiles", [range(6), range(6, 12)], label=["low", "high"], quantiles=3)
+    assert {name: columns[name] for name in ("low", "high")} == {"low": [1, 7], "high": [4, 10]}
+    assert columns["low_q2"] == [2, 8]
+    assert columns["high_q0"] == [3, 9]
+    assert list(columns_of("quantiles", [range(4)], quantiles=2)) == ["y0", "y1", "y0_q0", "y0_q1", "y1_q0", "y1_q1"]

@@ -142,6 +142,20 @@ def test_series_go_on_in_their_own_units(runs, tmp_path, monkeypatch, capsys):
     assert "new.csv: line 11 of column 'sales' should hold a number, got 'x" in capsys.readouterr().err
 
 
+def test_quantiles_of_a_series_belong_to_their_own_times(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_data("series")
+    config = CONFIGS["series"].replace("[4, 2]", "[4, 6]").replace('"regression"', '"regression", loss = "quantile"')
+    Path("it.toml").write_text(config + TAIL)
+    assert main("train", "it.toml", "--run", "run") == 0
+    capsys.readouterr()
+    rows = predicted(capsys, "run", "it.csv")
+    expected = nf.load_run("run").predict("it.csv").reshape(len(rows), 2, 3)
+    for i, name in enumerate(("t+1", "t+2")):
+        for j, column in enumerate((f"{name}_q0", name, f"{name}_q2")):
+            np.testing.assert_allclose([float(row[column]) for row in rows], expected[:, i, j], rtol=1e-5)
+
+
 BODIES = {
     "texts": ["a good film", "bad.csv", {"review": "bad.csv"}],  # a text that looks like a file
     "tags": ["the cat1 sleeps", "see it.txt", ["see", "it.txt"]],

@@ -15,6 +15,7 @@ from nnfunc.evaluation import (
     figures,
     per_class,
     read_outputs,
+    thresholds,
     worst,
 )
 
@@ -197,7 +198,55 @@ def test_outputs_are_read_by_their_kind():
     assert (pair["value"] == ANSWERS).all()
     assert (pair["deviation"] == 1).all()
     assert (read_outputs("quantiles", LOGITS)["value"] == LOGITS[:, 1]).all()
+    several = read_outputs("quantiles", np.arange(12).reshape(2, 6), quantiles=3)
+    assert several["value"].tolist() == [[1, 4], [7, 10]]
+    assert several["quantiles"][0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(ValueError, match="should be 4 quantiles of each target"):
+        read_outputs("quantiles", LOGITS, quantiles=4)
     np.testing.assert_allclose(read_outputs("counts", ANSWERS)["value"], np.exp(ANSWERS))
     assert set(read_outputs("tags", LOGITS.reshape(12, 10, 3))) == {"tags", "probability"}
     assert (read_outputs("", ANSWERS)["value"] == ANSWERS).all()
     assert (read_outputs("binary", np.array([-1e4, 1e4]))["probability"] == [0, 1]).all()
+
+
+@pytest.mark.parametrize("name", [None, "roc_auc", "average_precision"])
+def test_intervals_of_classes_at_several_positions(name):
+    held_out = HeldOut("classes", LOGITS.reshape(30, 4, 3), LABELS.reshape(30, 4))
+    names = None if name is None else [name]
+    values = figures(held_out, names)
+    intervals = bootstrap(held_out, names, n=50)
+    assert all(low <= values[name] <= high for name, (low, high) in intervals.items() if name != "calibration_error")
+
+
+def test_rankings_of_nan_are_nan():
+    names = ["roc_auc", "average_precision"]
+    output = ANSWERS.copy()
+    output[3, 1] = np.nan
+    assert np.isnan(list(figures(HeldOut("binary", output[:, 1:], TRUTHS[:, 1]), names).values())).all()
+    several = HeldOut("labels", output, TRUTHS)
+    assert np.isnan(list(figures(several, names).values())).all()
+    rows = per_class(several)
+    assert [np.isnan(row["roc_auc"]) for row in rows] == [False, True]
+    uncounted = several._replace(weight=np.where(np.arange(120) == 3, 0.0, 1.0))
+    assert figures(uncounted, names) == pytest.approx(figures(SEVERAL._replace(weight=uncounted.weight), names))
+    logits = np.where(np.arange(120)[:, None] == 5, np.nan, LOGITS)
+    assert np.isnan(list(figures(HeldOut("classes", logits, LABELS), names).values())).all()
+
+
+@pytest.mark.parametrize("logit", [40.0, 36.7, 800.0, -800.0])
+@pytest.mark.parametrize("answer", [0, 1])
+def test_thresholds_of_saturated_probabilities(logit, answer):
+    held_out = HeldOut("binary", np.full(3, logit), np.full(3, answer))
+    level = choose_threshold(held_out, "accuracy")
+    assert figures(held_out._replace(threshold=level), ["accuracy"])["accuracy"] == 1
+    assert (read_outputs("binary", held_out.output, threshold=level)["class"] == answer).all()
+
+
+def test_thresholds_between_neighboring_probabilities():
+    low = 0.7
+    for _ in range(50):
+        high = np.nextafter(low, 1)
+        probability = np.array([low, high])
+        truth = np.array([False, True])
+        assert low < thresholds._best_cut(truth, probability, np.ones(2), "accuracy") <= high
+        low = high

@@ -366,3 +366,20 @@ def test_sums_of_a_sweep_add_up_in_float32():
         total = total.add(part, jnp)
     expected = reference.r2_score(y.astype(float), (y + np.float32(0.1)).astype(float))
     np.testing.assert_allclose(total.value(jnp), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [87.0, 88.0, 120.0, 1e4])
+def test_the_log_loss_of_confident_answers_is_finite(size):
+    """That of a wrong answer is its logit, in float32 too."""
+    for kind, logits, y in (
+        ("binary", np.array([[size], [-size]], np.float32), np.array([0, 1])),
+        ("labels", np.array([[size, -size]], np.float32), np.array([[0, 1]])),
+    ):
+        sums = jax.jit(lambda x, y, kind=kind: metric_totals_of(kind, x, y))(logits, y)
+        assert metrics_of_batches([jax.device_get(sums)])["log_loss"] == pytest.approx(size)
+        assert figures(HeldOut(kind, logits, y), ["log_loss"])["log_loss"] == pytest.approx(size)
+
+
+def metric_totals_of(kind, output, y):
+    objective = nf.binary() if kind == "binary" else nf.multilabel()
+    return metric_totals(objective, ("log_loss",), [output], (None, y), None)

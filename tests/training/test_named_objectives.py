@@ -50,6 +50,14 @@ def test_binary_is_the_weighted_cross_entropy():
     assert values(nf.binary(positive_weight=3.0, gamma=2.0), LOGITS[:, 0], t)[0] == pytest.approx(focal, rel=1e-6)
 
 
+@pytest.mark.parametrize("make", [nf.binary, nf.classification])
+def test_a_focal_loss_refuses_traced_smoothing(make):
+    with pytest.raises(
+        ValueError, match=r"should be 0 together with gamma: .*, got one that a sweep or a schedule gives"
+    ):
+        jax.jit(lambda amount: make(gamma=2.0, label_smoothing=amount) and 0)(0.5)
+
+
 def test_multilabel_has_a_weight_for_each_label():
     x, weight = LOGITS.astype(float), np.array([1.0, 2.0, 5.0])
     expected = -(weight * YES * log_sigmoid(x) + (1 - YES) * log_sigmoid(-x)).mean()

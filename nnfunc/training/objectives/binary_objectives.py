@@ -9,7 +9,13 @@ import numpy as np
 from nnfunc import check, losses, metrics
 from nnfunc.base import Array, PyTree, Scalar
 from nnfunc.training.objectives.objective import Objective
-from nnfunc.training.objectives.objective_totals import example_mask, input_and_target, masked_total, mean_objective
+from nnfunc.training.objectives.objective_totals import (
+    example_mask,
+    input_and_target,
+    masked_total,
+    mean_objective,
+    refuse_smoothing,
+)
 
 __all__ = ["binary", "multilabel"]
 
@@ -37,9 +43,7 @@ def binary(*, positive_weight: Scalar = 1.0, label_smoothing: Scalar = 0.0, gamm
     check.number(where, 0, 1, label_smoothing=label_smoothing)
     if gamma is not None:
         check.number(where, 0, gamma=gamma)
-        if check.is_plain(label_smoothing) and label_smoothing != 0:
-            expected = "label_smoothing should be 0 together with gamma: the focal loss has none"
-            check.fail(where, expected=expected, actual=label_smoothing)
+        refuse_smoothing(where, label_smoothing)
 
     def totals(predict, batch, mask):
         x, target = input_and_target(where, batch)

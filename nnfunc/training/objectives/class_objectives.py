@@ -6,7 +6,7 @@ from nnfunc import check, losses
 from nnfunc.base import Array, Scalar
 from nnfunc.training.objectives.class_totals import cross_entropy_totals, is_soft, label_check, label_totals
 from nnfunc.training.objectives.objective import Objective
-from nnfunc.training.objectives.objective_totals import input_and_target, mean_objective
+from nnfunc.training.objectives.objective_totals import input_and_target, mean_objective, refuse_smoothing
 
 __all__ = ["classification", "focal", "language_modelling", "tagging"]
 
@@ -44,10 +44,8 @@ def classification(
     check.number(where, 0, 1, label_smoothing=label_smoothing)
     if weight is not None:
         check.at_least_0(where, weight=weight)
-    if gamma is not None and not (check.is_plain(label_smoothing) and label_smoothing == 0):
-        expected = "label_smoothing should be 0 together with gamma: the focal loss has none"
-        traced = "one that a sweep or a schedule gives"
-        check.fail(where, expected=expected, actual=label_smoothing if check.is_plain(label_smoothing) else traced)
+    if gamma is not None:
+        refuse_smoothing(where, label_smoothing)
 
     def totals(predict, batch, mask):
         x, labels = input_and_target(where, batch)

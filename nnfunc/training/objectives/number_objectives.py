@@ -1,6 +1,7 @@
 """Objectives of models whose outputs are numbers: values, quantiles, a mean with a deviation, counts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ def _quantile_objective(where: str, quantiles: tuple[Scalar, ...]) -> Objective:
         value = losses.pinball(y, jnp.broadcast_to(target[..., None], y.shape), quantile=level)
         return _number_totals(where, value, y[..., count // 2], target, mask)
 
-    return mean_objective(totals, None, "quantiles")
+    return replace(mean_objective(totals, None, "quantiles"), quantiles=count)
 
 
 def gaussian(*, floor: Scalar = 1e-6) -> Objective:

@@ -6,10 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, PyTree
+from nnfunc.base import Array, PyTree, Scalar
 from nnfunc.training.objectives.objective import Objective, Totals
 
-__all__ = ["example_mask", "input_and_target", "masked_total", "mean_objective"]
+__all__ = ["example_mask", "input_and_target", "masked_total", "mean_objective", "refuse_smoothing"]
 
 
 def mean_objective(
@@ -50,3 +50,12 @@ def masked_total(values: Array, counted: Array, weight: Array | None = None) -> 
     """(sum, weight) of the values that count; without weight each has the weight 1."""
     weight = jnp.ones_like(values) if weight is None else weight
     return jnp.where(counted, values, 0).sum(), jnp.where(counted, weight, 0).sum()
+
+
+def refuse_smoothing(where: str, label_smoothing: Scalar) -> None:
+    """Refuse smoothing together with a focal loss, also a traced number. where: begins the error."""
+    if check.is_plain(label_smoothing) and label_smoothing == 0:
+        return
+    expected = "label_smoothing should be 0 together with gamma: the focal loss has none"
+    traced = "one that a sweep or a schedule gives"
+    check.fail(where, expected=expected, actual=label_smoothing if check.is_plain(label_smoothing) else traced)

@@ -46,4 +46,4 @@ def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
         return metrics | {"loss": loss}
 
     restored = mean_objective(totals, objective.inspect, objective.kind, objective.ignore_index)
-    return replace(restored, restore=restore)
+    return replace(restored, restore=restore, quantiles=objective.quantiles)
