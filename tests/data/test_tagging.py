@@ -67,6 +67,39 @@ def test_columns_json_lines_and_folders_are_equal(tmp_path):
     assert [len(part[0]) for part in nf.data.tagging(tmp_path / "parts")[:3]] == [15, 3, 2]
 
 
+def words_of(file, **options):
+    """[(words, tags) of each sentence], read with the words alone as features."""
+    splits = nf.data.tagging(file, affixes=0, min_count=1, validation=0, test=0, **options)
+    vocabulary = splits.preprocessing.facts["vocabulary"]
+    x, y = splits.train
+    words = [[vocabulary[i - 2][1:] for i in row[:, 0] if i] for row in x]
+    return [(row, [splits.names[t] for t in tags if t >= 0]) for row, tags in zip(words, y, strict=True)]
+
+
+def test_comments_ranges_and_empty_nodes_are_no_words(tmp_path):
+    file = tmp_path / "it.conllu"
+    row = lambda *start: "\t".join([*start, *["_"] * (10 - len(start))])
+    blocks, sentences = [], []
+    for i in range(20):
+        words = [f"a{i}", "b", "c", "d", "e", "f", "g"]
+        rows = [row(f"{n}", word, word, "VN"[n % 2]) for n, word in enumerate(words, 1)]
+        comments = [f"# sent_id = {i}", f"# text = {' '.join(words)}"]  # ten columns, if it were cut at blanks
+        rows[1:1] = [row("2-3", "bc"), "# a note", row("2.1", "nothing")]
+        blocks.append("\n".join([*comments, *rows, ""]))
+        sentences.append((words, list("NVNVNVN")))
+    file.write_text("\n".join(blocks))
+    assert words_of(file, columns=(1, 3)) == sentences
+
+
+@pytest.mark.parametrize("blank", ["\t", " "])
+def test_a_comment_may_have_as_many_words_as_columns(tmp_path, blank):
+    file = tmp_path / "it.conll"
+    file.write_text("".join(f"# newdoc\nsee{blank}VERB\n{i}{blank}NUM\n\n" for i in range(20)))
+    assert words_of(file) == [(["see", f"{i}"], ["VERB", "NUM"]) for i in range(20)]
+    file.write_text("".join(f"#{blank}SYM\n#{i}{blank}NUM\nx{blank}X\n\n" for i in range(20)))  # here they are words
+    assert words_of(file) == [(["#", f"#{i}", "x"], ["SYM", "NUM", "X"]) for i in range(20)]
+
+
 def test_an_earlier_run_fixes_vocabulary_tags_and_splits(tmp_path):
     before = nf.data.tagging(write(tmp_path))
     after = nf.data.tagging(
