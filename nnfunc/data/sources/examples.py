@@ -12,7 +12,7 @@ from nnfunc import check
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.row_split import split_pairs
 
-__all__ = ["drop_repeats", "find_path", "pad_rows", "split_examples"]
+__all__ = ["drop_repeats", "find_path", "pad_rows", "repeated_rows", "split_examples"]
 
 
 def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: Callable[[int], str]) -> list[int]:
@@ -31,6 +31,14 @@ def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: C
         count = check.counted(len(contents) - len(distinct), "repeated example")
         warnings.warn(f"{where}: {name}: {text}; {count} left out.", stacklevel=4)
     return distinct
+
+
+def repeated_rows(part: str, distinct: Sequence[int], count: int) -> dict[str, list[int]]:
+    """The entry of facts["repeats"] for a file: {split: the rows that were left out}, {} without any.
+
+    part: the split. distinct: the rows that are used. count: of the rows of the file.
+    """
+    return {part: sorted({*range(count)} - {*distinct})} if len(distinct) < count else {}
 
 
 def split_examples(

@@ -13,7 +13,7 @@ from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import split_files
 from nnfunc.data.sources.columns import JSON_LINES, check_columns, read_json_lines
-from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, split_examples
+from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, repeated_rows, split_examples
 from nnfunc.data.splits import Splits
 
 __all__ = ["read_sentences", "tagging"]
@@ -88,10 +88,11 @@ def tagging(
         block_size = facts["block_size"]
     files = split_files(WHERE, resolve(WHERE, path), ENDINGS)
     tables = {part: _read(WHERE, file, facts) for part, file in files.items()}
-    parts = {}
+    parts, repeats = {}, {}
     for part, sentences in tables.items():
         at = drop_repeats(WHERE, str(files[part]), [s[:2] for s in sentences], lambda i, s=sentences: s[i].position)
         parts[part] = [sentences[i] for i in at], np.zeros(len(at), np.int32)
+        repeats |= repeated_rows(part, at, len(sentences))
     if block_size is None:
         block_size = max(len(sentence.tokens) for sentences in tables.values() for sentence in sentences)
     check.size(WHERE, block_size=block_size)
@@ -123,6 +124,7 @@ def tagging(
             "vocabulary": vocabulary,
             "dtype": "int32",
             "shape": [block_size, 1 + 2 * facts["affixes"]],
+            **({"repeats": repeats} if repeats else {}),
         },
         fingerprints,
         rows,

@@ -12,7 +12,7 @@ from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import ClassFolders, split_files
 from nnfunc.data.sources.columns import JSON_LINES, PARQUET, check_columns, parse_class_labels, read_columns
-from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, split_examples
+from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, repeated_rows, split_examples
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Tokenizer
 
@@ -70,12 +70,13 @@ def text_classification(
     else:
         files = {"train": source} if root is None else split_files(WHERE, root, TABLES)
         tables = {part: _read_table(file, text, label, separator) for part, file in files.items()}
-    parts = {}
+    parts, repeats = {}, {}
     for part in ("train", *(part for part in tables if part != "train")):  # whose classes the others have
         name, texts, labels, describe_row = tables[part]
         y, names = parse_class_labels(name, label, labels, describe_row, names, where=WHERE)
         at = drop_repeats(WHERE, name, list(zip(texts, y.tolist(), strict=True)), describe_row)
         parts[part] = [texts[i] for i in at], y[at].astype(np.int32)
+        repeats |= repeated_rows(part, at, len(texts))
     splits, fingerprints, rows = split_examples(
         WHERE, parts, preprocessing, stratify=True, validation=validation, test=test
     )
@@ -99,6 +100,7 @@ def text_classification(
             "classes": len(names or ()),
             "dtype": "int32",
             "shape": [block_size],
+            **({"repeats": repeats} if repeats else {}),
         },
         fingerprints,
         rows,
