@@ -1,8 +1,10 @@
 """Sentences with tags: CoNLL's columns and JSON lines, features of words, and padding."""
 
+import gzip
 import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +100,19 @@ def test_a_comment_may_have_as_many_words_as_columns(tmp_path, blank):
     assert words_of(file) == [(["see", f"{i}"], ["VERB", "NUM"]) for i in range(20)]
     file.write_text("".join(f"#{blank}SYM\n#{i}{blank}NUM\nx{blank}X\n\n" for i in range(20)))  # here they are words
     assert words_of(file) == [(["#", f"#{i}", "x"], ["SYM", "NUM", "X"]) for i in range(20)]
+
+
+@pytest.mark.parametrize("ending", [".conll", ".jsonl"])
+def test_a_packed_file_of_a_split_is_used(tmp_path, ending):
+    write(tmp_path, SENTENCES[:15], f"train{ending}")
+    file = write(tmp_path, SENTENCES[15:], f"test{ending}")
+    before = nf.data.tagging(tmp_path, validation=0)
+    Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    after = nf.data.tagging(tmp_path, validation=0)
+    assert rows(after) == rows(before)
+    x, _ = load_inputs(before.preprocessing, f"{file}.gz")
+    np.testing.assert_array_equal(x, before.test[0])
 
 
 def test_an_earlier_run_fixes_vocabulary_tags_and_splits(tmp_path):

@@ -75,11 +75,13 @@ def pad_rows(rows: Sequence[Sequence[Any]], length: int, fill: int = 0, shape: t
 def find_path(where: str, item: Any, endings: Sequence[str]) -> Path | None:
     """The file or folder that an item names, None for a text: a text names one if it ends as one of the `endings`.
 
-    where: begins the message of an error. A Path always names one.
+    where: begins the message of an error. endings: after which there may be .gz. A Path always names one.
     Raises: FileNotFoundError.
     """
-    if isinstance(item, str) and not (item.lower().endswith(tuple(endings)) or ("/" in item and Path(item).is_dir())):
-        return None
+    if isinstance(item, str):
+        is_file = item.lower().removesuffix(".gz").endswith(tuple(endings))
+        if not is_file and not ("/" in item and Path(item).is_dir()):
+            return None
     if isinstance(item, str | Path) and not Path(item).exists():
         check.fail(where, f"The input {item} does not exist.", exc_type=FileNotFoundError)
     return Path(item) if isinstance(item, str | Path) else None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
+from nnfunc.data.download import decode_utf8, fail_damaged, file_ending, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import split_files
 from nnfunc.data.sources.columns import JSON_LINES, check_columns, read_json_lines
@@ -182,7 +182,7 @@ def _check_tags(files: Mapping[str, Path], tables: Mapping[str, Any], names: Any
 
 def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True) -> list[Sentence]:
     """The sentences of a file. facts: with columns, tokens and tags. tagged: whether they need tags."""
-    if file.suffix.lower() in JSON_LINES:
+    if file_ending(file) in JSON_LINES:
         return _read_json(where, file, facts["tokens"], facts["tags"] if tagged else None)
     sentences: list[Sentence] = []
     tokens, tags, first = [], [], 0

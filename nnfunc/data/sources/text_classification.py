@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
+from nnfunc.data.download import decode_utf8, fail_damaged, file_ending, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import ClassFolders, split_files
 from nnfunc.data.sources.columns import JSON_LINES, PARQUET, check_columns, parse_class_labels, read_columns
@@ -20,7 +20,7 @@ __all__ = ["read_texts", "text_classification"]
 
 WHERE = "data.text_classification"
 FOLDERS = ClassFolders(WHERE, "texts", frozenset({".txt"}))
-TABLES = (".csv", ".csv.gz", ".tsv", *PARQUET, *JSON_LINES)
+TABLES = (".csv", ".tsv", *PARQUET, *JSON_LINES)
 
 
 def text_classification(
@@ -153,13 +153,13 @@ def read_texts(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, l
         path = find_path("predict", item, [*FOLDERS.endings, *TABLES])
         if path is None and isinstance(item, str):
             new, name = [item], None
-        elif path is not None and (path.is_dir() or path.suffix.lower() in FOLDERS.endings):
+        elif path is not None and (path.is_dir() or file_ending(path) in FOLDERS.endings):
             files = sorted(FOLDERS.find(path)) if path.is_dir() else [path]
             if not files:
                 check.fail("predict", f"{path} should contain .txt files, but has none.")
             names.extend(map(str, files))
             return texts.extend(map(_read_text, files))
-        elif isinstance(item, Sequence) and not all(isinstance(part, Mapping) for part in item):
+        elif path is None and isinstance(item, Sequence) and not all(isinstance(part, Mapping) for part in item):
             for part in item:
                 read(part)
             return None
