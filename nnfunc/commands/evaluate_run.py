@@ -89,7 +89,9 @@ def evaluate(
         held_out = None
         if getattr(task.objective, "kind", ""):
             model = (task.objective, as_model(task.model), state.params, state.model_state)
-            held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config), **most)
+            held_out = held_out_rows(
+                config, data, split, *model, threshold=read_threshold(config), **most, other_file=file is not None
+            )
     for metric in metrics:
         find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
     if held_out is not None and held_out.threshold is not None:
@@ -236,7 +238,7 @@ def _file_data(config: Config, file: Path) -> Any:
     parts = [part for part in (data.arrays, data.validation, data.test) if part is not None]
     if len(parts) > 1 and data.window is None:
         arrays = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *parts)
-        data = replace(data, arrays=arrays)
+        data = replace(data, arrays=arrays, preprocessing=None)  # whose rows are of several files
     return replace(
         data, validation=None, test=None, batch_size=min(config.eval_batch_size, count_examples(data.arrays))
     )

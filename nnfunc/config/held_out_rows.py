@@ -11,7 +11,7 @@ from nnfunc.config.config import Config
 from nnfunc.data.dataset import Dataset, count_examples
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.fingerprint import SPLIT_BITS
-from nnfunc.data.preprocessing import PARTS
+from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.readings import CLASSES
 from nnfunc.training.objectives import Objective
@@ -31,12 +31,14 @@ def held_out_rows(
     state: PyTree,
     threshold: Any = None,
     most: int | None = MOST_TRAINING_ROWS,
+    *,
+    other_file: bool = False,
 ) -> HeldOut:
     """The outputs and targets of a split, in its order; of "train" at most 10,000 rows, evenly chosen.
 
     config: of the run. data: its data set. split: "train", "validation" or "test". objective: of the run, which says
     how outputs are read. model, params, state: the trained model. threshold: of answers, or None. most: rows of
-    "train", None for all.
+    "train", None for all. other_file: whether the data is another file than those of the run, as its split "train".
     Raises: ValueError when there is no such split, or its examples are not pairs (x, target).
     """
     where = "held_out"
@@ -65,7 +67,8 @@ def held_out_rows(
     if kind in CLASSES and ignored is not None:
         target = np.where(target == ignored, np.asarray(-100, target.dtype), target)
     output, target = config.preprocessing.restore_target(output, kind), config.preprocessing.restore_target(target)
-    return HeldOut(kind, output, target, config.preprocessing.names, _row_ids(config, split, rows, data), threshold)
+    ids = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
+    return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)
 
 
 def split_rows(data: Dataset, split: str, most: int | None = MOST_TRAINING_ROWS) -> tuple[PyTree, np.ndarray | None]:
@@ -87,12 +90,20 @@ def _evenly(count: int, most: int) -> np.ndarray:
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
-def _row_ids(config: Config, split: str, rows: np.ndarray | None, data: Dataset) -> np.ndarray | None:
-    """The positions of the rows in the file of the data, where it was split at random; else in the split."""
-    hashes = config.preprocessing.rows
-    if hashes is None:
+def _row_ids(record: Preprocessing | None, split: str, rows: np.ndarray | None, data: Dataset) -> np.ndarray | None:
+    """The positions of the rows in the file of the data, where it was split at random, or has left-out repeats.
+
+    Else those in the split, or None. record: of the files that data was read from, None for several files together.
+    """
+    if record is None:
         return rows
-    at = np.flatnonzero((hashes & SPLIT_BITS) == PARTS.index(split))
-    if rows is not None:
-        return at[rows] if len(at) == count_examples(data.arrays) else rows
-    return at if len(at) == count_examples(getattr(data, split)) else None
+    hashes, chosen, file = record.rows, rows, split
+    if hashes is not None:
+        at = np.flatnonzero((hashes & SPLIT_BITS) == PARTS.index(split))
+        if len(at) and len(at) == count_examples(data.arrays if split == "train" else getattr(data, split)):
+            chosen, file = at if rows is None else at[rows], "train"
+        elif split == "train":  # the file has changed
+            return rows
+    if chosen is None and file in record.facts.get("repeats", {}):
+        chosen = np.arange(count_examples(getattr(data, split)))
+    return None if chosen is None else record.file_rows(file, chosen)

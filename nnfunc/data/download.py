@@ -31,6 +31,7 @@ __all__ = [
     "fail_damaged",
     "fail_unreadable",
     "fetch",
+    "file_ending",
     "file_size",
     "find",
     "find_text_problem",
@@ -149,6 +150,11 @@ def read_bytes(where: str, path: Path) -> bytes:
         fail_unreadable(where, path, "it is a gzip file that cannot be unzipped", error)
     check_unpacked_size(where, path, size, len(data))
     return data
+
+
+def file_ending(path: str | Path) -> str:
+    """The ending of a file's name in lower case, such as ".csv" of train.CSV and of train.csv.gz. path: of the file."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
 
 
 def _unzipped(data: bytes, limit: int) -> bytes:

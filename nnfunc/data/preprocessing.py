@@ -90,6 +90,14 @@ class Preprocessing:
         target = self.facts.get("target")
         return y if target is None else restore_targets(y, target, kind)
 
+    def file_rows(self, part: str, rows: np.ndarray) -> np.ndarray:
+        """The positions in the file of a split of rows among those that are used: repeated ones may be left out.
+
+        part: the split that the file is, "train" of one that was split at random. rows: their indices.
+        """
+        repeats = np.array(self.facts.get("repeats", {}).get(part, []), np.int64)
+        return rows + np.searchsorted(repeats - np.arange(len(repeats)), rows, side="right")
+
     def check_factory(self, where: str) -> None:
         """Refuse the preprocessing of another function than `where`, such as "data.table"."""
         if where != f"data.{self.factory}":

@@ -1,6 +1,7 @@
 """`nnfunc evaluate`, thresholds and early stopping from a config, and the config of a distillation."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,75 @@ def test_a_file_of_labelled_rows(folder, capsys):
     expected = roc_auc_score(y, run.predict(rows)[:, 0])
     assert result["metrics"]["roc_auc"]["value"] == pytest.approx(expected, rel=1e-6)
     assert np.sum(result["confusion"]) == 200
+
+
+REPEATS = {
+    "text_classification": """
+data = { name = "text_classification", source = "it.csv", vocab_size = 300, block_size = 8, batch_size = 8 }
+model = { name = "text_classifier", vocab_size = 300, classes = 2, dim = 4 }
+objective = { name = "classification" }
+""",
+    "tagging": """
+data = { name = "tagging", path = "it.conll", vocab_size = 200, batch_size = 8 }
+model = { name = "tagger", vocab_size = 200, classes = 2, dim = 4 }
+objective = { name = "tagging" }
+""",
+}
+
+
+def write_repeats(name, start=0):
+    """60 examples, each tenth of which is in the file twice; the class or the tags of each row of the file."""
+    rows = [i for i in range(start, start + 60) for _ in range(1 + (i % 10 == 0))]
+    labels = ["ab"[i * i % 3 % 2] for i in rows]
+    if name == "tagging":
+        text = "".join(f"w{i} {label}\nw {label}\n\n" for i, label in zip(rows, labels, strict=True))
+        Path("it.conll" if start == 0 else "other.conll").write_text(text)
+    else:
+        text = "".join(f"word{i},{label}\n" for i, label in zip(rows, labels, strict=True))
+        Path("it.csv" if start == 0 else "other.csv").write_text("text,label\n" + text)
+    return rows, labels
+
+
+@pytest.mark.filterwarnings("ignore:data")  # of the repeats
+@pytest.mark.parametrize("name", REPEATS)
+def test_the_rows_of_texts_are_those_of_the_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    rows, labels = write_repeats(name)
+    Path("it.toml").write_text(
+        REPEATS[name] + 'optimizer = { name = "sgd", learning_rate = 0.1 }\ntrain = { steps = 2 }'
+    )
+    assert main("train", "it.toml", "--run", "run") == 0
+    run = nf.load_run("run")
+    ids = []
+    for split in ("train", "validation", "test"):
+        held_out = run.held_out(split)
+        target = held_out.target.reshape(len(held_out.target), -1)[:, 0]
+        assert [labels[i] for i in held_out.ids] == [run.names[label] for label in target]
+        ids += held_out.ids.tolist()
+    assert sorted(ids) == [i for i in range(len(rows)) if rows[i] not in rows[:i]]
+
+
+@pytest.mark.filterwarnings("ignore:data")
+@pytest.mark.parametrize("name", REPEATS)
+def test_the_rows_of_another_file_are_its_own(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_repeats(name)
+    Path("it.toml").write_text(
+        REPEATS[name] + 'optimizer = { name = "sgd", learning_rate = 0.1 }\ntrain = { steps = 2 }'
+    )
+    assert main("train", "it.toml", "--run", "run", "data.test=0", "data.validation=12") == 0
+    rows, _ = write_repeats(name, start=100)
+    lines = {"text_classification": "other.csv", "tagging": "other.conll"}[name]
+    assert main("evaluate", "run", lines, "--json", "it.json") == 0
+    worst = [row["row"] for row in json.loads(Path("it.json").read_text())["worst"]]
+    assert len(worst) == 24
+    assert all(rows[i] not in rows[:i] for i in worst)
+    blank = "\n" if name == "text_classification" else "\n\n"
+    text = Path(lines).read_text().strip().split(blank)
+    head = 1 if name == "text_classification" else 0
+    Path(lines).write_text(blank.join(dict.fromkeys(text[: 48 + head + 5])) + blank)  # as many as training rows
+    assert main("evaluate", "run", lines, "--json", "it.json") == 0
+    assert max(row["row"] for row in json.loads(Path("it.json").read_text())["worst"]) < 48
 
 
 def test_the_train_split(folder, capsys):

@@ -1,8 +1,10 @@
 """Sentences with tags: CoNLL's columns and JSON lines, features of words, and padding."""
 
+import gzip
 import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +67,52 @@ def test_columns_json_lines_and_folders_are_equal(tmp_path):
     for name, part in {"train": SENTENCES[:15], "dev": SENTENCES[15:18], "test": SENTENCES[18:]}.items():
         write(tmp_path / "parts", part, f"{name}.conll")
     assert [len(part[0]) for part in nf.data.tagging(tmp_path / "parts")[:3]] == [15, 3, 2]
+
+
+def words_of(file, **options):
+    """[(words, tags) of each sentence], read with the words alone as features."""
+    splits = nf.data.tagging(file, affixes=0, min_count=1, validation=0, test=0, **options)
+    vocabulary = splits.preprocessing.facts["vocabulary"]
+    x, y = splits.train
+    words = [[vocabulary[i - 2][1:] for i in row[:, 0] if i] for row in x]
+    return [(row, [splits.names[t] for t in tags if t >= 0]) for row, tags in zip(words, y, strict=True)]
+
+
+def test_comments_ranges_and_empty_nodes_are_no_words(tmp_path):
+    file = tmp_path / "it.conllu"
+    row = lambda *start: "\t".join([*start, *["_"] * (10 - len(start))])
+    blocks, sentences = [], []
+    for i in range(20):
+        words = [f"a{i}", "b", "c", "d", "e", "f", "g"]
+        rows = [row(f"{n}", word, word, "VN"[n % 2]) for n, word in enumerate(words, 1)]
+        comments = [f"# sent_id = {i}", f"# text = {' '.join(words)}"]  # ten columns, if it were cut at blanks
+        rows[1:1] = [row("2-3", "bc"), "# a note", row("2.1", "nothing")]
+        blocks.append("\n".join([*comments, *rows, ""]))
+        sentences.append((words, list("NVNVNVN")))
+    file.write_text("\n".join(blocks))
+    assert words_of(file, columns=(1, 3)) == sentences
+
+
+@pytest.mark.parametrize("blank", ["\t", " "])
+def test_a_comment_may_have_as_many_words_as_columns(tmp_path, blank):
+    file = tmp_path / "it.conll"
+    file.write_text("".join(f"# newdoc\nsee{blank}VERB\n{i}{blank}NUM\n\n" for i in range(20)))
+    assert words_of(file) == [(["see", f"{i}"], ["VERB", "NUM"]) for i in range(20)]
+    file.write_text("".join(f"#{blank}SYM\n#{i}{blank}NUM\nx{blank}X\n\n" for i in range(20)))  # here they are words
+    assert words_of(file) == [(["#", f"#{i}", "x"], ["SYM", "NUM", "X"]) for i in range(20)]
+
+
+@pytest.mark.parametrize("ending", [".conll", ".jsonl"])
+def test_a_packed_file_of_a_split_is_used(tmp_path, ending):
+    write(tmp_path, SENTENCES[:15], f"train{ending}")
+    file = write(tmp_path, SENTENCES[15:], f"test{ending}")
+    before = nf.data.tagging(tmp_path, validation=0)
+    Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    after = nf.data.tagging(tmp_path, validation=0)
+    assert rows(after) == rows(before)
+    x, _ = load_inputs(before.preprocessing, f"{file}.gz")
+    np.testing.assert_array_equal(x, before.test[0])
 
 
 def test_an_earlier_run_fixes_vocabulary_tags_and_splits(tmp_path):

@@ -1,8 +1,10 @@
 """Texts with classes: from tables and folders, with tokens that are learned from the training texts."""
 
+import gzip
 import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +72,19 @@ def test_all_forms_of_tables_and_folders_are_equal(tmp_path):
     splits = nf.data.text_classification(tmp_path / "films", block_size=64)
     assert splits.names == ("neg", "pos")
     assert {text for part in texts_of(splits).values() for text in part} == set(TEXTS)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_packed_file_of_a_split_is_used(tmp_path, ending):
+    write(tmp_path, TEXTS[:30], LABELS[:30], f"train{ending}")
+    file = write(tmp_path, TEXTS[30:], LABELS[30:], f"test{ending}")
+    before = nf.data.text_classification(tmp_path, block_size=64, validation=0)
+    Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    after = nf.data.text_classification(tmp_path, block_size=64, validation=0)
+    assert texts_of(after) == texts_of(before)
+    x, _ = load_inputs(before.preprocessing, f"{file}.gz")
+    np.testing.assert_array_equal(x, before.test[0])
 
 
 def test_an_earlier_run_fixes_tokens_classes_and_splits(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from nnfunc import check
-from nnfunc.data.download import file_size
+from nnfunc.data.download import file_ending, file_size
 
 __all__ = ["IMAGES", "ClassFolders", "split_files"]
 
@@ -118,11 +118,12 @@ IMAGES = ClassFolders(
 def split_files(where: str, root: Path, endings: Collection[str]) -> dict[str, Path]:
     """{split: file} of a folder with files such as train.csv and test.csv; a file is "train".
 
-    where: begins the message of an error. root: the file or folder. endings: of the names of the files.
+    where: begins the message of an error. root: the file or folder. endings: of the names of the files,
+    which may also end in .gz after that.
     """
     if not root.is_dir():
         return {"train": root}
-    files = sorted(file for file in root.iterdir() if file.suffix.lower() in endings and not _hidden(file.name))
+    files = sorted(file for file in root.iterdir() if file_ending(file) in endings and not _hidden(file.name))
     parts = {part: [file.name for file in files if split_name(file.stem) == part] for part in PARTS}
     for part, names in parts.items():
         if len(names) > 1 or (part == "train" and not names):

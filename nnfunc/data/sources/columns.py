@@ -17,6 +17,7 @@ from nnfunc.data.download import (
     decode_utf8,
     fail_damaged,
     fail_unreadable,
+    file_ending,
     file_size,
     read_bytes,
     resolve,
@@ -89,7 +90,7 @@ def read_columns(
     file = resolve(where, source)
     if file.suffix.lower() in PARQUET:
         return str(file), _parquet(where, file, only), row_name
-    if file.suffix.lower() in JSON_LINES:
+    if file_ending(file) in JSON_LINES:
         columns, lines = read_json_lines(where, file)
         return str(file), columns, lambda row: f"line {lines[row]}"
     columns, describe_row = read_csv(where, file, separator, only, texts)

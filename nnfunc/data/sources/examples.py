@@ -12,7 +12,7 @@ from nnfunc import check
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.row_split import split_pairs
 
-__all__ = ["drop_repeats", "find_path", "pad_rows", "split_examples"]
+__all__ = ["drop_repeats", "find_path", "pad_rows", "repeated_rows", "split_examples"]
 
 
 def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: Callable[[int], str]) -> list[int]:
@@ -31,6 +31,14 @@ def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: C
         count = check.counted(len(contents) - len(distinct), "repeated example")
         warnings.warn(f"{where}: {name}: {text}; {count} left out.", stacklevel=4)
     return distinct
+
+
+def repeated_rows(part: str, distinct: Sequence[int], count: int) -> dict[str, list[int]]:
+    """The entry of facts["repeats"] for a file: {split: the rows that were left out}, {} without any.
+
+    part: the split. distinct: the rows that are used. count: of the rows of the file.
+    """
+    return {part: sorted({*range(count)} - {*distinct})} if len(distinct) < count else {}
 
 
 def split_examples(
@@ -67,11 +75,13 @@ def pad_rows(rows: Sequence[Sequence[Any]], length: int, fill: int = 0, shape: t
 def find_path(where: str, item: Any, endings: Sequence[str]) -> Path | None:
     """The file or folder that an item names, None for a text: a text names one if it ends as one of the `endings`.
 
-    where: begins the message of an error. A Path always names one.
+    where: begins the message of an error. endings: after which there may be .gz. A Path always names one.
     Raises: FileNotFoundError.
     """
-    if isinstance(item, str) and not (item.lower().endswith(tuple(endings)) or ("/" in item and Path(item).is_dir())):
-        return None
+    if isinstance(item, str):
+        is_file = item.lower().removesuffix(".gz").endswith(tuple(endings))
+        if not is_file and not ("/" in item and Path(item).is_dir()):
+            return None
     if isinstance(item, str | Path) and not Path(item).exists():
         check.fail(where, f"The input {item} does not exist.", exc_type=FileNotFoundError)
     return Path(item) if isinstance(item, str | Path) else None

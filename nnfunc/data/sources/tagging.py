@@ -1,5 +1,6 @@
 """Sentences with a tag for each word: CoNLL's columns, or JSON lines."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
+from nnfunc.data.download import decode_utf8, fail_damaged, file_ending, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import split_files
 from nnfunc.data.sources.columns import JSON_LINES, check_columns, read_json_lines
-from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, split_examples
+from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, repeated_rows, split_examples
 from nnfunc.data.splits import Splits
 
 __all__ = ["read_sentences", "tagging"]
@@ -21,6 +22,11 @@ WHERE = "data.tagging"
 ENDINGS = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".tsv", ".txt", *JSON_LINES)
 PADDING, UNKNOWN = 0, 1  # ids of features
 NO_TAG = -100  # of padding, which `nf.tagging` leaves out
+COMMENT = re.compile(r"#\s+(newdoc|newpar|\S+\s*=)(\s|$)")
+"""A line of CoNLL-U about a sentence: # sent_id = 1, # newdoc."""
+NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")
+"""The first column of CoNLL-U where a line is no word of the sentence: a range of words, 1-2, or an empty node, 1.1."""
+CONLLU = 10  # columns
 
 
 class Sentence(NamedTuple):
@@ -51,8 +57,9 @@ def tagging(
     vocabulary, learned from the training sentences. 0 is padding, 1 a feature that is not in the vocabulary. The tag
     of padding is -100. A sentence that repeats an earlier one is left out, with a warning.
     path: a file with a word and its tag in each line, between columns of blanks or tabs, and a blank line between
-    sentences (lines of comments and of -DOCSTART- are skipped); or a .jsonl file with an object such as
-    {"tokens": ["a", "b"], "tags": ["X", "Y"]} in each line; or a folder of files such as train.conll and test.conll.
+    sentences (comments and lines of -DOCSTART- are skipped, and of CoNLL-U's ten columns the ranges of words, 1-2, and
+    empty nodes, 1.1); or a .jsonl file with an object such as {"tokens": ["a", "b"], "tags": ["X", "Y"]} in each line;
+    or a folder of files such as train.conll and test.conll.
     columns: the indices of the words and the tags among the columns, from the end where negative. tokens, tags: the
     keys of the objects. block_size: the most words of a sentence, by default that of the longest one; a longer one is
     refused. affixes: at least 0. min_count: how often a feature has to occur in training to be in the vocabulary, so
@@ -81,10 +88,11 @@ def tagging(
         block_size = facts["block_size"]
     files = split_files(WHERE, resolve(WHERE, path), ENDINGS)
     tables = {part: _read(WHERE, file, facts) for part, file in files.items()}
-    parts = {}
+    parts, repeats = {}, {}
     for part, sentences in tables.items():
         at = drop_repeats(WHERE, str(files[part]), [s[:2] for s in sentences], lambda i, s=sentences: s[i].position)
         parts[part] = [sentences[i] for i in at], np.zeros(len(at), np.int32)
+        repeats |= repeated_rows(part, at, len(sentences))
     if block_size is None:
         block_size = max(len(sentence.tokens) for sentences in tables.values() for sentence in sentences)
     check.size(WHERE, block_size=block_size)
@@ -116,6 +124,7 @@ def tagging(
             "vocabulary": vocabulary,
             "dtype": "int32",
             "shape": [block_size, 1 + 2 * facts["affixes"]],
+            **({"repeats": repeats} if repeats else {}),
         },
         fingerprints,
         rows,
@@ -173,22 +182,25 @@ def _check_tags(files: Mapping[str, Path], tables: Mapping[str, Any], names: Any
 
 def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True) -> list[Sentence]:
     """The sentences of a file. facts: with columns, tokens and tags. tagged: whether they need tags."""
-    if file.suffix.lower() in JSON_LINES:
+    if file_ending(file) in JSON_LINES:
         return _read_json(where, file, facts["tokens"], facts["tags"] if tagged else None)
     sentences: list[Sentence] = []
-    tokens, tags, first, width = [], [], 0, None
-    content = decode_utf8(where, file, read_bytes(where, file))
-    for number, line in enumerate([*content.split("\n"), ""], 1):
-        row = line.rstrip("\r").split("\t") if "\t" in line else line.split()
+    tokens, tags, first = [], [], 0
+    lines = [line.rstrip("\r") for line in decode_utf8(where, file, read_bytes(where, file)).split("\n")]
+    columns = [_columns(line) for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
+    width, has_tabs = len(columns[0]) if columns else None, any("\t" in line for line in lines if line[:1] != "#")
+    for number, line in enumerate([*lines, ""], 1):
+        row = _columns(line)
         if not line.strip():
             if tokens:
                 sentences.append(Sentence(tuple(tokens), tuple(tags), f"line {first}"))
                 tokens, tags = [], []
             continue
-        if row[0] == "-DOCSTART-" or (line.startswith("#") and len(row) != width and not tokens):
+        if row[0] == "-DOCSTART-" or _is_comment(line, has_tabs, at_start=not tokens and len(row) != width):
             continue
-        first = first if tokens else number
-        width = len(row) if width is None else width
+        if has_tabs and len(row) == width == CONLLU and NO_WORD.fullmatch(row[0]):
+            continue
+        first, width = first if tokens else number, width or len(row)
         if len(row) != width:
             problem = f"line {number} should have {width} columns, as those before it, but has {len(row)}"
             fail_damaged(where, file, problem, "A blank line ends a sentence.")
@@ -201,6 +213,23 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
     if not sentences:
         fail_damaged(where, file, "it should have sentences, with a word in each line, but is empty")
     return sentences
+
+
+def _columns(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else line.split()
+
+
+def _is_comment(line: str, has_tabs: bool, *, at_start: bool) -> bool:
+    """Whether a line is a comment, and not the word #.
+
+    has_tabs: whether tabs are between the columns of the file. at_start: whether the line begins a sentence, with
+    another number of columns than words have.
+    """
+    if not line.startswith("#"):
+        return False
+    if has_tabs:
+        return line.startswith("# ") or "\t" not in line
+    return at_start or COMMENT.match(line) is not None
 
 
 def _read_json(where: str, file: Path, tokens_key: str, tags_key: str | None) -> list[Sentence]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import decode_utf8, fail_damaged, read_bytes, resolve
+from nnfunc.data.download import decode_utf8, fail_damaged, file_ending, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import ClassFolders, split_files
 from nnfunc.data.sources.columns import JSON_LINES, PARQUET, check_columns, parse_class_labels, read_columns
-from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, split_examples
+from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, repeated_rows, split_examples
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Tokenizer
 
@@ -20,7 +20,7 @@ __all__ = ["read_texts", "text_classification"]
 
 WHERE = "data.text_classification"
 FOLDERS = ClassFolders(WHERE, "texts", frozenset({".txt"}))
-TABLES = (".csv", ".csv.gz", ".tsv", *PARQUET, *JSON_LINES)
+TABLES = (".csv", ".tsv", *PARQUET, *JSON_LINES)
 
 
 def text_classification(
@@ -70,12 +70,13 @@ def text_classification(
     else:
         files = {"train": source} if root is None else split_files(WHERE, root, TABLES)
         tables = {part: _read_table(file, text, label, separator) for part, file in files.items()}
-    parts = {}
+    parts, repeats = {}, {}
     for part in ("train", *(part for part in tables if part != "train")):  # whose classes the others have
         name, texts, labels, describe_row = tables[part]
         y, names = parse_class_labels(name, label, labels, describe_row, names, where=WHERE)
         at = drop_repeats(WHERE, name, list(zip(texts, y.tolist(), strict=True)), describe_row)
         parts[part] = [texts[i] for i in at], y[at].astype(np.int32)
+        repeats |= repeated_rows(part, at, len(texts))
     splits, fingerprints, rows = split_examples(
         WHERE, parts, preprocessing, stratify=True, validation=validation, test=test
     )
@@ -99,6 +100,7 @@ def text_classification(
             "classes": len(names or ()),
             "dtype": "int32",
             "shape": [block_size],
+            **({"repeats": repeats} if repeats else {}),
         },
         fingerprints,
         rows,
@@ -151,13 +153,13 @@ def read_texts(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, l
         path = find_path("predict", item, [*FOLDERS.endings, *TABLES])
         if path is None and isinstance(item, str):
             new, name = [item], None
-        elif path is not None and (path.is_dir() or path.suffix.lower() in FOLDERS.endings):
+        elif path is not None and (path.is_dir() or file_ending(path) in FOLDERS.endings):
             files = sorted(FOLDERS.find(path)) if path.is_dir() else [path]
             if not files:
                 check.fail("predict", f"{path} should contain .txt files, but has none.")
             names.extend(map(str, files))
             return texts.extend(map(_read_text, files))
-        elif isinstance(item, Sequence) and not all(isinstance(part, Mapping) for part in item):
+        elif path is None and isinstance(item, Sequence) and not all(isinstance(part, Mapping) for part in item):
             for part in item:
                 read(part)
             return None
