@@ -12,7 +12,7 @@ from nnfunc.commands.prediction_columns import name_column, prediction_columns
 from nnfunc.commands.prediction_writers import choose_format, open_writer
 from nnfunc.config.restore import load_run
 from nnfunc.data.prediction_files import read_pieces
-from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.data.prediction_inputs import load_inputs, sentence_lengths
 
 __all__ = ["predict"]
 
@@ -57,12 +57,14 @@ def predict(
             x, names = load_inputs(preprocessing, piece.rows)
             first = _keep_columns(piece.columns, keep, names is not None)
             first |= {} if names is None else {name_column(preprocessing): names}
-            start = 0
+            lengths, start = sentence_lengths(preprocessing, x), 0
             for y in run.predict_batches(x, batch_size=batch_size, width=width):
                 width = width or len(y)
                 end = start + len(y)
                 columns = {name: column[start:end] for name, column in first.items()}
-                predicted = prediction_columns(run, y, names and names[start:end])
+                predicted = prediction_columns(
+                    run, y, names and names[start:end], None if lengths is None else lengths[start:end]
+                )
                 write(_join_columns(columns, predicted), y)
                 show(len(y), piece.done)
                 start = end

@@ -20,20 +20,24 @@ def name_column(preprocessing: Preprocessing) -> str:
     return {"tagging": "words", "forecasting": "series"}.get(preprocessing.factory, "file")
 
 
-def prediction_columns(run: Run, output: Any, names: list[str] | None = None) -> Columns:
+def prediction_columns(
+    run: Run, output: Any, names: list[str] | None = None, lengths: np.ndarray | None = None
+) -> Columns:
     """The predictions [n] in the outputs of a model, by column.
 
     Of classes "class", a name or an index, and "p_NAME", the probability of each class; of several labels each label
     as 0 or 1, and "p_LABEL"; of numbers the labels' names, with "_deviation" or "_q0", "_q1", ... behind each; of
     tags "tags", a list; of tokens "token", the most likely next one.
     run: a trained run. output: of its model, [n, ...], as `predict_batches` gives it. names: of `load_inputs`.
+    lengths: of `sentence_lengths`, None for all positions.
     """
     kind, preprocessing = run.kind, run.config.preprocessing
     output = restore_outputs(preprocessing, output, kind, names)
     result = read_outputs(kind, output, threshold=run.threshold, quantiles=run.quantiles)
     if kind == "tags":
         tags = [[_name(run.names, tag) for tag in row] for row in result["tags"].tolist()]
-        return {"tags": [row[: len(text.split(" "))] for row, text in zip(tags, names or [], strict=True)]}
+        counts = [None] * len(tags) if lengths is None else lengths.tolist()
+        return {"tags": [row[:count] for row, count in zip(tags, counts, strict=True)]}
     classes = run.names
     if kind == "tokens":
         codec = preprocessing.codec

@@ -13,7 +13,7 @@ from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.fingerprint import SPLIT_BITS
 from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.evaluation.held_out import HeldOut
-from nnfunc.evaluation.readings import CLASSES
+from nnfunc.evaluation.readings import mark_ignored
 from nnfunc.training.objectives import Objective
 
 __all__ = ["held_out_rows", "split_rows"]
@@ -64,8 +64,7 @@ def held_out_rows(
         output = np.concatenate([part.reshape(len(part), -1) for part in output], axis=1)
     kind = objective.kind if isinstance(objective, Objective) else ""
     ignored = objective.ignore_index if isinstance(objective, Objective) else None
-    if kind in CLASSES and ignored is not None:
-        target = np.where(target == ignored, np.asarray(-100, target.dtype), target)
+    target = mark_ignored(target, kind, ignored)
     output, target = config.preprocessing.restore_target(output, kind), config.preprocessing.restore_target(target)
     ids = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
     return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)

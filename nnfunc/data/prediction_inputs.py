@@ -17,12 +17,12 @@ from nnfunc.data.sources.columns import check_columns, parse_numbers, read_colum
 from nnfunc.data.sources.forecasting import read_series, restore_series
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
-from nnfunc.data.sources.tagging import read_sentences
+from nnfunc.data.sources.tagging import PADDING, read_sentences
 from nnfunc.data.sources.text_classification import read_texts
 from nnfunc.data.table_features import encode, parse_cells
 from nnfunc.errors import NnfuncError
 
-__all__ = ["load_inputs", "restore_outputs"]
+__all__ = ["load_inputs", "restore_outputs", "sentence_lengths"]
 
 WHERE = "predict"
 READERS = {"forecasting": read_series, "tagging": read_sentences, "text_classification": read_texts}
@@ -82,6 +82,14 @@ def restore_outputs(preprocessing: Preprocessing, y: Any, kind: str, names: list
     if preprocessing.factory == "forecasting":
         return restore_series(preprocessing, y, kind, names or [])
     return preprocessing.restore_target(y, kind)
+
+
+def sentence_lengths(preprocessing: Preprocessing, x: Any) -> np.ndarray | None:
+    """[n], the number of words of each sentence in the inputs of `load_inputs`; None for other inputs.
+
+    preprocessing: of the run. x: [n, ...], as `load_inputs` gives it.
+    """
+    return np.sum(x[..., 0] != PADDING, axis=-1) if preprocessing.factory == "tagging" else None
 
 
 def _encode(preprocessing: Preprocessing, name: str, columns: dict[str, Any], describe_row: Any) -> Any:

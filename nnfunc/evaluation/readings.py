@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
 
-__all__ = ["ANSWERS", "CLASSES", "NUMBERS", "Reading", "read"]
+__all__ = ["ANSWERS", "CLASSES", "NUMBERS", "Reading", "mark_ignored", "read"]
 
 CLASSES = ("classes", "tokens", "tags")
 ANSWERS = ("binary", "labels")
@@ -59,6 +60,20 @@ def read(xp: Any, kind: str, output: Any, target: Any, threshold: Any = None) ->
         return _read_numbers(xp, kind, output, target)
     hint = "Give the objective a kind of nf.training.Objective."
     return check.fail("metrics", f"outputs of the kind {kind!r} have no metrics by name.", hint=hint)
+
+
+def mark_ignored(target: Any, kind: str, ignore_index: int | None) -> Any:
+    """The labels, with -100 for those that do not count; probabilities of classes, and other targets, as they are.
+
+    target: [n, ...], NumPy's or JAX's, of any type. kind: of the outputs. ignore_index: `Objective.ignore_index`.
+    """
+    if kind not in CLASSES or ignore_index is None or not np.issubdtype(target.dtype, np.integer):
+        return target
+    if isinstance(target, np.ndarray):
+        target = target.astype(np.int64)  # a small type would wrap -100 into a class
+        return np.where(target == ignore_index, -100, target)
+    target = check.as_int32("metrics", labels=target)
+    return jnp.where(target == jnp.asarray(ignore_index, jnp.int32), -100, target)
 
 
 def _read_classes(xp: Any, kind: str, logits: Any, target: Any) -> Reading:

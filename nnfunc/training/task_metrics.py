@@ -13,7 +13,7 @@ from nnfunc.base import Array, PyTree
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.held_out_metrics import figures
 from nnfunc.evaluation.named_metrics import Sums, find_metric, row_sums
-from nnfunc.evaluation.readings import CLASSES, Reading, read
+from nnfunc.evaluation.readings import Reading, mark_ignored, read
 from nnfunc.training.objectives import Objective, Totals
 
 __all__ = [
@@ -137,8 +137,7 @@ def metric_totals(
             "metrics", expected="metrics by name need a batch (x, target) and one call of the model", actual=actual
         )
     kind, (output,), target = objective.kind, outputs, jnp.asarray(batch[1])
-    if kind in CLASSES and objective.ignore_index is not None and not jnp.issubdtype(target.dtype, jnp.floating):
-        target = jnp.where(target == objective.ignore_index, -100, target)
+    target = mark_ignored(target, kind, objective.ignore_index)
     if objective.restore is not None:
         output, target = objective.restore(output, kind=kind), objective.restore(target)
     reading = read(jnp, kind, output, target)

@@ -124,6 +124,17 @@ def test_sentences_in_files_and_lines(runs, tmp_path, monkeypatch, capsys):
     assert "these inputs have no columns to keep" in capsys.readouterr().err
 
 
+def test_a_word_with_a_blank_has_one_tag(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sentences = [["New York", "is", "big"], ["a b c", "x"]]
+    Path("new.jsonl").write_text("".join(json.dumps({"tokens": tokens}) + "\n" for tokens in sentences))
+    rows = predicted(capsys, runs["tags"], "new.jsonl")
+    assert [row["words"] for row in rows] == ["New York is big", "a b c x"]
+    run = nf.load_run(runs["tags"])
+    best = [row.argmax(-1)[: len(tokens)] for row, tokens in zip(run.predict(sentences), sentences, strict=True)]
+    assert [row["tags"].split() for row in rows] == [[run.names[i] for i in ids] for ids in best]
+
+
 def test_series_go_on_in_their_own_units(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = "day,shop,sales\n" + "".join(
@@ -158,7 +169,7 @@ def test_quantiles_of_a_series_belong_to_their_own_times(tmp_path, monkeypatch, 
 
 BODIES = {
     "texts": ["a good film", "bad.csv", {"review": "bad.csv"}],  # a text that looks like a file
-    "tags": ["the cat1 sleeps", "see it.txt", ["see", "it.txt"]],
+    "tags": ["the cat1 sleeps", "see it.txt", ["see it", "now"]],  # a word with a blank
     "series": [{"day": day, "shop": "a", "sales": 100 + day} for day in range(5)],
 }
 

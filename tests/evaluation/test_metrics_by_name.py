@@ -2,6 +2,7 @@
 
 import warnings
 from functools import lru_cache
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 import nnfunc as nf
+from nnfunc.base import as_model
+from nnfunc.config.held_out_rows import held_out_rows
+from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.evaluation import HeldOut, figures, find_metric, metric_names
 from nnfunc.evaluation.named_metrics import row_sums
 from nnfunc.evaluation.readings import read
@@ -383,3 +387,44 @@ def test_the_log_loss_of_confident_answers_is_finite(size):
 def metric_totals_of(kind, output, y):
     objective = nf.binary() if kind == "binary" else nf.multilabel()
     return metric_totals(objective, ("log_loss",), [output], (None, y), None)
+
+
+@pytest.mark.parametrize("classes", [3, 200])
+@pytest.mark.parametrize("ignored", [255, -100])
+def test_small_types_of_labels_may_be_ignored(classes, ignored):
+    """In eight bits -100 would be the class 156."""
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4, 6, classes)).astype(np.float32)
+    labels = random.integers(0, 3, (4, 6)).astype(np.uint8)
+    labels[:, 3:] = 255 if ignored == 255 else 156 % classes
+    objective = nf.classification(ignore_index=ignored)
+    task = nf.Task(nf.serial(same=lambda x: x), objective, nf.optimizers.sgd(0.1), metrics=("log_loss", "f1_micro"))
+    values = [nf.evaluate(task, {}, (logits, labels.astype(dtype))) for dtype in (np.uint8, np.int32)]
+    assert values[0] == pytest.approx(values[1], nan_ok=True)
+    assert values[0]["log_loss"] == pytest.approx(values[0]["loss"], rel=1e-5)
+
+
+def held_out_by(objective, logits, labels):
+    """The held-out rows of a model that gives its input."""
+    config = SimpleNamespace(eval_batch_size=2, preprocessing=Preprocessing("arrays", {}))
+    data = nf.data.arrays((logits, labels), 2, validation=(logits, labels))
+    model = as_model(nf.serial(same=lambda x: x))
+    return held_out_rows(config, data, "validation", objective, model, {}, {})
+
+
+def test_held_out_labels_keep_what_is_ignored_and_soft():
+    logits = np.random.default_rng(0).normal(size=(4, 200)).astype(np.float32)
+    hard = held_out_by(nf.classification(ignore_index=255), logits, np.array([0, 255, 156, 2], np.uint8))
+    assert hard.target.tolist() == [0, -100, 156, 2]
+    soft = np.eye(200, dtype=np.float32)[[0, 3, 156, 2]]
+    held_out = held_out_by(nf.classification(ignore_index=1), logits, soft)
+    assert (held_out.target == soft).all()
+    assert figures(held_out, ["accuracy"])["accuracy"] == np.mean(logits.argmax(-1) == soft.argmax(-1))
+
+
+def test_distillation_ignores_labels_of_eight_bits():
+    logits = np.random.default_rng(0).normal(size=(4, 200)).astype(np.float32)
+    labels = np.array([0, 156, 3, 2], np.uint8)
+    objective = nf.distillation(lambda x: x[..., ::-1], ignore_index=-100)
+    losses = [objective(lambda x: x, (logits, labels.astype(dtype)))[0] for dtype in (np.uint8, np.int32)]
+    assert losses[0] == losses[1]

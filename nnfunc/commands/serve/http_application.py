@@ -30,7 +30,7 @@ from nnfunc.commands.serve.page import render_form
 from nnfunc.config.restore import Run
 from nnfunc.data.dataset import count_examples
 from nnfunc.data.prediction_files import read_pieces
-from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.data.prediction_inputs import load_inputs, sentence_lengths
 from nnfunc.errors import NnfuncError
 
 __all__ = ["Limits", "Server", "create_application"]
@@ -99,7 +99,7 @@ class Server:
             async with asyncio.timeout(self.limits.seconds):
                 x, names = await loop.run_in_executor(self.pool, prepare)
                 outputs = await asyncio.wrap_future(self.batcher.submit(x))
-                rows = await loop.run_in_executor(self.pool, self._rows, outputs, names)
+                rows = await loop.run_in_executor(self.pool, self._rows, x, outputs, names)
         except TimeoutError:
             raise HTTPException(504, f"the prediction took longer than {self.limits.seconds:g} seconds.") from None
         except QueueFull:
@@ -159,8 +159,9 @@ class Server:
         if count > self.limits.rows:
             raise HTTPException(413, f"a request should have at most {self.limits.rows:,} rows.")
 
-    def _rows(self, outputs: Any, names: list[str] | None) -> list[dict[str, Any]]:
-        columns = prediction_columns(self.run, outputs, names)
+    def _rows(self, x: Any, outputs: Any, names: list[str] | None) -> list[dict[str, Any]]:
+        lengths = sentence_lengths(self.run.config.preprocessing, x)
+        columns = prediction_columns(self.run, outputs, names, lengths)
         columns = ({} if names is None else {name_column(self.run.config.preprocessing): names}) | columns
         lists = [column.tolist() if isinstance(column, np.ndarray) else list(column) for column in columns.values()]
         return [dict(zip(columns, map(_finite, row), strict=True)) for row in zip(*lists, strict=True)]

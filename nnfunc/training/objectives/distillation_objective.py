@@ -62,7 +62,7 @@ def distillation(
         divergence = t**2 * losses.kl_divergence(student.astype(dtype) / t, target)
         counted = example_mask(where, mask, divergence.shape)
         if ignore_index is not None and np.ndim(labels) == divergence.ndim:
-            counted = counted & (jnp.asarray(labels) != ignore_index)
+            counted = counted & (check.as_int32(where, labels=labels) != jnp.asarray(ignore_index, jnp.int32))
         agree = (student.argmax(-1) == logits.argmax(-1)).astype(dtype)
         total, count = masked_total(divergence, counted)
         loss = weight * total + (1 - weight) * sums["loss"][0]
