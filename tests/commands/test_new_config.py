@@ -219,7 +219,7 @@ def test_decimal_commas_are_told(tmp_path, monkeypatch, capsys):
     (tmp_path / "height.toml").write_text(config)
     capsys.readouterr()
     assert main("train", "height.toml") == 2
-    assert "Write numbers with decimal points, such as 177.3." in capsys.readouterr().err
+    assert "Write numbers with decimal points and no commas, such as 1177.3." in capsys.readouterr().err
 
 
 def test_the_commands_in_a_config_are_of_its_type(tmp_path, monkeypatch):

@@ -163,7 +163,8 @@ PLAIN = "1,0\n2,1\n3,0\n4,1\n"
 )
 def test_what_is_no_number_in_csv(tmp_path, word):
     shown = word.strip('"')
-    with pytest.raises(ValueError, match=rf"line 6 of column 'a' should hold a number, got '{shown}'. Turn"):
+    hint = "Write numbers with decimal points" if "," in word else "Turn"
+    with pytest.raises(ValueError, match=rf"line 6 of column 'a' should hold a number, got '{shown}'. {hint}"):
         from_text(tmp_path, f"a,y\n{PLAIN}{word},1\n")
 
 

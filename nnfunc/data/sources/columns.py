@@ -60,7 +60,7 @@ MISSING = {
     "nat",
     "null",
 }
-DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?")
+DECIMAL_COMMA = re.compile(r"[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?")
 """Numbers with decimal commas, and points between thousands, as 1.234,5."""
 CODE = re.compile(r"[+-]?0[0-9]")
 
@@ -271,7 +271,7 @@ def parse_numbers(
         others = ", name the column in categorical, one_hot, dates or texts," if where == WHERE else ""
         hint = f"Turn it into numbers{others} or leave it out."
         if DECIMAL_COMMA.fullmatch(str(value)):
-            hint = "Write numbers with decimal points, such as 177.3."
+            hint = "Write numbers with decimal points and no commas, such as 1177.3."
         fail_damaged(where, name, problem, hint)
     return result
 
