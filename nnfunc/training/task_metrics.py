@@ -1,6 +1,6 @@
 """The metrics by name of a task, inside of an evaluation: sums over a batch, or its rows for exact metrics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -93,8 +93,10 @@ def _distinct_rows(kind: str, names: tuple[str, ...]) -> list[Any]:
 
 jax.tree_util.register_dataclass(ExactRows, data_fields=["output", "target", "mask"], meta_fields=["kind", "names"])
 jax.tree_util.register_dataclass(PackedSums, data_fields=["vector"], meta_fields=["layout", "kind", "names"])
-EXACT, PACKED = "exact rows", "packed sums"
+EXACT, PACKED, CENTERED = "exact rows", "packed sums", "packed sums without the mean"
 """The keys of totals that are no names of metrics."""
+DIFFERENCES = ("coverage", "mae", "mse", "nll", "r2", "rmse")
+"""The metrics of numbers that stay as they are when one number is added to targets and predictions."""
 
 
 def check_metrics(where: str, objective: Any, names: Any) -> None:
@@ -138,6 +140,15 @@ def metric_totals(
         )
     kind, (output,), target = objective.kind, outputs, jnp.asarray(batch[1])
     target = mark_ignored(target, kind, objective.ignore_index)
+    near = tuple(name for name in names if objective.centered is not None and name in DIFFERENCES)
+    totals: dict[str, Any] = {}
+    if objective.centered is not None and near:
+        plain, centered = replace(objective, restore=None, centered=None), objective.centered(output, kind=kind)
+        totals = metric_totals(plain, near, [centered], (None, objective.centered(target)), mask)
+        totals = {CENTERED if name == PACKED else name: total for name, total in totals.items()}
+        names = tuple(name for name in names if name not in near)
+    if not names:
+        return totals
     if objective.restore is not None:
         output, target = objective.restore(output, kind=kind), objective.restore(target)
     reading = read(jnp, kind, output, target)
@@ -146,7 +157,7 @@ def metric_totals(
     exact = tuple(name for name in names if find_metric("metrics", kind, name).is_exact)
     pivoted = [name for name in names if find_metric("metrics", kind, name).has_pivot]
     packed = tuple(name for name in names if name not in (*exact, *pivoted))
-    totals: dict[str, Any] = {name: row_sums(jnp, name, reading, weight) for name in pivoted}
+    totals |= {name: row_sums(jnp, name, reading, weight) for name in pivoted}
     totals |= {PACKED: PackedSums.of(reading, weight, packed)} if packed else {}
     return totals | ({EXACT: ExactRows(output, target, counted, kind, exact)} if exact else {})
 

@@ -18,7 +18,7 @@ from nnfunc.config.load import resolve
 from nnfunc.config.toml import read_tables
 from nnfunc.runs.run_folder import program_name
 from nnfunc.training.evaluate import batch_totals
-from nnfunc.training.task_metrics import EXACT, PACKED
+from nnfunc.training.task_metrics import CENTERED, EXACT, PACKED
 
 __all__ = ["ComparisonPlan", "ModelSize", "PlannedRun", "load_plan"]
 
@@ -171,7 +171,7 @@ def _check_target(metric: str, value: float, config: Config, problems: ProblemLi
     metrics = jax.eval_shape(
         lambda key: batch_totals(task, model.init(key), model.init_state(key), data.batch(0)), config.key()
     )
-    metrics = [name for name in dict.fromkeys([*metrics, *task.metrics]) if name not in (EXACT, PACKED)]
+    metrics = [name for name in dict.fromkeys([*metrics, *task.metrics]) if name not in (CENTERED, EXACT, PACKED)]
     if metric not in metrics:
         hint = nearest_hint(metric, metrics, list_names=True)
         problems.add("target", expected="should name a validation metric", actual=repr(metric), hint=hint)

@@ -54,7 +54,8 @@ class Objective(Described):
     anything; None counts all. Without totals the means of batches are weighted by their sizes.
     function and totals are also passed key and step if they have parameters of these names. ignore_index: the
     label of the targets that do not count, or None. restore: (y, kind="values") -> outputs or targets in the units of
-    the data's file, None if they are. quantiles: their number for each output, None for other kinds.
+    the data's file, None if they are. quantiles: their number for each output, None for other kinds. centered:
+    restore but for the mean of the targets, for metrics of differences; None where it is not exact.
     """
 
     function: ObjectiveFunction
@@ -64,6 +65,7 @@ class Objective(Described):
     ignore_index: int | None = None
     restore: Callable[..., Any] | None = None
     quantiles: int | None = None
+    centered: Callable[..., Any] | None = None
 
     @property
     def logits(self) -> bool:

@@ -31,6 +31,9 @@ def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
         expected = "with scale_target or log_target the objective should predict values, quantiles or a deviation"
         check.fail(where, expected=expected, actual=f"outputs of kind {objective.kind!r}", hint=hint)
     scaled, restore = objective.totals, partial(restore_targets, target=target)
+    centered = None
+    if not target["log"]:  # restored but for the mean, which no difference has
+        centered = partial(restore_targets, target={**target, "mean": (0.0,) * len(target["mean"])})
 
     def totals(predict, batch, mask):
         x, targets = input_and_target(where, batch)
@@ -41,9 +44,13 @@ def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
             return outputs[-1]
 
         loss = scaled(record, batch, mask)["loss"]
-        replay = iter(outputs)
+        replay, again = iter(outputs), iter(outputs)
         metrics = scaled(lambda x: restore(next(replay), kind=objective.kind), (x, restore(jnp.asarray(targets))), mask)
+        if centered is not None and "mae" in metrics:  # of large numbers it would be rounded
+            near, kind = centered, objective.kind
+            errors = scaled(lambda x: near(next(again), kind=kind), (x, near(jnp.asarray(targets))), mask)
+            metrics["mae"] = errors["mae"]
         return metrics | {"loss": loss}
 
     restored = mean_objective(totals, objective.inspect, objective.kind, objective.ignore_index)
-    return replace(restored, restore=restore, quantiles=objective.quantiles)
+    return replace(restored, restore=restore, centered=centered, quantiles=objective.quantiles)
