@@ -206,7 +206,9 @@ def _csv_pieces(
     if not block:
         check.fail(WHERE, expected=f"{name} should have at least one example", actual="no rows")
     line, head = block[0]
-    names = None if all(_is_number(word) for word in head) else [word.strip() for word in head]
+    names: list[str] | None = [word.strip() for word in head]
+    if all(_is_number(word) for word in head) and set(names) != set(columns or ()):  # columns may be named 0, 1, 2
+        names = None
     if names is not None:
         block = []
         twice = next((word for i, word in enumerate(names) if word in names[:i]), None)

@@ -293,3 +293,13 @@ def test_columns_of_each_kind_of_output():
     assert columns_of("deviation", [[1.0, 0.0]], label="price") == {"price": [1.0], "price_deviation": [1.0]}
     expected = {"price": [2.0], "price_q0": [1.0], "price_q1": [2.0], "price_q2": [3.0]}
     assert columns_of("quantiles", [[1.0, 2.0, 3.0]], label="price") == expected
+
+
+def test_numbers_that_name_the_columns_are_a_header(tmp_path):
+    preprocessing = Preprocessing("table", {"columns": ["0", "1"]})
+    (tmp_path / "it.csv").write_text("1,0\n2.5,3\n4,5\n")
+    (piece,) = read_pieces(preprocessing, [tmp_path / "it.csv"])
+    assert dict(piece.rows) == {"1": ["2.5", "4"], "0": ["3", "5"]}
+    (tmp_path / "it.csv").write_text("2.5,3\n4,5\n")
+    (piece,) = read_pieces(preprocessing, [tmp_path / "it.csv"])
+    assert piece.rows.tolist() == [[2.5, 3], [4, 5]]
