@@ -303,3 +303,16 @@ def test_numbers_that_name_the_columns_are_a_header(tmp_path):
     (tmp_path / "it.csv").write_text("2.5,3\n4,5\n")
     (piece,) = read_pieces(preprocessing, [tmp_path / "it.csv"])
     assert piece.rows.tolist() == [[2.5, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_column_that_a_piece_lacks_is_missing_there(tmp_path, limit):
+    preprocessing = Preprocessing("table", {"columns": ["a", "b"]})
+    rows = [{"a": 1}, {"a": 2}, {"a": 3, "b": 4}, {"a": 5}, {"b": 6}, {"b": 7}]
+    (tmp_path / "it.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pieces = list(read_pieces(preprocessing, [tmp_path / "it.jsonl"], limit))
+    assert len(pieces) == (1 if limit is None else 3)
+    for name in ("a", "b"):
+        assert [value for piece in pieces for value in piece.rows[name]] == [row.get(name) for row in rows]
+    (tmp_path / "it.jsonl").write_text('{"a": 1}\n' * 4)  # a column that no row has is a mistake
+    assert all("b" not in piece.rows for piece in read_pieces(preprocessing, [tmp_path / "it.jsonl"], limit))
