@@ -527,7 +527,7 @@ def test_a_checkpoint_that_is_a_link_out_is_refused(tmp_path):
         nf.checkpoint.latest_good(tmp_path / "other", tree)
 
 
-def test_an_old_checkpoint_stays_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+def test_an_old_checkpoint_stays_until_the_new_one_is_there(tmp_path, monkeypatch):
     """Also where the arrays are written in the background, as those that are cut over processes."""
     pytest.importorskip("orbax.checkpoint")
     nf.checkpoint.save_step(tmp_path, 7, small(1.0))

@@ -165,10 +165,29 @@ class Run(TrainedModel):
 
 
 def read_threshold(config: Config) -> Any:
-    """The threshold of a run, see `Run.threshold`. config: of the run's folder."""
+    """The threshold of a run, see `Run.threshold`; None, with a warning, if it is that of another step.
+
+    config: of the run's folder.
+    """
     file = None if config.records is None else config.records.folder / run_folder.THRESHOLD
     saved = None if file is None else run_folder.read_json(file, {"threshold": object})
-    return None if saved is None else saved["threshold"]
+    if saved is None or file is None:
+        return None
+    before, step = saved.get("step"), _best_step(file.parent / "checkpoints" / "best")
+    if None not in (before, step) and before != step:
+        problem = f"the threshold of step {before} is ignored, because the best checkpoint is of step {step}"
+        hint = f"{run_folder.program_name()} resume {file.parent} chooses another one."
+        warnings.warn(f"{file}: {problem}. {hint}", stacklevel=2)
+        return None
+    return saved["threshold"]
+
+
+def _best_step(folder: Path) -> int | None:
+    """The step of the best checkpoint, None if it has not recorded it. folder: of the checkpoint."""
+    try:
+        return checkpoint.inspect(folder)["metadata"].get("best_step")
+    except checkpoint.CheckpointError:  # there is none, or it is damaged
+        return None
 
 
 def read_config(

@@ -206,7 +206,9 @@ def _csv_pieces(
     if not block:
         check.fail(WHERE, expected=f"{name} should have at least one example", actual="no rows")
     line, head = block[0]
-    names = None if all(_is_number(word) for word in head) else [word.strip() for word in head]
+    names: list[str] | None = [word.strip() for word in head]
+    if all(_is_number(word) for word in head) and set(names) != set(columns or ()):  # columns may be named 0, 1, 2
+        names = None
     if names is not None:
         block = []
         twice = next((word for i, word in enumerate(names) if word in names[:i]), None)
@@ -276,7 +278,7 @@ def _json_pieces(
 ) -> Iterator[Piece]:
     """The pieces of a file with a JSON value on each line: tables by column, or lists of numbers."""
     numbered = ((number, line) for number, line in enumerate(text, 1) if line.strip())
-    count = 0
+    count, known = 0, set()
     while block := list(islice(numbered, limit)):
         count += len(block)
         rows = []
@@ -295,7 +297,14 @@ def _json_pieces(
         if expected is list:
             yield Piece(_nested_rows(name, lines, rows), done=done)
             continue
-        columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+        known.update(*rows)
+        absent = [name for name in table_columns(preprocessing) or () if name not in known]
+        if absent:  # a later piece may have the column: then its values are missing here
+            rest = list(numbered)
+            known |= {name for name in absent if any(f'"{name}"' in content for _, content in rest)}
+            numbered = iter(rest)
+        keys = dict.fromkeys([*(key for row in rows for key in row), *sorted(known)])
+        columns = {key: [row.get(key) for row in rows] for key in keys}
         yield Piece(FileColumns(columns, name, _describe_line(lines)), columns, done)
     if not count:
         check.fail(WHERE, expected=f"{name} should have at least one example", actual="no rows")

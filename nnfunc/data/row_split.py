@@ -81,18 +81,20 @@ def split_pairs(
     preprocessing: Preprocessing | None,
     *,
     stratify: bool,
+    cut: Callable[..., tuple[np.ndarray | None, ...]] | None = None,
     **fractions: float,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], np.ndarray | None]:
     """(the pair (x, y) or None of every split, `Preprocessing.parts`, `Preprocessing.rows`).
 
     parts: the pairs that were in the files, "train" among them, of which the missing splits are cut off. where,
-    preprocessing, stratify, fractions: as for `assign_rows`.
+    preprocessing, stratify, cut, fractions: as for `assign_rows`.
     """
     fractions = {name: fraction for name, fraction in fractions.items() if name not in parts}
     splits, rows = {name: parts.get(name) for name in PARTS}, None
     if fractions:
         x, y = parts["train"]
-        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, stratify=stratify, **dict[str, Any](fractions))
+        options: dict[str, Any] = {"stratify": stratify, "cut": cut} | fractions
+        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, **options)
         for name in ("train", *fractions):
             at = cuts.get(name)
             splits[name] = None if at is None else (x[at], y[at])

@@ -1,6 +1,7 @@
 """`nnfunc evaluate`, thresholds and early stopping from a config, and the config of a distillation."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,15 @@ def test_the_threshold_is_that_of_the_validation_split(folder):
     assert result["test"]["f1"] == pytest.approx(f1_score(test.target, probability >= run.threshold))
     assert result["test"]["roc_auc"] == pytest.approx(roc_auc_score(test.target, probability), rel=1e-6)
     assert result["baseline"]["test"]["roc_auc"] == 0.5
+
+
+def test_a_threshold_of_another_step_is_not_used(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    file = tmp_path / "run/threshold.json"
+    saved = json.loads(file.read_text())
+    file.write_text(json.dumps(saved | {"step": saved["step"] + 10}))
+    with pytest.warns(UserWarning, match=rf"is ignored, because the best checkpoint is of step {saved['step']}\."):
+        assert nf.load_run(tmp_path / "run").threshold is None
 
 
 def test_held_out_rows_are_those_of_the_split(folder):

@@ -291,7 +291,6 @@ def test_columns_of_each_kind_of_output():
     assert columns_of("counts", [[0.0]], label="visits") == {"visits": [1.0]}
     assert columns_of("deviation", [[1.0, 0.0]], label="price") == {"price": [1.0], "price_deviation": [1.0]}
     expected = {"price": [2.0], "price_q0": [1.0], "price_q1": [2.0], "price_q2": [3.0]}
-    assert columns_of("quantiles", [[1.0, 2.0, 3.0]], label="price") == expected
     assert columns_of("quantiles", [[1.0, 2.0, 3.0]], label="price", quantiles=3) == expected
 
 
@@ -301,3 +300,26 @@ def test_quantiles_of_the_first_output_are_first():
     assert columns["low_q2"] == [2, 8]
     assert columns["high_q0"] == [3, 9]
     assert list(columns_of("quantiles", [range(4)], quantiles=2)) == ["y0", "y1", "y0_q0", "y0_q1", "y1_q0", "y1_q1"]
+
+
+def test_numbers_that_name_the_columns_are_a_header(tmp_path):
+    preprocessing = Preprocessing("table", {"columns": ["0", "1"]})
+    (tmp_path / "it.csv").write_text("1,0\n2.5,3\n4,5\n")
+    (piece,) = read_pieces(preprocessing, [tmp_path / "it.csv"])
+    assert dict(piece.rows) == {"1": ["2.5", "4"], "0": ["3", "5"]}
+    (tmp_path / "it.csv").write_text("2.5,3\n4,5\n")
+    (piece,) = read_pieces(preprocessing, [tmp_path / "it.csv"])
+    assert piece.rows.tolist() == [[2.5, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_column_that_a_piece_lacks_is_missing_there(tmp_path, limit):
+    preprocessing = Preprocessing("table", {"columns": ["a", "b"]})
+    rows = [{"a": 1}, {"a": 2}, {"a": 3, "b": 4}, {"a": 5}, {"b": 6}, {"b": 7}]
+    (tmp_path / "it.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pieces = list(read_pieces(preprocessing, [tmp_path / "it.jsonl"], limit))
+    assert len(pieces) == (1 if limit is None else 3)
+    for name in ("a", "b"):
+        assert [value for piece in pieces for value in piece.rows[name]] == [row.get(name) for row in rows]
+    (tmp_path / "it.jsonl").write_text('{"a": 1}\n' * 4)  # a column that no row has is a mistake
+    assert all("b" not in piece.rows for piece in read_pieces(preprocessing, [tmp_path / "it.jsonl"], limit))

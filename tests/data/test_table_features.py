@@ -496,3 +496,16 @@ def test_stratify_can_be_switched_off():
     plain = nf.data.table(frame, label="y", stratify=False).test[1]
     assert len(plain) == 8
     assert np.bincount(plain).tolist() != [4, 4]
+
+
+def test_both_spellings_of_booleans_are_one_category():
+    flags = [bool(i % 2) for i in range(40)]
+    columns = {"flag": np.array(flags), "size": np.arange(40.0), "y": np.array(["a", "b"] * 20)}
+    for option in ("categorical", "one_hot"):
+        splits = nf.data.table(columns, label="y", **{option: ["flag"]})
+        rows = [
+            load_inputs(splits.preprocessing, {"flag": flag, "size": [1.0, 2.0]})[0]
+            for flag in ([False, True], ["false", "true"], ["FALSE", "True"])
+        ]
+        for row in rows[1:]:
+            np.testing.assert_equal(row, rows[0])

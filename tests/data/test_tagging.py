@@ -115,6 +115,25 @@ def test_a_packed_file_of_a_split_is_used(tmp_path, ending):
     np.testing.assert_array_equal(x, before.test[0])
 
 
+def test_a_sentence_with_other_tags_is_in_the_same_split(tmp_path):
+    both = [(words, tags) for words, _ in SENTENCES for tags in (["N", "V", "P"], ["V", "N", "P"])]
+    file = write(tmp_path, [(words, tags[: len(words)]) for words, tags in both])
+    splits = nf.data.tagging(file, affixes=9, min_count=1, validation=0.2, test=0.2)
+    lines = file.read_text().split("\n\n")
+    parts = [set(), set(), set()]
+    for block, code in zip(lines, splits.preprocessing.rows & np.uint64(3), strict=True):
+        parts[code].add(block.split()[0])
+    assert [len(part[0]) for part in splits[:3]] == [24, 8, 8]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+
+
+def test_sentences_that_files_share_get_a_warning(tmp_path):
+    write(tmp_path, SENTENCES[:15], "train.conll")
+    write(tmp_path, SENTENCES[12:], "test.conll")
+    with pytest.warns(UserWarning, match="3 of 8 examples of test are also in train, so the metrics of test are"):
+        nf.data.tagging(tmp_path)
+
+
 def test_an_earlier_run_fixes_vocabulary_tags_and_splits(tmp_path):
     before = nf.data.tagging(write(tmp_path))
     after = nf.data.tagging(

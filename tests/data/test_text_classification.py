@@ -174,6 +174,26 @@ def test_repeated_and_long_texts_are_told(tmp_path):
         assert nf.data.text_classification(write(tmp_path), block_size=3).train[0].shape == (32, 3)
 
 
+def test_a_text_of_two_classes_is_in_one_split(tmp_path):
+    file = write(tmp_path, [f"word{i % 20}" for i in range(40)], ["ab"[i // 20] for i in range(40)])
+    options = {"vocab_size": 300, "block_size": 8, "validation": 4}
+    splits = nf.data.text_classification(file, test=5, **options)
+    parts = [{tuple(row) for row in part[0].tolist()} for part in splits[:3]]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+    assert sum(len(part[0]) for part in splits[:3]) == 40
+    again = nf.data.text_classification(file, preprocessing=splits.preprocessing)
+    for one, other in zip(splits[:3], again[:3], strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_texts_that_files_share_get_a_warning(tmp_path):
+    write(tmp_path, TEXTS[:30], LABELS[:30], "train.csv")
+    write(tmp_path, TEXTS[24:], LABELS[24:], "test.csv")
+    message = "6 of 16 examples of test are also in train, so the metrics of test are too good"
+    with pytest.warns(UserWarning, match=message):
+        nf.data.text_classification(tmp_path, block_size=64)
+
+
 @pytest.mark.parametrize("name", ["films.csv", "films.jsonl"])
 def test_damaged_files_are_mistakes_with_a_line(tmp_path, name):
     file = write(tmp_path, name=name)

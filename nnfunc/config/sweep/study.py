@@ -168,13 +168,24 @@ class Study:
 
     def plan(self, engine: Engine) -> str:
         """The plan as text. engine: of `start`."""
-        plan = engine.plan(probe=True)
-        if self.search_name == "everything":
-            return str(plan)
-        if self.search_name != "optuna":
-            return f"{plan}\nsearch: {self.search_name}"
-        text = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}"
-        return f"{text}; for {plan.settings} random ones the plan is\n{plan}"
+        plan, text = engine.plan(probe=True), ""
+        if self.search_name == "optuna":
+            text = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}; for {plan.settings} random ones "
+            text += "the plan is\n"
+        lines = [f"{text}{plan}"]
+        if self.search_name not in ("everything", "optuna"):
+            lines.append(f"search: {self.search_name}")
+        return "\n".join([*lines, *filter(None, [self.ignored_settings()])])
+
+    def ignored_settings(self) -> str:
+        """A line about the settings of single runs that a sweep does not follow, "" without any."""
+        tables = self.sweep.tables
+        named = [
+            f"{table}.{key}"
+            for table, key in (("task", "threshold"), ("train", "patience"))
+            if tables.get(table, {}).get(key) is not None
+        ]
+        return f"note: single runs follow {' and '.join(named)}, a sweep does not" if named else ""
 
     def trials(self, engine: Engine) -> int:
         """The number of runs in all, with those that are proposed later. engine: of the sweep."""

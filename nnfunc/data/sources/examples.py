@@ -3,14 +3,17 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.data.row_split import split_pairs
+from nnfunc.data.splits import cut_splits
 
 __all__ = ["drop_repeats", "find_path", "pad_rows", "repeated_rows", "split_examples"]
 
@@ -47,20 +50,51 @@ def split_examples(
     preprocessing: Preprocessing | None,
     *,
     stratify: bool,
+    input_of: Callable[[Any], Any] = lambda content: content,
     **fractions: float,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], np.ndarray | None]:
-    """`split_pairs` of contents that are no arrays. parts: {split: (contents, whose repr tells them apart, labels)}."""
+    """`split_pairs` of contents that are no arrays.
+
+    Examples of the same input, of different classes, are in one split. Of those that two given files share, there is a
+    warning.
+    where, preprocessing, stratify, fractions: as for `split_pairs`. parts: {split: (contents, whose repr tells them
+    apart, labels)}. input_of: content -> what the model reads of it.
+    """
     known, pairs = {}, {}
+    inputs = {part: [input_of(content) for content in contents] for part, (contents, _) in parts.items()}
+    _warn_of_shared(where, inputs)
     for part, (contents, y) in parts.items():
         digests = (hashlib.blake2b(repr(content).encode(), digest_size=8).digest() for content in contents)
         ids = np.frombuffer(b"".join(digests), np.uint64)
         known |= zip(ids.tolist(), contents, strict=True)
         pairs[part] = ids, y
-    splits, fingerprints, rows = split_pairs(where, pairs, preprocessing, stratify=stratify, **fractions)
+    cut = partial(_cut_together, where, inputs["train"], parts["train"][1], stratify)
+    options: dict[str, Any] = {"stratify": stratify, "cut": cut} | fractions
+    splits, fingerprints, rows = split_pairs(where, pairs, preprocessing, **options)
     splits = {
         part: None if pair is None else ([known[i] for i in pair[0].tolist()], pair[1]) for part, pair in splits.items()
     }
     return splits, fingerprints, rows
+
+
+def _warn_of_shared(where: str, inputs: Mapping[str, Sequence[Any]]) -> None:
+    """Warn of inputs that are in several given files. inputs: by split."""
+    for first, second in combinations([part for part in PARTS if part in inputs], 2):
+        known = set(inputs[first])
+        if count := sum(content in known for content in inputs[second]):
+            shared = f"{count} of {check.counted(len(inputs[second]), 'example')} of {second} are also in {first}"
+            warnings.warn(f"{where}: {shared}, so the metrics of {second} are too good.", stacklevel=4)
+
+
+def _cut_together(
+    where: str, inputs: Sequence[Any], y: np.ndarray, stratify: bool, **fractions: float
+) -> tuple[np.ndarray | None, ...]:
+    """`cut_splits`, with the examples of the same input in one split, that of the first of them."""
+    known: dict[Any, int] = {}
+    groups = np.array([known.setdefault(content, len(known)) for content in inputs])
+    first = np.unique(groups, return_index=True)[1]
+    cuts = cut_splits(where, len(first), y[first], stratify=stratify, **fractions)
+    return tuple(None if cut is None else np.flatnonzero(np.isin(groups, cut)) for cut in cuts)
 
 
 def pad_rows(rows: Sequence[Sequence[Any]], length: int, fill: int = 0, shape: tuple[int, ...] = ()) -> np.ndarray:

@@ -52,7 +52,7 @@ def build_image_splits(
         check.fail(where, "shift and flip have no meaning for images with shuffled pixels.", hint=hint)
     if shift >= min(shape[:2]):
         check.fail(where, expected=f"shift should be below the image's side, {min(shape[:2])}", actual=shift)
-    splits, fingerprints, rows = split_pairs(where, parts, preprocessing, stratify=True, **fractions)
+    splits, fingerprints, rows = split_pairs(where, parts, preprocessing, stratify=True, **dict[str, Any](fractions))
     if preprocessing is not None:
         pixels = preprocessing.facts["pixels"]
         mean, std = pixels["mean"], pixels["std"]

@@ -29,12 +29,13 @@ FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 def parse_strings(name: str, column: str, values: Any, *, categories: bool = True) -> StringColumn:
     """A column of categories or texts; a missing cell is "".
 
-    name: of the table. column: its name. values: the column. categories: whether 1 and 1.0 are the same, as in labels.
+    name: of the table. column: its name. values: the column. categories: whether 1 and 1.0 are the same, as in labels,
+    and true and True, as a file and a data frame write them.
     """
     values = check_values(name, column, values)
     if not isinstance(values, StringColumn):
         values = StringColumn.from_strings(map(str, values))
-    convert = class_name if categories else str
+    convert = _category if categories else str
     named = StringColumn.from_strings("" if is_missing(text) else convert(text.strip()) for text in values.distinct)
     return StringColumn(named.codes[values.codes], named.distinct)
 
@@ -98,6 +99,10 @@ def fold_column(ids: np.ndarray, values: "np.ndarray | StringColumn") -> np.ndar
         return fold_ids(ids, np.where(np.isnan(values), math.nan, values) if values.dtype.kind == "f" else values)
     digests = [hashlib.blake2b(word.encode(), digest_size=8).digest() for word in values.distinct]
     return fold_ids(ids, np.frombuffer(b"".join(digests), np.uint64)[values.codes])
+
+
+def _category(word: str) -> str:
+    return word.capitalize() if word.lower() in ("false", "true") else class_name(word)
 
 
 def _seconds(value: Any, date_format: str | None) -> float | None:

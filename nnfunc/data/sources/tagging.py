@@ -55,7 +55,8 @@ def tagging(
 
     The features of a word are the word itself, and its beginnings and ends of 1 to `affixes` characters: ids of one
     vocabulary, learned from the training sentences. 0 is padding, 1 a feature that is not in the vocabulary. The tag
-    of padding is -100. A sentence that repeats an earlier one is left out, with a warning.
+    of padding is -100. A sentence that repeats an earlier one is left out, with a warning; the same words
+    with other tags are in one split. Sentences that two given files share get a warning.
     path: a file with a word and its tag in each line, between columns of blanks or tabs, and a blank line between
     sentences (comments and lines of -DOCSTART- are skipped, and of CoNLL-U's ten columns the ranges of words, 1-2, and
     empty nodes, 1.1); or a .jsonl file with an object such as {"tokens": ["a", "b"], "tags": ["X", "Y"]} in each line;
@@ -104,6 +105,7 @@ def tagging(
         {part: ([sentence[:2] for sentence in sentences], y) for part, (sentences, y) in parts.items()},
         preprocessing,
         stratify=False,
+        input_of=lambda content: content[0],
         validation=validation,
         test=test,
     )

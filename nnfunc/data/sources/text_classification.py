@@ -39,7 +39,8 @@ def text_classification(
 
     The tokens are learned here: byte-pair encoding, trained on the training texts alone; `splits.codec` converts
     between text and ids. A text that repeats an earlier one of its class is left out, with a warning, because it
-    could be in two splits.
+    could be in two splits; the same text in several classes is in one split. Texts that two given files share get a
+    warning.
     source: a table (.csv, .parquet, .jsonl with an object in each line, or a data frame), a folder of tables such as
     train.csv and test.csv, or a folder with a folder of .txt files for each class, also below train/ and test/, as
     for `images`. text, label: the names of the table's columns; the distinct labels are the classes,
