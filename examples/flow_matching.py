@@ -18,7 +18,7 @@ import nnfunc as nf
 
 def time_embedding(dim):
     """Sines and cosines of t in [0, 1], and a small network over them."""
-    frequencies = 2.0 ** jnp.arange(dim // 2)
+    frequencies = jnp.exp2(jnp.arange(dim // 2, dtype=jnp.float32))
 
     def features(t):
         angles = t[:, None] * frequencies  # [batch, dim / 2]
