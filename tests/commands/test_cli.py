@@ -390,7 +390,13 @@ def test_outputs_and_choices_that_do_not_exist(work, tmp_path, capsys, pixels):
     np.save(tmp_path / "x.npy", pixels)
     for words, message in {
         ("predict", "runs/small-1", tmp_path / "x.npy", "--output", "y.txt"): r"\.csv, \.jsonl, \.parquet or \.npy",
-        ("predict", "runs/small-1", tmp_path / "x.npy", "--output", tmp_path / "no/y.csv"): "there is no folder .*/no. Make it: mkdir",
+        (
+            "predict",
+            "runs/small-1",
+            tmp_path / "x.npy",
+            "--output",
+            tmp_path / "no/y.csv",
+        ): "there is no folder .*/no. Make it: mkdir",
         ("evaluate", "runs/small-1", "--split", "tset"): "'test'",
         ("evaluate", "runs/small-1", "--checkpoint", "bset"): "'best'",
     }.items():
