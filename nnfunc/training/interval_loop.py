@@ -75,7 +75,6 @@ class IntervalLoop:
         self.step, self.stopped = int(carry.state.step), False
         self.started = time.perf_counter()
         self.speed = SpeedMeter(self.data.batch_size, self.data.window)
-        self.like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), carry)
 
     def run_interval(
         self, should_stop: Callable[[int], bool] | None, on_report: Callable[[Report], None] | None
@@ -153,7 +152,8 @@ class IntervalLoop:
             values = np.asarray(meter.values)
             means = replace(meter, values=values.astype(np.float64)).means()
             means = {name: float(value) for name, value in means.items()}
-            self.carry = self.carry._replace(meter=replace(meter, values=jax.device_put(np.zeros_like(values))))
+            if self.step < self.intervals.steps or self.saver is not None:
+                self.carry = self.carry._replace(meter=replace(meter, values=jax.device_put(np.zeros_like(values))))
         due = self.intervals.evaluates(self.step) and not self.stopped
         if self.data.validation is not None and due:
             validation = mean_metrics(self._totals, self._held_out())
@@ -206,7 +206,8 @@ class IntervalLoop:
                 error.add_note(f"It rolled back {count} before, the limit that rollback sets.")
             self._note(self.step, "diverged", str(error))
             raise error
-        carry = self.saver.load_before_divergence(self.like, self.init)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.carry)
+        carry = self.saver.load_before_divergence(like, self.init)
         scale = jnp.asarray(self.factor**times, jnp.float32)
         self.carry = carry._replace(state=carry.state._replace(rate_scale=scale))
         self.saver.save_rollback(self.carry, times)

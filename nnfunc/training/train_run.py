@@ -180,6 +180,8 @@ def train(
     if rollback and folder is None:
         check.fail("train", "rollback returns to a checkpoint, so it needs a folder.", hint="Pass folder=.")
     data = as_data(data)
+    if data.validation is None:
+        intervals = intervals._replace(evaluate=steps)
     if patience is not None and data.validation is None:
         hint = "Add one, such as nf.data.arrays(..., validation=(x, y))."
         check.fail("train", "patience counts evaluations, and the data has no validation split.", hint=hint)
