@@ -5,9 +5,15 @@
     python scripts/bench.py --json bench.json          # all figures
     python scripts/bench.py peers                      # against Flax, Equinox, Haiku and PyTorch: extra `bench`
     python scripts/bench.py peers --case gpt --peer linen torch --python .venv-bench/bin/python
+    python scripts/bench.py peers --case epoch         # nf.train against loops over an epoch of MNIST
+    python scripts/bench.py startup                    # from the start of a process to its fourth step
+    python scripts/bench.py decoding                   # nf.generate against transformers' generate
+    python scripts/bench.py recipe --nanogpt FOLDER    # the whole process against a checkout of nanoGPT
+    python scripts/bench.py --case tiny                # what a dispatch costs beyond hand-written jit
     python scripts/bench.py watching                   # what it costs to look at every layer
     python scripts/bench.py sweeps                     # runs per second of nf.sweep, execution by execution
     python scripts/bench.py curve                      # the same by trials, 1 to 4096: for a GPU
+    python scripts/bench.py gpt2 --nanogpt FOLDER      # GPT-2 124M in bfloat16, and nanoGPT's: for a GPU
     python scripts/bench.py bound                      # the products of the LSTM's step, alone
     python scripts/bench.py --freeze                   # renews tests/golden/hlo.json
 
@@ -34,9 +40,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 CASES = ("mlp", "cnn", "lstm", "gpt")
-FOR_GPU = ("gpt_gpu",)
+PEER_CASES = (*CASES, "epoch")
+MORE = ("tiny", "gpt_gpu")
+"""Cases that run when they are named; the last is for a GPU."""
 PEERS = ("linen", "nnx", "equinox", "haiku", "torch", "torch_compile")
-WHAT = ("steps", "peers", "watching", "sweeps", "curve", "bound")
+WHAT = ("steps", "peers", "startup", "decoding", "recipe", "gpt2", "watching", "sweeps", "curve", "bound")
 MALLOC = "of nnfunc, with `keep_memory` or without; of peers also `all`: every contender with that setting"
 
 
@@ -56,6 +64,10 @@ def main():
     if args.malloc == "both":
         settings = ("default", "tuned") if sys.platform == "linux" else ("default",)
     rows = []
+    if args.what == "gpt2":
+        return gpt2(args)
+    if args.what in ("startup", "decoding", "recipe"):
+        return whole_programs(args)
     if args.what == "sweeps":
         return sweeps(args)
     if args.what == "curve":
@@ -82,7 +94,7 @@ def main():
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [*CASES, *FOR_GPU]
+    known = [*PEER_CASES, *MORE]
     parser.add_argument("what", nargs="?", choices=WHAT, default="steps")
     parser.add_argument("--case", action="append", choices=known, help="may be given again")
     parser.add_argument("--rounds", type=int, help="101 of about 0.02 s a side; of sweeps 9; of peers 21 of 0.2 s")
@@ -91,6 +103,10 @@ def arguments() -> argparse.Namespace:
     peer_help = "of peers: those to compare with, all by default; plain: none"
     parser.add_argument("--peer", action="extend", nargs="+", choices=["plain", *PEERS], help=peer_help)
     parser.add_argument("--python", default=sys.executable, help="of peers: the interpreter that has them")
+    parser.add_argument(
+        "--nanogpt", type=Path, help="of recipe and gpt2: a checkout of nanoGPT, whose data folder is written to"
+    )
+    parser.add_argument("--small", action="store_true", help="of gpt2: a tiny model, to try the command")
     parser.add_argument("--markdown", action="store_true", help="tables for the docs")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     parser.add_argument("--freeze", action="store_true", help="keep the HLO counts for the tests")
@@ -98,8 +114,9 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.malloc == "all" and args.what != "peers":
         parser.error("--malloc all is for peers")
-    if args.what == "peers" and set(args.case or ()) & set(FOR_GPU):
-        parser.error(f"peers has no case {', '.join(FOR_GPU)}")
+    cases = PEER_CASES if args.what == "peers" else (*CASES, *MORE)
+    if absent := set(args.case or ()) - set(cases) - ({"mnist_mlp", "cnn", "gpt"} if args.what == "curve" else set()):
+        parser.error(f"{args.what} has no case {', '.join(sorted(absent))}")
     return args
 
 
@@ -124,6 +141,39 @@ def peers(args: argparse.Namespace) -> None:
     turns.show(report, markdown=args.markdown)
     if failed := [f"{row['case']}: {name}" for row in report["rows"] for name in row["failed"]]:
         sys.exit(f"failed: {', '.join(failed)}")
+
+
+def whole_programs(args: argparse.Namespace) -> None:
+    """Start-up, decoding or a whole training, against the other libraries."""
+    from speed import table, whole_programs
+    from speed.peers import turns
+
+    where = table.where(machine())
+    if args.what == "decoding":
+        seconds = whole_programs.decoding(args.python, args.rounds or 9, layers=12)
+        return whole_programs.show(f"Greedy decoding with GPT-2 small: {where}", seconds, "transformers")
+    if args.what == "startup":
+        entries = turns.select(list(PEERS), "default", turns.installed(args.python))
+        seconds = whole_programs.startup(entries, args.python, args.rounds or 9)
+        return whole_programs.show(f"From start to the fourth step: {where}", seconds, "plain JAX")
+    if args.nanogpt is None:
+        sys.exit("recipe needs --nanogpt: a checkout of github.com/karpathy/nanoGPT")
+    from nnfunc.data.download import find
+    from nnfunc.data.sources.text import KNOWN
+
+    text = find("bench", *KNOWN["tinyshakespeare"])
+    seconds, losses = whole_programs.recipe(args.nanogpt, text, args.python, args.rounds or 1)
+    whole_programs.show(f"nanoGPT's recipe, 2,000 steps: {where}; validation losses {losses}", seconds, "nanoGPT")
+
+
+def gpt2(args: argparse.Namespace) -> None:
+    """A train step of GPT-2 124M, and nanoGPT's own measurement where --nanogpt names a checkout."""
+    from speed import gpt2, table
+
+    shape = gpt2.SMALL if args.small else gpt2.FULL
+    result = gpt2.measure(shape, args.rounds or 5)
+    other = None if args.nanogpt is None else gpt2.nanogpt(args.nanogpt, args.python)
+    gpt2.show(result, shape, table.where(machine()), other)
 
 
 def sweeps(args: argparse.Namespace) -> None:

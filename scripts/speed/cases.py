@@ -55,15 +55,15 @@ def classifier(model: nf.Model) -> Callable[[Any], nf.Task]:
     return lambda h: nf.Task(model, nf.classification(), nf.optimizers.adam(h["lr"]))
 
 
-def mlp(dim: int = 512) -> Case:
+def mlp(dim: int = 512, in_dim: int = 784, batch: int = 128) -> Case:
     def same(params):
         return [params["hidden_0"]["linear"], params["hidden_1"]["linear"], params["head"]]
 
     return Case(
-        title=f"MLP 784-{dim}-{dim}-10, batch 128",
+        title=f"MLP {in_dim}-{dim}-{dim}-10, batch {batch}",
         bar=1.0,
-        build=classifier(nf.mlp([784, dim, dim, 10])),
-        batch=partial(images, (784,)),
+        build=classifier(nf.mlp([in_dim, dim, dim, 10])),
+        batch=partial(images, (in_dim,), batch),
         model=plain.mlp,
         optimizer=optax.adam(RATE),
         same=same,
@@ -168,9 +168,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "cnn": cnn,
     "lstm": lstm,
     "gpt": gpt,
+    "tiny": partial(mlp, 4, 4, 4),
     "gpt_gpu": partial(gpt, 6, 6, 384, 256, 64, recipe="GPU"),
 }
-"""By name; those with a bar are run by default."""
+"""By name. `tiny` has so little arithmetic that it measures the dispatch of a step."""
 
 
 def ours(case: Case) -> Side:

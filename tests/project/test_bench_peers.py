@@ -46,6 +46,9 @@ class FakeChild:
     def run(self, count):
         return {"nnfunc": 3.0, "Flax Linen": 4.0, "Equinox": 3.2}.get(self.entry.title, 2.0)
 
+    def ask(self, command):
+        return {"memory": 512.0}[command]
+
     def close(self):
         pass
 
@@ -77,7 +80,7 @@ def test_the_tables_have_a_line_for_each_contender(fake, capsys):
     turns.show(report, markdown=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 cores of CPU, jax 0.10.2, 2026-11-29, flax 0.12"
-    assert "| nnfunc | 3.00 (3.00-3.00) | 1.50 (1.50-1.50) | 1.0 |" in lines
+    assert "| nnfunc | 3.00 (3.00-3.00) | 1.50 (1.50-1.50) | 1.0 | 512 |" in lines
 
 
 def test_a_library_that_is_not_installed_is_left_out(capsys):

@@ -12,6 +12,7 @@ RATE = 1e-3
 LAYERS, HEADS, DIM, VOCABULARY, BLOCK = 4, 4, 128, 65, 64  # of the GPT
 ROWS, UNITS = 28, 128  # of the LSTM
 EPS = 1e-5  # of the norms
+EPOCH_BATCH = 128
 
 
 class Contender(NamedTuple):
@@ -19,6 +20,22 @@ class Contender(NamedTuple):
 
     start: Callable[[], Any]
     step: Callable[[Any], tuple[Any, Any]]
+
+
+def epochs(start: Callable[[], Any], step: Callable[[Any, Any], Any], x: Any, labels: Any, order: Any) -> Contender:
+    """A contender whose step is a whole epoch, as a loop over NumPy batches is written: it returns the mean loss.
+
+    start: () -> the state. step: (state, batch) -> (state, loss). order: the examples of each batch.
+    """
+
+    def epoch(state: Any) -> tuple[Any, Any]:
+        total = 0.0
+        for rows in order:
+            state, loss = step(state, (x[rows], labels[rows]))
+            total = total + loss
+        return state, total / len(order)
+
+    return Contender(start, epoch)
 
 
 class Unavailable(Exception):

@@ -1,5 +1,7 @@
 """One contender: prepares and compiles, then answers `run N` with the milliseconds of each of N steps.
 
+It answers `memory` with the most MB that the process had.
+
     python -m speed.peers.child MODULE:FUNCTION CASE FILE      # from scripts/; FILE: see turns.save
 
 Answers are lines of JSON. Between them the process waits for a line, so it takes no time from others.
@@ -8,8 +10,10 @@ Answers are lines of JSON. Between them the process waits for a line, so it take
 import importlib
 import json
 import os
+import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,21 +38,32 @@ def main() -> None:
     except Unavailable as error:
         return answer({"unavailable": str(error)})
     for line in sys.stdin:
-        answer(burst(contender, int(line.split()[1])))
+        command, *numbers = line.split()
+        answer(peak_mb() if command == "memory" else burst(contender, int(numbers[0])))
 
 
 def prepare(entry: str, case: str, file: str) -> tuple[Contender, list[float]]:
     """The contender, compiled, and its first losses."""
-    with np.load(file) as arrays:
-        batch = arrays["x"], arrays["labels"]
-        params = nested({name[7:]: arrays[name] for name in arrays.files if name.startswith("params/")})
+    compared = STEPS_COMPARED if case not in ("epoch", "decoding") else 1
+    if case == "decoding":
+        params, batch = {}, Path(file)
+    else:
+        with np.load(file) as arrays:
+            batch = tuple(arrays[name] for name in ("x", "labels", "order") if name in arrays.files)
+            params = nested({name[7:]: arrays[name] for name in arrays.files if name.startswith("params/")})
     module, function = entry.split(":")
     contender = getattr(importlib.import_module(f".{module}", __package__), function)(case, params, batch)
     state, losses = contender.start(), []
-    for _ in range(STEPS_COMPARED):
+    for _ in range(compared):
         state, loss = contender.step(state)
         losses.append(float(loss))
     return contender, losses
+
+
+def peak_mb() -> float:
+    """The most memory of this process so far, in MB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
 def nested(leaves: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn  # pyright: ignore[reportMissingImports]
 from flax.training import train_state  # pyright: ignore[reportMissingImports]
 
-from . import BLOCK, DIM, EPS, HEADS, LAYERS, UNITS, VOCABULARY, Contender, blocks
+from . import BLOCK, DIM, EPOCH_BATCH, EPS, HEADS, LAYERS, UNITS, VOCABULARY, Contender, blocks, epochs
 from .optax_recipe import copies, mean_loss, optimizer
 
 
@@ -63,8 +63,8 @@ class TrainState(train_state.TrainState):
 
 def contender(case: str, params: Any, batch: Any) -> Contender:
     module, weights = CASES[case]
-    model, arrays = module(), jax.device_put(batch)
-    variables = model.init(jax.random.key(0), arrays[0])
+    model = module()
+    variables = model.init(jax.random.key(0), batch[0][:EPOCH_BATCH])
     variables.pop("params")
     state = TrainState.create(
         apply_fn=model.apply, params=jax.device_put(weights(params)), tx=optimizer(case), statistics=variables
@@ -82,6 +82,9 @@ def contender(case: str, params: Any, batch: Any) -> Contender:
         (loss, updates), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         return state.apply_gradients(grads=grads, statistics=updates), loss
 
+    if case == "epoch":
+        return epochs(copies(state), train_step, *batch)
+    arrays = jax.device_put(batch)
     return Contender(copies(state), lambda state: train_step(state, arrays))
 
 
@@ -132,4 +135,4 @@ def gpt(p):
     return weights
 
 
-CASES = {"mlp": (MLP, mlp), "cnn": (CNN, cnn), "lstm": (LSTM, lstm), "gpt": (GPT, gpt)}
+CASES = {"mlp": (MLP, mlp), "cnn": (CNN, cnn), "lstm": (LSTM, lstm), "gpt": (GPT, gpt), "epoch": (MLP, mlp)}

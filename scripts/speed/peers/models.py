@@ -3,13 +3,14 @@
 from functools import partial
 
 import jax
+import numpy as np
 import optax
 
 import nnfunc as nf
 
 from .. import cases, plain
 from ..cases import Case
-from . import RATE
+from . import EPOCH_BATCH, RATE
 
 
 def mlp() -> Case:
@@ -53,4 +54,26 @@ def gpt() -> Case:
     return cases.gpt()._replace(bar=0.85)
 
 
-CASES = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "gpt": gpt}
+def epoch() -> Case:
+    """One pass over MNIST with the MLP; a batch is here the whole training set."""
+
+    def mnist():
+        x, labels = nf.data.mnist().train
+        return np.asarray(x, np.float32).reshape(len(x), -1) / 255, np.asarray(labels, np.int32)
+
+    return cases.mlp(256)._replace(title="one epoch of MNIST, MLP 784-256-256-10, batch 128", bar=0.9, batch=mnist)
+
+
+def epoch_data(arrays: tuple[np.ndarray, ...]) -> nf.data.Data:
+    """The data set of `epoch`, or one of the same order."""
+    return nf.data.arrays(arrays, batch_size=EPOCH_BATCH)
+
+
+def epoch_order(count: int) -> np.ndarray:
+    """The examples of each batch of an epoch, in the order that `nf.train` takes them: [steps, batch]."""
+    data = epoch_data((np.arange(count), np.zeros(count)))
+    steps = jax.numpy.arange(count // EPOCH_BATCH)
+    return np.asarray(jax.jit(jax.vmap(lambda step: data.for_training().batch(step)[0]))(steps))
+
+
+CASES = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "gpt": gpt, "epoch": epoch}

@@ -15,7 +15,7 @@ from nnfunc import paths
 
 from ..cases import trained
 from ..timing import quartiles, ratio
-from .models import CASES
+from .models import CASES, epoch_order
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 SECONDS = 0.2  # of a burst
@@ -46,6 +46,8 @@ PEERS = {
     "torch": Entry("PyTorch, eager", "pytorch:contender", "torch", "torch"),
     "torch_compile": Entry("PyTorch, compiled", "pytorch:compiled", "torch", "torch"),
 }
+WITH_EPOCHS = ("linen", "torch")
+"""The peers that have a loop over an epoch; the others would differ from Linen's in the step alone."""
 INSTALLED = """
 import importlib.metadata, importlib.util, json, sys
 pairs = zip(sys.argv[1::2], sys.argv[2::2])
@@ -69,14 +71,18 @@ class Child:
         line = self.process.stdout.readline()
         return json.loads(line) if line else None
 
+    def ask(self, *words: Any) -> float:
+        """The answer to a command."""
+        assert self.process.stdin
+        print(*words, file=self.process.stdin, flush=True)
+        number = self.answer()
+        if number is None:
+            raise RuntimeError(f"{self.title} ended while it was timed; its error is above")
+        return number
+
     def run(self, count: int) -> float:
         """Milliseconds of each of so many steps."""
-        assert self.process.stdin
-        print("run", count, file=self.process.stdin, flush=True)
-        milliseconds = self.answer()
-        if milliseconds is None:
-            raise RuntimeError(f"{self.title} ended while it was timed; its error is above")
-        return milliseconds
+        return self.ask("run", count)
 
     def close(self) -> None:
         assert self.process.stdin
@@ -110,7 +116,7 @@ def save(case: str, file: Path) -> None:
     """The batch, and nnfunc's initial parameters of key 0, by path."""
     model = CASES[case]()
     x, labels = model.batch()
-    arrays: dict[str, Any] = {"x": x, "labels": labels}
+    arrays: dict[str, Any] = {"x": x, "labels": labels} | ({"order": epoch_order(len(x))} if case == "epoch" else {})
     for path, leaf in paths.flatten(trained(model).init().params).items():
         arrays[f"params/{path}"] = np.asarray(leaf)
     np.savez(file, **arrays)
@@ -121,6 +127,8 @@ def measure(
 ) -> dict[str, Any]:
     """Milliseconds of a step by contender. Each round has a burst of each, in a random order."""
     model, load = CASES[case](), os.getloadavg()[0]
+    if case == "epoch":
+        entries = {name: entry for name, entry in entries.items() if name in WITH_EPOCHS or name not in PEERS}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "case.npz"
         save(case, file)
@@ -128,18 +136,20 @@ def measure(
         counts = {}
         for name, child in children.items():
             first = child.run(2)
-            counts[name] = max(2, min(1000, round(1e3 * seconds / first)))
+            counts[name] = max(1 if case == "epoch" else 2, min(1000, round(1e3 * seconds / first)))
         times: dict[str, list[float]] = {name: [] for name in children}
         draw = np.random.default_rng(0)
         for _ in range(rounds):
             for name in draw.permutation(list(children)):
                 times[name].append(1e-3 * children[name].run(counts[name]))
+        memory = {name: child.ask("memory") for name, child in children.items()}
     contenders = {
         name: {
             "title": entries[name].title,
             "ms": dict(zip(("low", "median", "high"), quartiles(times[name]), strict=True)),
             "ratio": ratio(times[name], times["plain"]),
             "steps_a_round": counts[name],
+            "peak_mb": memory[name],
             "ready_seconds": round(children[name].ready["seconds"], 1),
             "losses": children[name].ready["losses"],
             "times": times[name],
@@ -159,17 +169,22 @@ def measure(
     }
 
 
-def start(
-    case: str, entries: dict[str, Entry], file: Path, python: str, malloc: str, stack: ExitStack
-) -> tuple[dict[str, Child], dict[str, str]]:
-    """Children that are ready, and why others failed. The losses of all have to be those of nnfunc."""
+def child_environment(malloc: str) -> dict[str, str]:
+    """The variables of the contenders' processes."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     folders = [str(SCRIPTS), str(SCRIPTS.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else a pool of processes stays
     # By default PyTorch's threads spin while they wait. Beside other programs its steps took 4 to 50 times as long.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    environment |= KEEP_MEMORY if malloc == "all" else {}
+    return environment | (KEEP_MEMORY if malloc == "all" else {})
+
+
+def start(
+    case: str, entries: dict[str, Entry], file: Path, python: str, malloc: str, stack: ExitStack
+) -> tuple[dict[str, Child], dict[str, str]]:
+    """Children that are ready, and why others failed. The losses of all have to be those of nnfunc."""
+    environment = child_environment(malloc)
     children, failed = {}, {}
     for name in sorted(entries, key=lambda name: name != "nnfunc"):  # the reference first
         entry = entries[name]
@@ -210,7 +225,7 @@ def show(report: dict[str, Any], *, markdown: bool) -> None:
     from .. import table
 
     machine, versions = report["machine"], report["versions"]
-    head = ("contender", "ms (quartiles)", "of plain JAX (90 %)", "ready s")
+    head = ("contender", "ms (quartiles)", "of plain JAX (90 %)", "ready s", "peak MB")
     libraries = ", ".join(f"{package} {version}" for package, version in versions.items())
     print(f"{table.where(machine)}, {libraries}" if libraries else table.where(machine))
     for row in report["rows"]:
@@ -223,7 +238,7 @@ def show(report: dict[str, Any], *, markdown: bool) -> None:
 
 def line(side: dict[str, Any]) -> list[str]:
     ms = "{median:.2f} ({low:.2f}-{high:.2f})".format(**side["ms"])
-    return [side["title"], ms, interval(side["ratio"]), f"{side['ready_seconds']:.1f}"]
+    return [side["title"], ms, interval(side["ratio"]), f"{side['ready_seconds']:.1f}", f"{side['peak_mb']:.0f}"]
 
 
 def interval(ratio: dict[str, float]) -> str:
