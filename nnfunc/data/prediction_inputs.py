@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import as_numpy
+from nnfunc.data.check_arrays import as_numpy
 from nnfunc.data.prediction_files import image_files, read_pieces
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.column_store import StringColumn

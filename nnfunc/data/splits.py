@@ -10,7 +10,8 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import PyTree, Scalar, shape_text
-from nnfunc.data.dataset import Augment, Data, Transform, arrays, prepare_arrays
+from nnfunc.data.check_arrays import prepare_arrays
+from nnfunc.data.dataset import Augment, Data, Transform, arrays
 
 if TYPE_CHECKING:
     from nnfunc.data.preprocessing import Preprocessing

@@ -13,7 +13,8 @@ import numpy as np
 from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree, shape_text, to_device
 from nnfunc.data import shuffle
-from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size, prepare_arrays
+from nnfunc.data.check_arrays import as_numpy, check_batch_size, prepare_arrays
+from nnfunc.data.dataset import Dataset, GatheredBatch
 
 __all__ = ["Stream", "prefetch"]
 
