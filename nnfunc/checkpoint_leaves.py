@@ -12,17 +12,6 @@ from nnfunc import check, sharded_tensors
 from nnfunc.base import PyTree, to_device
 from nnfunc.checkpoint_files import refuse
 
-__all__ = [
-    "flatten_leaves",
-    "is_in_part",
-    "leaf_entries",
-    "leaf_entry",
-    "list_differences",
-    "named_leaves",
-    "restore_array",
-    "restore_leaf",
-]
-
 
 def named_leaves(tree: PyTree, part: str = "") -> tuple[dict[str, Any], Any]:
     """({path: leaf}, the structure of the tree), with paths such as `opt_state/0/mu/head/weight`."""

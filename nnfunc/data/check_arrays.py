@@ -10,17 +10,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import PyTree
 
-__all__ = [
-    "as_numpy",
-    "check_batch_size",
-    "check_labels",
-    "check_like_train",
-    "check_tokens",
-    "prepare_arrays",
-    "select_labels",
-    "warn_if_coarse_in_float32",
-]
-
 
 def check_batch_size(where: str, batch_size: int, size: int) -> None:
     """Refuse a batch_size above `size`, the number of training examples. where: begins the message of the error."""

@@ -31,8 +31,6 @@ from nnfunc.data.check_arrays import (
 )
 from nnfunc.display import html_table, html_text
 
-__all__ = ["Data", "Dataset", "GatheredBatch", "arrays", "count_examples", "take"]
-
 Transform = Callable[[PyTree], PyTree]
 """batch -> batch."""
 Augment = Callable[[Key, PyTree], PyTree]

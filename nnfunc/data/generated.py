@@ -13,8 +13,6 @@ from nnfunc.data import shuffle
 from nnfunc.data.check_arrays import prepare_arrays
 from nnfunc.data.dataset import Data, GatheredBatch, Transform
 
-__all__ = ["GeneratedData", "generated"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GeneratedData(Data):

@@ -22,8 +22,6 @@ from nnfunc.data.sources.text_classification import read_texts
 from nnfunc.data.table_features import encode, parse_cells
 from nnfunc.errors import NnfuncError
 
-__all__ = ["load_inputs", "restore_outputs", "sentence_lengths"]
-
 WHERE = "predict"
 READERS = {"forecasting": read_series, "tagging": read_sentences, "text_classification": read_texts}
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from nnfunc.data.preprocessing import Preprocessing
     from nnfunc.data.stream import Stream
 
-__all__ = ["Splits", "cut_in_order", "cut_splits", "split"]
-
 
 class Splits(NamedTuple):
     """The splits of a data set, as arrays on the host.

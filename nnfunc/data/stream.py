@@ -16,8 +16,6 @@ from nnfunc.data import shuffle
 from nnfunc.data.check_arrays import as_numpy, check_batch_size, prepare_arrays
 from nnfunc.data.dataset import Dataset, GatheredBatch
 
-__all__ = ["Stream", "prefetch"]
-
 PutRows = Callable[[tuple[int, ...], Callable[[slice], np.ndarray]], Any]
 """(shape, function from a slice of the first axis to its rows) -> array."""
 

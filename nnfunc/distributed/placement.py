@@ -197,7 +197,7 @@ class Placement:
 
 
 class ModelPartition:
-    """How the values inside a model are divided, for `Context`: see `nnfunc.context.Partition`.
+    """How the values inside a model are divided, for `Context`: see `nnfunc.base.Partition`.
 
     placement: of the run. leaves: the placement of each parameter by path.
     """

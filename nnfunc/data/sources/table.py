@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.check_arrays import warn_if_coarse_in_float32
+from nnfunc.data.dataset import warn_if_coarse_in_float32
 from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
