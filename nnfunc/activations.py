@@ -631,41 +631,4 @@ def _hard_swish(x):
 
 explain_calls(__name__)
 
-_BY_NAME = {
-    function.__name__: function
-    for function in (
-        identity,
-        sigmoid,
-        tanh,
-        relu,
-        relu6,
-        leaky_relu,
-        elu,
-        selu,
-        celu,
-        gelu,
-        gelu_tanh,
-        quick_gelu,
-        silu,
-        mish,
-        softplus,
-        log_sigmoid,
-        softsign,
-        hard_sigmoid,
-        hard_swish,
-        hard_tanh,
-        soft_shrink,
-        hard_shrink,
-        tanh_shrink,
-        threshold,
-        squared_relu,
-        softmax,
-        softmin,
-        log_softmax,
-        glu,
-        bilinear_glu,
-        reglu,
-        geglu,
-        swiglu,
-    )
-} | {"linear": identity, "swish": silu, "hard_silu": hard_swish}
+_BY_NAME = {name: globals()[name] for name in __all__ if name not in ("by_name", "prelu")} | {"linear": identity}

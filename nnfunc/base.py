@@ -1,208 +1,57 @@
 """The contract: a model is a pair of pure functions, `init(key) -> params`, `apply(params, x) -> y`.
 
 `Model` holds the pair. `Context` holds the inputs of a layer besides params and x, `Out` its outputs besides
-y; only layers that keep state, and combinators, see these two.
+y; only layers that keep state, and combinators, see these two. Layers import the names around the contract from here,
+too: those of arrays, keys, mesh axes and signatures.
 """
 
 import functools
 import importlib
 import inspect
-import re
 import sys
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from types import FunctionType
-from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, device_memory
+from nnfunc.array_types import (
+    Array,
+    DType,
+    Initializer,
+    Key,
+    Params,
+    PyTree,
+    Scalar,
+    Schedule,
+    Shape,
+    canonicalize,
+    canonicalize_arguments,
+    cast_floating,
+    match_dtype,
+    shape_struct,
+    shape_text,
+    to_device,
+    wide_dtype,
+    widen,
+)
 from nnfunc.calls import describe_call, explain_call, explain_method, factory_hint
+from nnfunc.context import Context, Nudge, Out, Partition, Patch, PatchFunction, Remat, Watch
 from nnfunc.display import html_text
-from nnfunc.errors import MissingKeyError, NnfuncError
-
-Array = jax.Array
-Key = jax.Array
-PyTree = Any
-Params = Any
-DType = Any
-Shape = tuple[int, ...]
-Scalar = float | jax.Array
-"""A number that may be traced, and so swept: never branch on it in Python."""
-P = ParamSpec("P")
-R = TypeVar("R")
-Schedule = Callable[[Any], Array]
-"""step (0-based) -> value."""
-
-
-class Initializer(Protocol):
-    """(key, shape, dtype) -> array."""
-
-    def __call__(self, key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array: ...
-
-
-class Out(NamedTuple):
-    """The outputs of a layer besides y.
-
-    state: the new state of the layer, nested dicts; {} without one. taps: the captured values by path.
-    """
-
-    state: PyTree = {}
-    taps: dict[str, PyTree] = {}
-
-
-@dataclass(eq=False)
-class Watch:
-    """A record of one traced call, written in Python while it is traced.
-
-    paths: the path of every value, in the order of computation, and whether the value exists only for a
-    pattern that ends with its name; calls: one entry for each layer call,
-    (path, child, params, x, ctx) as shapes; repeats: the path of every `repeat`; hidden: the path of every
-    child that was called inside a transformation of its flow, where no value may leave the trace.
-    """
-
-    paths: dict[str, bool] = field(default_factory=dict)
-    calls: list[Any] = field(default_factory=list)
-    repeats: list[tuple[str, ...]] = field(default_factory=list)
-    hidden: dict[str, None] = field(default_factory=dict)
-
-    def is_hidden(self, path: str) -> bool:
-        """Whether the value at this path was computed inside a transformation of a flow."""
-        return any(path == one or path.startswith(f"{one}/") for one in self.hidden)
-
-    def add(self, other: "Watch") -> None:
-        """Take over the record of a part of the same call."""
-        self.paths |= other.paths
-        self.calls.extend(other.calls)
-        self.repeats.extend(other.repeats)
-        self.hidden |= other.hidden
-
-
-class Nudge(NamedTuple):
-    """A patch that is added to the value instead of replacing it. Its gradient at 0 is that of the value.
-
-    delta: an array that broadcasts to the value, such as one vector for all positions, or a pytree of them where the
-    value is one.
-
-    >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
-    >>> nudged = lambda delta: nf.patch(model, {"act": nf.Nudge(delta)}).apply({}, jnp.array(1.0))
-    >>> float(jax.grad(nudged)(0.0))
-    2.0
-    """
-
-    delta: PyTree
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class PatchFunction:
-    """A patch that is a function of the value, and of the layer's index if it has a parameter named layer."""
-
-    function: Callable[..., PyTree]
-
-    def __call__(self, value: PyTree, layer: tuple[Array, ...]) -> PyTree:
-        if "layer" not in named_parameters(self.function):
-            return self.function(value)
-        return self.function(value, layer=layer[0] if len(layer) == 1 else layer or None)
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["path"])
-@dataclass(frozen=True)
-class Patch:
-    """The patch of one path: a value, a Nudge or a PatchFunction."""
-
-    path: str
-    value: PyTree
-
-
-class Remat(NamedTuple):
-    """What is stored inside `remat`. policy: of `jax.checkpoint`. names: as in `Context`, None for no change."""
-
-    policy: Callable[..., Any] | None
-    names: tuple[str, ...] | None
-
-
-class Partition(Protocol):
-    """How the values inside a model are divided over devices; `nnfunc.distributed` makes it.
-
-    gathers: whether parameters are divided over the devices of the batch. gather(path, params): those of the layer at
-    this path, of a `repeat` one layer at a time, as it computes with them. between(x): what the blocks of a repeat hand
-    on, divided. enter(name, x), leave(name, y): the input and the output of a layer, by the name of its factory.
-    """
-
-    gathers: bool
-
-    def gather(self, path: tuple[str, ...], params: Params) -> Params: ...
-
-    def between(self, x: PyTree) -> PyTree: ...
-
-    def enter(self, name: str, x: PyTree) -> PyTree: ...
-
-    def leave(self, name: str, y: PyTree) -> PyTree: ...
-
-
-@dataclass(frozen=True)
-class Context:
-    """The inputs of a layer besides params and x: arrays (key, state, patch, layer) and static settings.
-
-    key: the random key of the layer, None without randomness. train: whether running statistics are updated.
-    state: the state of the layer. path: the names that lead to it. capture: patterns of the values to report.
-    patch: in their order, values that replace computed ones, a Nudge that is added to them, or a function of them.
-    layer: the index of the layer in each surrounding `repeat` or `ensemble`. sizes: their numbers of layers.
-    compute: the dtype of layers without full precision. cache: while a sequence is generated, the number of
-    positions that the state of a layer holds: with an empty state x is the start of the sequence, later its
-    continuation; None otherwise. remat: how `repeat` recomputes its blocks in the backward pass, None for not.
-    names: inside `remat` with a policy, patterns of the values to store, () to name each value after its layer;
-    None otherwise. partition: how values are divided over devices, None for not. watch: the record of this traced
-    call, None for none.
-
-    It is a pytree, so that transformations take it: `jax.checkpoint(model.forward)(params, x, ctx)`.
-    """
-
-    key: Key | None = None
-    state: PyTree = field(default_factory=dict)
-    patch: tuple[Patch, ...] = ()
-    layer: tuple[Array, ...] = ()
-    train: bool = False
-    path: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()
-    capture: tuple[str, ...] = ()
-    compute: DType | None = None
-    cache: int | None = None
-    remat: Remat | None = None
-    names: tuple[str, ...] | None = None
-    partition: "Partition | None" = None
-    watch: Watch | None = None
-
-    def enter(self, name: str, *, call: int = 0) -> "Context":
-        """The context of the child `name`, with a key that belongs to its name (law 3).
-
-        The second call of a child has the path `name@1` and another key, the third `name@2`.
-        """
-        path = (*self.path, f"{name}@{call}" if call else name)
-        return replace(self, path=path, state=self.state.get(name, {}), key=fold(self.key, name, call))
-
-    def require_key(self, layer: str) -> Key:
-        """The key. layer: the name for the error. Raises: MissingKeyError without one, with the right call."""
-        if self.key is None:
-            call = "apply_train(params, state, x, key=key)" if self.train else "apply(params, x, key=key)"
-            check.fail(layer, "it needs a random key.", hint=f"Call model.{call}.", exc_type=MissingKeyError)
-        return self.key
-
-    def cast(self, tree: PyTree) -> PyTree:
-        """The floating-point arrays of tree in the dtype to compute in."""
-        return tree if self.compute is None else cast_floating(tree, self.compute)
-
-
-jax.tree_util.register_dataclass(
-    Context,
-    data_fields=["key", "state", "patch", "layer"],
-    meta_fields=["train", "path", "sizes", "capture", "compute", "cache", "remat", "names", "partition", "watch"],
+from nnfunc.errors import MissingKeyError
+from nnfunc.mesh_axes import DATA_AXIS, batch_parts, divide_examples, is_partitioned, vary_like, varying_axes
+from nnfunc.model_state import check_unchanged_state, match_state, reads_values, trace_state
+from nnfunc.random_keys import draws_same_under_vmap, fold, fold_in, indexed_keys, vmap_keys
+from nnfunc.signatures import (
+    factory_name,
+    function_name,
+    named_parameters,
+    parameter_names,
+    required_parameters,
+    unpack_parts,
 )
 
 
@@ -444,21 +293,6 @@ def _remake(factory: Callable[..., Model], args: tuple[Any, ...], kwargs: dict[s
     return factory(*_from_names(args), **_from_names(kwargs))
 
 
-def reads_values(error: Exception) -> bool:
-    """Whether an error says that a layer read the value of an array, which has none while shapes are followed."""
-    error_types = (
-        jax.errors.ConcretizationTypeError,
-        jax.errors.NonConcreteBooleanIndexError,
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerIntegerConversionError,
-    )
-    # Python's own errors, of a method or format that only arrays have, name JAX's tracers, and its own traced arrays
-    text = str(error)
-    return isinstance(error, error_types) or (
-        ("Tracer" in text or "traced array" in text) and not isinstance(error, NnfuncError)
-    )
-
-
 def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
     """The state to run the model with: {} of a model without state; others cannot do without one.
 
@@ -479,43 +313,6 @@ def _check_state(model: Model, state: PyTree, where: str, then: str) -> None:
     if expected != actual:
         hint = f"Begin with state = model.init_state(), {then}."
         check.fail(where, expected=f"state should have the shapes {expected}", actual=actual, hint=hint)
-
-
-def trace_state() -> Any:
-    """What tells whether two calls belong to the same trace: equal in one, other inside `jax.vmap` and the like."""
-    from jax.extend.core import get_opaque_trace_state  # `import jax` does not bring it
-
-    return get_opaque_trace_state()
-
-
-def check_unchanged_state(where: str, state: PyTree, ctx: Context) -> None:
-    """Refuse state that changes inside a transformation of a flow or an objective: it could not leave the trace.
-
-    where: the child, for the error. state: its new state; buffers that are the same arrays pass. ctx: of the call.
-    """
-    new, old = jax.tree.leaves(state), jax.tree.leaves(ctx.state)
-    changed = len(new) != len(old) or any(a is not b for a, b in zip(new, old, strict=True))
-    if changed and (ctx.train or ctx.cache is not None):
-        problem = "it keeps state, and is called inside a transformation (jax.vmap, jax.lax.scan, jax.checkpoint)"
-        hint = "Call it on all values at once, use nf.repeat or nf.remat, or a layer without state."
-        check.fail(where, f"{problem}, which cannot hand the new state on.", hint=hint)
-
-
-def match_state(new: PyTree, old: PyTree) -> PyTree:
-    """The model's new state with the dtypes of the old one, so that it can be carried by a scan.
-
-    Raises: InvalidValueError when the structure or a shape differs.
-    """
-    expected, actual = (jax.tree.map(np.shape, tree) for tree in (old, new))
-    if expected != actual:
-        expected = f"a layer's new state should have the shapes of its init_state, {expected}"
-        check.fail("model", expected=expected, actual=actual)
-    return jax.tree.map(match_dtype, new, old)
-
-
-def match_dtype(new: Any, old: Any) -> Array:
-    """The new value with the dtype of the old one: state whose dtype changes cannot be scanned."""
-    return jnp.asarray(new).astype(jnp.asarray(old).dtype)
 
 
 Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., Any]
@@ -547,201 +344,6 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"
     hint = "For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     check.fail(where, expected=expected, actual=check.describe(layer), hint=hint, exc_type=TypeError)
-
-
-_fold_in = jax.jit(jax.random.fold_in, inline=True)
-
-
-def fold_in(key: Key, number: Any) -> Key:
-    """`jax.random.fold_in` in a tenth of the time outside of jit, because it is called for every name."""
-    number = np.uint32(number) if isinstance(number, int) else number
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # raw keys depend on a global setting
-    return _fold_in(key, number) if typed else jax.random.fold_in(key, number)
-
-
-@overload
-def fold(key: Key, name: str | int, call: int = 0) -> Key: ...
-@overload
-def fold(key: None, name: str | int, call: int = 0) -> None: ...
-def fold(key: Key | None, name: str | int, call: int = 0) -> Key | None:
-    """The child key that belongs to a name (or an index) and to the number of calls before this one."""
-    if key is None:
-        return None
-    key = fold_in(key, np.uint32(zlib.crc32(name.encode())) if isinstance(name, str) else name)
-    return fold_in(key, call) if call else key
-
-
-def draws_same_under_vmap(key: Key) -> bool:
-    """Whether such keys draw the same numbers under vmap as alone: JAX's rbg keys do not."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    impl = jax.random.key_impl(key) if typed else jax.config.jax_default_prng_impl  # pyright: ignore
-    return "rbg" not in str(impl)
-
-
-def vmap_keys(function: Callable[..., PyTree], keys: Key, *args: PyTree) -> PyTree:
-    """`jax.vmap` of the function over keys and args; each row is equal to a call with its key alone."""
-    if draws_same_under_vmap(keys):
-        return jax.vmap(function)(keys, *args)
-    return jax.lax.map(lambda row: function(*row), (keys, *args))
-
-
-def indexed_keys(key: Key, n: int) -> Key:
-    """The keys `fold_in(key, i)` for i below n, [n]."""
-    if draws_same_under_vmap(key):
-        return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
-    return jnp.stack([jax.random.fold_in(key, i) for i in range(n)])
-
-
-def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
-    """The tree with its floating-point arrays as dtype; other leaves stay as they are."""
-
-    def cast(leaf):
-        is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf.astype(dtype) if is_float else leaf
-
-    return jax.tree.map(cast, tree)
-
-
-def wide_dtype(x: Any) -> DType:
-    """The dtype to compute in: float64 for float64, else float32. x: an array, a number or a dtype.
-
-    >>> wide_dtype(jnp.ones(2, jnp.bfloat16)).__name__
-    'float32'
-    """
-    return jnp.float64 if jax.dtypes.result_type(x) == jnp.float64 else jnp.float32
-
-
-def widen(x: Any) -> Array:
-    """x in the dtype to compute in: float64 stays, all else, integers too, becomes float32.
-
-    >>> [str(widen(jnp.ones(2, dtype)).dtype) for dtype in (jnp.bfloat16, jnp.float32, jnp.int32)]
-    ['float32', 'float32', 'float32']
-    """
-    return jnp.asarray(x).astype(wide_dtype(x))
-
-
-def varying_axes(tree: PyTree) -> tuple[str, ...]:
-    """The mesh axes along which an array of the tree varies inside `jax.shard_map`; () outside of it."""
-    types = [getattr(jax.typeof(leaf), "manual_axis_type", None) for leaf in jax.tree.leaves(tree)]
-    return tuple(sorted({axis for one in types if one is not None for axis in one.varying}))
-
-
-DATA_AXIS = "data"
-"""The mesh axis that divides the examples of a batch."""
-
-
-def is_partitioned(*, beyond_batch: bool = False) -> bool:
-    """Whether the traced program will be divided over several devices by the compiler, as under `jax.set_mesh`.
-
-    beyond_batch: whether another axis of the mesh than that of the batch counts only.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-    auto = [name for name, size, axis_type in axes if size > 1 and axis_type == jax.sharding.AxisType.Auto]
-    return any(name != DATA_AXIS for name in auto) if beyond_batch else bool(auto)
-
-
-def batch_parts(size: int) -> int:
-    """How many parts a batch of some examples is divided into over devices; 1 where they do not divide it."""
-    mesh = jax.sharding.get_abstract_mesh()
-    count = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True)).get(DATA_AXIS, 1)
-    return count if is_partitioned() and size % count == 0 else 1
-
-
-def divide_examples(batch: PyTree) -> PyTree:
-    """The batch, whose first axis is divided over the mesh axis `data` of a program that is divided over devices."""
-
-    def divide(leaf):
-        if not np.ndim(leaf) or batch_parts(np.shape(leaf)[0]) == 1:
-            return leaf
-        return jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec(DATA_AXIS))
-
-    return jax.tree.map(divide, batch)
-
-
-def vary_like(tree: PyTree, like: PyTree) -> PyTree:
-    """The tree, varying along the mesh axes of `like` as well, as the carry of a loop has to from its start.
-
-    tree, like: pytrees of arrays. Outside of `jax.shard_map` nothing changes.
-    """
-    axes = varying_axes(like)
-    if not axes:
-        return tree
-
-    def vary(leaf):
-        missing = tuple(axis for axis in axes if axis not in varying_axes(leaf))
-        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(vary, tree)
-
-
-def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:
-    """The tree with NumPy arrays in the dtypes of JAX: float64 as float32, int64 as int32, without x64.
-
-    JAX itself warns of float64 in each layer, takes an id of 2**32 + 1 for 1, and refuses another byte order
-    than this machine's. Here integers are clipped to the range of their new dtype, where every check of a
-    range finds them. Raises: TypeError for arrays without numbers, such as strings and dates.
-    """
-
-    def convert(leaf):
-        if not isinstance(leaf, np.ndarray | np.generic) or leaf.dtype == jax.dtypes.float0:
-            return leaf
-        check.numeric(where, leaf)
-        leaf = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
-        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-        if dtype == leaf.dtype or not np.issubdtype(dtype, np.integer):
-            return leaf.astype(dtype, copy=False)
-        ends = np.iinfo(dtype)
-        return np.clip(leaf, ends.min, ends.max).astype(dtype)
-
-    return jax.tree.map(convert, tree)
-
-
-def canonicalize_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with canonical arguments, for functions that are not called through `Model.apply`."""
-    where = factory_name(function)
-
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        canonical_args, canonical_kwargs = canonicalize((args, kwargs), where)
-        untyped: Callable[..., R] = function
-        return untyped(*canonical_args, **canonical_kwargs)
-
-    return wrapper
-
-
-def to_device(x: Any) -> Array:
-    """An array or a number as an array of JAX; one of the host is copied, so that later changes to it do no harm.
-
-    x: the array. Unlike `jnp.asarray`, which compiles a program for each shape, it compiles nothing.
-    """
-    return x if isinstance(x, jax.Array) else jax.device_put(np.array(x))  # device_put alone may share the memory
-
-
-def shape_struct(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape and type of an array or number."""
-    return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf))
-
-
-def shape_text(leaf: Any) -> str:
-    """The dtype and shape of an array, such as float32[3, 4]; of anything else its name."""
-    return f"{leaf.dtype}{[*leaf.shape]}" if hasattr(leaf, "dtype") else str(leaf)[:60]
-
-
-def factory_name(function: Any) -> str:
-    """The name of the factory in which a function was defined: `linear` for linear.<locals>.apply."""
-    parts = getattr(function, "__qualname__", "layer").split(".<locals>.")
-    return _clean(parts[-2] if len(parts) > 1 else parts[-1])
-
-
-def function_name(function: Any) -> str:
-    """The name of a plain function, as part of a path."""
-    function = getattr(function, "func", function)  # a functools.partial
-    return _clean(getattr(function, "__name__", type(function).__name__))
-
-
-def _clean(name: str) -> str:
-    return re.sub(r"\W+", "", name.rsplit(".", 1)[-1]).strip("_") or "layer"
 
 
 _initialising: ContextVar[bool] = ContextVar("initialising", default=False)
@@ -786,59 +388,6 @@ def _state_with_key(init_state: Callable[..., PyTree], name: str) -> Callable[..
         return init_state(key=key)
 
     return draw
-
-
-def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
-    """The names of a function's parameters, and whether it takes any other keyword."""
-    if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
-        code = function.__code__
-        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        return names, bool(code.co_flags & inspect.CO_VARKEYWORDS)
-    parameters = inspect.signature(function).parameters
-    return parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def named_parameters(function: Any) -> Collection[str]:
-    """The names of the parameters of a function, a callable object or a partial, without those it binds."""
-    try:
-        names, _ = parameter_names(function)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return ()
-    bound = function.keywords if isinstance(function, functools.partial) else {}
-    return [name for name in names if name not in bound]
-
-
-def required_parameters(function: Any) -> list[str]:
-    """The names of the positional parameters of a function without default values."""
-    if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
-        code, defaults = function.__code__, function.__defaults__ or ()
-        return list(code.co_varnames[: code.co_argcount - len(defaults)])
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a builtin without a signature
-        return []
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in parameters if p.kind in positional and p.default is p.empty]
-
-
-def unpack_parts(function: Callable[..., R], where: str, *, skip: int = 0) -> Callable[..., R]:
-    """The function of one x; one with several required parameters gets the parts of x, a tuple of that length.
-
-    where: the name for the error. skip: the number of parameters before x.
-    """
-    names = required_parameters(function)[skip:]
-    if len(names) < 2:
-        return function
-
-    def unpacked(*args: Any) -> R:
-        *before, x = args
-        if not isinstance(x, tuple) or len(x) != len(names):
-            expected = f"x should be a tuple ({', '.join(names)})"
-            actual = f"a tuple of {len(x)}" if isinstance(x, tuple) else check.describe(x)
-            check.fail(where, expected=expected, actual=actual, exc_type=TypeError)
-        return function(*before, *x)
-
-    return unpacked
 
 
 def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., Any]:

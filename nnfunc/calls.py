@@ -9,8 +9,6 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from nnfunc import check
 
-__all__ = ["Described", "describe_call", "explain_call", "explain_calls", "explain_method", "factory_hint"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -18,22 +18,6 @@ import numpy as np
 from nnfunc import device_memory, documents
 from nnfunc.errors import CheckpointError, NnfuncError
 
-__all__ = [
-    "MANIFEST",
-    "check_inside",
-    "damage",
-    "explain",
-    "put",
-    "read_tensors",
-    "refuse",
-    "remove_interrupted",
-    "sealed",
-    "serialize",
-    "sync",
-    "temporary_path",
-    "write_synced",
-]
-
 MANIFEST = "manifest.json"
 SAFETENSORS_DTYPES = {
     *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),

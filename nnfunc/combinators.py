@@ -41,8 +41,6 @@ from nnfunc.base import (
 from nnfunc.rematerialization import gathering, recomputed
 from nnfunc.taps import check_same_shapes, match_stack, tap
 
-__all__ = ["Net", "ensemble", "parallel", "precision", "repeat", "residual", "serial", "tie", "wire"]
-
 
 class Net:
     """The children of a `wire`, bound to their parameters for one call: `net.body(x)`.

@@ -10,8 +10,6 @@ from nnfunc import check
 from nnfunc.base import Array, canonicalize_arguments, vary_like, widen
 from nnfunc.loss_math import check_classes, log_softmax, nan_unless
 
-__all__ = ["ctc"]
-
 _IMPOSSIBLE = -1e30  # the logarithm of 0, finite so that no derivative is inf - inf
 
 

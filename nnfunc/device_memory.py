@@ -13,20 +13,6 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.flops import inner_jaxprs
 
-__all__ = [
-    "check_arrays",
-    "check_fits",
-    "check_params",
-    "compile_checked",
-    "compiled_bytes",
-    "format_bytes",
-    "free_bytes",
-    "host_free_bytes",
-    "peak_bytes",
-    "total_bytes",
-    "tree_bytes",
-]
-
 CGROUP = Path("/sys/fs/cgroup")
 """The folder in which Linux has the memory limits of containers."""
 

@@ -4,8 +4,6 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["html_table", "html_text", "text_table", "tree_html"]
-
 
 def text_table(rows: Sequence[Sequence[str]], text_columns: int) -> list[str]:
     """The lines of a table, aligned. rows: the header first. text_columns: the first so many are left-aligned."""

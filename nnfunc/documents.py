@@ -15,8 +15,6 @@ from typing import Any
 from nnfunc import check
 from nnfunc.errors import NnfuncError
 
-__all__ = ["file_type", "find_mismatch", "find_outside_link", "is_inside", "read_bytes", "read_json", "write_file"]
-
 MAX_BYTES = 2**28  # ten times the manifest of a sweep of 100,000 trials
 TYPE_NAMES = {
     bool: "true or false",

@@ -1,6 +1,13 @@
 """Durations as text."""
 
-__all__ = ["format_clock", "format_duration"]
+
+def format_seconds(seconds: float) -> str:
+    """A short time in seconds or milliseconds. seconds: at least 0.
+
+    >>> format_seconds(0.00123), format_seconds(12.3)
+    ('1.23 ms', '12.3 s')
+    """
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def format_clock(seconds: float) -> str:

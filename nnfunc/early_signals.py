@@ -7,8 +7,6 @@ import _signal  # pyright: ignore[reportMissingImports]
 import os
 import sys
 
-__all__ = ["SIGNALS", "is_command_line", "leave"]
-
 SIGNALS = (_signal.SIGINT, _signal.SIGTERM)
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import jax
 
-__all__ = ["count", "inner_jaxprs", "of", "primitives"]
-
 _FREE = {
     "broadcast_in_dim",
     "reshape",

@@ -9,8 +9,6 @@ import jax
 
 from nnfunc.base import PyTree
 
-__all__ = ["FrozenState", "contains_frozen", "is_frozen"]
-
 
 class FrozenState(dict[str, Any]):
     """{"base": the entry that never changes, ...}: a dict with a separate node type in jax.tree."""

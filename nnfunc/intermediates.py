@@ -30,8 +30,6 @@ from nnfunc.base import (
 )
 from nnfunc.taps import absolute, call_watched
 
-__all__ = ["capture", "patch", "tapped"]
-
 
 def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[PyTree, dict[str, PyTree]]]:
     """A function like apply that also returns the values inside: `y, taps = f(params, x)`.

@@ -12,8 +12,6 @@ from typing import Any
 
 import jax
 
-__all__ = ["current_settings", "enter_settings", "inherit_settings", "portable_settings"]
-
 Settings = tuple[tuple[str, Any], ...]
 
 

@@ -9,24 +9,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Scalar, widen
 
-__all__ = [
-    "absolute",
-    "at_least",
-    "binary_inputs",
-    "check_classes",
-    "class_inputs",
-    "class_weights",
-    "difference",
-    "distribution_inputs",
-    "like",
-    "log_softmax",
-    "mask_invalid",
-    "nan_unless",
-    "product",
-    "smallest_divisor",
-    "vector_inputs",
-]
-
 
 def like(x: Array, *values: Any) -> tuple[Array, ...]:
     """The values, numbers or arrays of any type, in the type of x."""

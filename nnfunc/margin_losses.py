@@ -24,18 +24,6 @@ from nnfunc.loss_math import (
 )
 from nnfunc.vector_norm import rescale, vector_norm
 
-__all__ = [
-    "cosine_distance",
-    "cosine_embedding",
-    "hinge",
-    "hinge_embedding",
-    "margin_ranking",
-    "multiclass_margin",
-    "multilabel_margin",
-    "soft_margin",
-    "triplet",
-]
-
 
 @canonicalize_arguments
 def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:

@@ -11,9 +11,6 @@ from nnfunc.base import Context, Layer, Model, Out, Params, PyTree, Remat, as_mo
 from nnfunc.sums import without_sums
 from nnfunc.taps import SAVED, absolute, call_watched
 
-__all__ = ["RematPolicy", "RematPolicyName", "absolute_names", "gathering", "recomputed", "remat", "remat_repeats"]
-
-
 RematPolicyName = Literal["dots", "dots_with_no_batch_dims", "everything", "nothing"]
 
 RematPolicy = RematPolicyName | Sequence[str] | Callable[..., Any] | None

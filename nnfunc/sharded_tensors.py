@@ -15,8 +15,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.checkpoint_files import refuse
 
-__all__ = ["checksums", "is_cut", "is_installed", "read", "wait", "write"]
-
 
 class _Save(threading.Thread):
     """A save that goes on. finish: writes the arrays, and ends the checkpoint in process 0."""

@@ -13,8 +13,6 @@ from nnfunc import check, device_memory, flops
 from nnfunc.base import Context, DType, Layer, PyTree, Watch, as_model, canonicalize, shape_struct
 from nnfunc.display import html_table, text_table
 
-__all__ = ["Row", "Summary", "summary"]
-
 
 class Row(NamedTuple):
     """One layer of a `Summary`.

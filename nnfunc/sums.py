@@ -15,17 +15,6 @@ import jax.numpy as jnp
 from nnfunc import tuning, xla_flags
 from nnfunc.base import Array, is_partitioned
 
-__all__ = [
-    "by_products",
-    "is_sum",
-    "mean_over",
-    "spread_over",
-    "spread_over_rows",
-    "sum_all",
-    "sum_over",
-    "without_sums",
-]
-
 
 def by_products() -> bool:
     """Whether sums are computed as products: on one CPU, with the flag that replaces YNNPACK's sums by XLA's.

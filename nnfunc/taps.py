@@ -11,8 +11,6 @@ import numpy as np
 from nnfunc import check, paths
 from nnfunc.base import Context, Nudge, Out, Params, PatchFunction, PyTree, Watch
 
-__all__ = ["SAVED", "absolute", "call_watched", "check_same_shapes", "is_requested", "match_stack", "tap"]
-
 
 def tap(ctx: Context, path: str, y: PyTree, out: Out, *, by_name: bool = False) -> tuple[PyTree, Out]:
     """y and out, with y patched, captured and stored by `remat` where the context has a pattern for `path`.

@@ -19,22 +19,7 @@ from typing import Any
 import jax
 from jaxlib.version import __version__ as JAXLIB
 
-from nnfunc import documents, xla_flags
-
-__all__ = [
-    "Call",
-    "cache_folder",
-    "choose",
-    "is_off",
-    "measured",
-    "pinned",
-    "pins",
-    "platform",
-    "portable",
-    "recorded",
-    "save_measured",
-    "table_file",
-]
+from nnfunc import documents, user_cache, xla_flags
 
 SWITCH = "NNFUNC_TUNING"
 """The environment variable that is "off" where no measured form should be used."""
@@ -134,17 +119,9 @@ def _watch_gradient(call: Call) -> Callable[[Any], Any]:
     return identity
 
 
-def cache_folder() -> Path | None:
-    """The folder of nnfunc in the user's cache folder; None if the user has no home folder."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nnfunc"
-    except RuntimeError:
-        return None
-
-
 def table_file() -> Path | None:
     """The file of the measured table; None without a cache folder."""
-    folder = cache_folder()
+    folder = user_cache.cache_folder()
     return None if folder is None else folder / "tuning.json"
 
 

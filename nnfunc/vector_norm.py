@@ -13,8 +13,6 @@ import numpy as np
 from nnfunc.base import Array, DType, PyTree, is_partitioned, widen
 from nnfunc.sums import sum_all
 
-__all__ = ["global_norm", "power_of_two", "rescale", "vector_norm"]
-
 
 def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
     """sqrt(sum x**2) over the axes, all of them by default, in float32 at least.

@@ -13,17 +13,6 @@ from typing import NamedTuple
 import jax
 from jaxlib.version import __version__ as JAXLIB
 
-__all__ = [
-    "FAST_CONVOLUTIONS",
-    "FAULTS",
-    "JAXLIB",
-    "CompilerFault",
-    "flags_in_force",
-    "is_set",
-    "known_fault",
-    "set_flags",
-]
-
 
 class CompilerFault(NamedTuple):
     """A fault of a version of jaxlib on CPUs. description: a clause about it. flag: that avoids it."""

@@ -8,8 +8,6 @@ import typer.core
 
 from nnfunc.commands import interrupts
 
-__all__ = ["JaxCommand", "app"]
-
 
 class _Group(typer.core.TyperGroup):
     """A group of commands in which Ctrl-C always ends with a message and the signal's exit code."""

@@ -5,20 +5,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = [
-    "BatchSize",
-    "ChangedData",
-    "Checkpoint",
-    "ConfigFile",
-    "Coordinator",
-    "Overrides",
-    "Process",
-    "Processes",
-    "RunFolder",
-    "complete_configs",
-    "complete_runs",
-]
-
 
 def complete_runs(incomplete: str) -> list[str]:
     """The folders of runs and sweeps that begin so, for the completion of the shell."""
@@ -55,8 +41,10 @@ ChangedData = Annotated[
         help="Accept data files that changed since the run began. The original rows keep their splits.",
     ),
 ]
-Coordinator = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Several processes: of process 0.")]
-Process = Annotated[int | None, typer.Option(help="Several processes: the number of this one, from 0.")]
-Processes = Annotated[int | None, typer.Option(help="Several processes: how many there are.")]
+Coordinator = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="With several processes: address of process 0.")
+]
+Process = Annotated[int | None, typer.Option(help="With several processes: the number of this one, from 0.")]
+Processes = Annotated[int | None, typer.Option(help="With several processes: how many there are.")]
 BatchSize = Annotated[int | None, typer.Option(help="Examples per batch.", show_default="as in training")]
 Checkpoint = Annotated[str, typer.Option(help="The checkpoint to use: best or last.")]

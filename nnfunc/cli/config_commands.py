@@ -28,13 +28,13 @@ def new(
         str | None, typer.Option(metavar="COLUMN", help="The column to predict.", show_default="guessed")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The config.", show_default="FILE.toml, here")
+        Path | None, typer.Option("--output", "-o", help="The file to write.", show_default="FILE.toml, here")
     ] = None,
 ) -> None:
     """Write a commented config for your data, which trains as it is.
 
-    It looks at the files: columns and their types, classes, sizes, separators,
-    missing values. What it guesses is in the comments, to be changed.
+    It inspects the files: columns, types, classes, sizes, separators and
+    missing values. A comment marks each guess, so that you can change it.
     """
     from nnfunc.commands.new_config.write_config import new_config
 
@@ -47,12 +47,12 @@ def config(
         str,
         typer.Argument(metavar="KEY", help="A table or a key, such as optimizer or model.dropout.", show_default=False),
     ] = "",
-    data: Annotated[str | None, typer.Option(metavar="NAME", help="The data set that the key is of.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model that the key is of.")] = None,
-    objective: Annotated[str | None, typer.Option(metavar="NAME", help="The objective that the key is of.")] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="The optimizer that the key is of.")] = None,
-    schedule: Annotated[str | None, typer.Option(metavar="NAME", help="The schedule that the key is of.")] = None,
-    average: Annotated[str | None, typer.Option(metavar="NAME", help="The average that the key is of.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="NAME", help="Explain the keys of this data set.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Explain the keys of this model.")] = None,
+    objective: Annotated[str | None, typer.Option(metavar="NAME", help="Explain the keys of this objective.")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="Explain the keys of this optimizer.")] = None,
+    schedule: Annotated[str | None, typer.Option(metavar="NAME", help="Explain the keys of this schedule.")] = None,
+    average: Annotated[str | None, typer.Option(metavar="NAME", help="Explain the keys of this average.")] = None,
 ) -> None:
     """Explain the tables and keys of config files: type, range, default, meaning and an example."""
     from nnfunc.commands.explain_config import explain_config
@@ -87,10 +87,11 @@ def plan(
         str | None, typer.Option(help="Print the least time of a step on h100, h200, a100, b200, tpu-v5p or tpu-v6e.")
     ] = None,
 ) -> None:
-    """Print what a training step takes on each of many devices, without having them.
+    """Print what a training step needs on each device of a mesh, before you have the devices.
 
-    The step is compiled here for simulated devices, from shapes: its memory,
-    FLOPs and collectives, and the least time that it takes on a chip.
+    The step is compiled on this machine for simulated devices, from shapes.
+    The output has its memory, FLOPs and collectives and, with --chip, the
+    least time that it can take.
     """
     from nnfunc.commands.plan_run import plan
 
@@ -169,9 +170,10 @@ def profile(
         typer.Option(help="A new folder for the trace.", show_default="the next of runs/CONFIG-profile-1, ..."),
     ] = None,
 ) -> None:
-    """Time ten training steps: data, host and device, the costliest operations, memory by layer.
+    """Print where the time and the memory of training steps go.
 
-    Three more steps are traced for Perfetto and XProf.
+    Ten steps are timed: data, host and device, the costliest operations,
+    and memory by layer. Three more are traced for Perfetto and XProf.
     """
     from nnfunc.commands.profile_steps import profile
 

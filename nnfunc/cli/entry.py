@@ -11,8 +11,6 @@ from typing import Any
 from nnfunc.cli.application import app
 from nnfunc.commands import interrupts
 
-__all__ = ["main"]
-
 RED, YELLOW, RESET = "\x1b[1;31m", "\x1b[1;33m", "\x1b[0m"
 
 

@@ -48,7 +48,7 @@ def launch(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="Such as: -- train CONFIG mesh.data=-1")],
     processes: Annotated[int, typer.Option(help="The number of processes.")],
     devices: Annotated[
-        int | None, typer.Option(help="Simulated CPU devices of each process.", show_default="its part of the GPUs")
+        int | None, typer.Option(help="Simulated CPU devices of each process.", show_default="its share of the GPUs")
     ] = None,
 ) -> None:
     """Run a command in several processes on this machine.
@@ -239,7 +239,7 @@ def ui(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 is any free one.")] = 8080,
 ) -> None:
-    """Serve the pages of all runs below a folder to a browser: they grow while the runs train.
+    """Serve the pages of all runs below a folder to a browser, and update them while the runs train.
 
     It needs: pip install 'nnfunc\\[serve]'
     """

@@ -17,7 +17,7 @@ def evaluate(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", help="A file of labelled rows like those of the training data.", show_default=""
+            metavar="FILE", help="A file of labelled rows like those of the training data.", show_default=False
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="The examples to use: test, validation or train.")] = "test",
@@ -32,9 +32,9 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model on the rows of a split, or of a file.
 
-    Prints each metric with its 95 % bootstrap interval and what always giving
-    the same answer would get, the metrics of each class, the confusion matrix,
-    the calibration and the worst examples.
+    Prints each metric with its 95 % bootstrap interval and its value for a
+    constant prediction, the metrics of each class, the confusion matrix, the
+    calibration and the worst examples.
     """
     from nnfunc.commands.evaluate_run import evaluate
 
@@ -95,7 +95,7 @@ def serve(
     """Serve the predictions of a run over HTTP, with a page to try it.
 
     POST /predict takes {"rows": [...]} as JSON, or uploaded files; GET / is a
-    page with a form, GET /schema tells the columns, GET /health the state.
+    page with a form, GET /schema describes the columns, GET /health the state.
     Requests that arrive together are predicted in one batch. SIGTERM and Ctrl-C
     finish what was accepted. It needs: pip install 'nnfunc\\[serve]'
     """
@@ -118,15 +118,14 @@ def serve(
 def export(
     run: RunFolder,
     file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="The file to write; of numpy, one that ends with .py; of hf, a folder."),
+        Path, typer.Argument(metavar="FILE", help="The file to write; for numpy a .py file, for hf a folder.")
     ],
     to: Annotated[str, typer.Option("--to", help="The format: stablehlo, onnx, litert, numpy or hf.")],
     checkpoint: Checkpoint = "best",
     quantize: Annotated[
         str | None,
         typer.Option(
-            help="Of onnx, weights of 8 bits: weights computes in float32, dynamic also in integers.",
+            help="For onnx, 8-bit weights: weights computes in float32, dynamic partly in integers.",
             show_default="float32",
         ),
     ] = None,

@@ -7,8 +7,6 @@ from nnfunc.commands.interrupts import explain_full_disk
 from nnfunc.runs import run_folder
 from nnfunc.runs.lock import FolderLock
 
-__all__ = ["consolidate"]
-
 
 def consolidate(folder: Path) -> int:
     """Write each checkpoint whose arrays are cut over processes as one safetensors file; return how many there were.

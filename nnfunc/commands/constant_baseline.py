@@ -24,16 +24,6 @@ from nnfunc.training.evaluate import evaluate
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task
 
-__all__ = [
-    "baselines",
-    "constant_prediction",
-    "print_naive_forecasts",
-    "quantile_levels",
-    "restored_target",
-    "training_target",
-    "warn_if_not_better",
-]
-
 
 def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The metrics of the constant prediction, by split; {} where there is none.

@@ -22,8 +22,6 @@ from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.step import TrainState, eval_params
 
-__all__ = ["doctor", "find_lr", "find_nan", "overfit"]
-
 NO_FINDINGS = (
     "no findings: compiler, data, labels, first loss, gradients, activations, leaks between\n"
     "examples and from later tokens, symmetry, learning rate and weight decay look right"

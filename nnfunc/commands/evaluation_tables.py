@@ -11,8 +11,6 @@ from rich.text import Text
 
 from nnfunc.reports.format import format_metric
 
-__all__ = ["print_tables"]
-
 MOST_CLASSES = 20  # rows of a table by class
 MOST_COLUMNS = 12  # of a confusion matrix
 MOST_EXAMPLES = 8  # of the worst

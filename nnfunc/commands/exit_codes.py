@@ -8,8 +8,6 @@ from nnfunc.commands.interrupts import Stopped
 from nnfunc.errors import NnfuncError
 from nnfunc.training.divergence import Diverged
 
-__all__ = ["error_message", "exit_code"]
-
 
 def exit_code(error: Exception) -> int | None:
     """The exit code for an error, or None when the error is a defect of nnfunc.

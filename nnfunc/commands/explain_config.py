@@ -19,8 +19,6 @@ from nnfunc.config.explain_key import (
 )
 from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, TABLES, factories, get_schema
 
-__all__ = ["explain_config"]
-
 
 def explain_config(key: str = "", names: Mapping[str, str] | None = None) -> None:
     """Print what a key, a table or, without a key, every table of a config is.
@@ -36,7 +34,7 @@ def explain_config(key: str = "", names: Mapping[str, str] | None = None) -> Non
     table = key.partition(".")[0]
     if names and table not in names:
         option = next(iter(names))
-        check.fail("config", f"--{option} says which {option} a key is of.", hint=f"Such as: nnfunc config {option}")
+        check.fail("config", f"--{option} is for keys of the table {option}.", hint=f"Such as: nnfunc config {option}")
     if not key:
         _print_tables()
     elif key == "seed" or ("." in key and not _is_augmentation(key)):

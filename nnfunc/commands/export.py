@@ -19,8 +19,6 @@ from nnfunc.interop.export_model import FORMATS, ExportReport
 from nnfunc.interop.export_model import export as export_model
 from nnfunc.interop.onnx import QUANTIZATIONS
 
-__all__ = ["export", "load_examples"]
-
 EXAMPLES = 100
 COMPARED = ("classes", "tokens", "tags", "values")  # outputs that the report compares with labels
 

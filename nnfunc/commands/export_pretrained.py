@@ -21,8 +21,6 @@ from nnfunc.interop.peft_adapters import lora_to_peft
 from nnfunc.interop.pretrained import pretrained
 from nnfunc.interop.to_pretrained import to_pretrained
 
-__all__ = ["export_pretrained"]
-
 TABLES = ("seed", "data", "model", "objective", "optimizer", "schedule", "train")
 """The tables of a config that make a model without precision, remat and the like, which change no parameter."""
 

@@ -17,8 +17,6 @@ from typing import NoReturn
 from nnfunc import early_signals
 from nnfunc.early_signals import SIGNALS
 
-__all__ = ["Stopped", "catch_signals", "explain_full_disk", "interrupt_message", "write_message"]
-
 _messages: list[tuple[str, Callable[[], object]]] = [("stopped before it began; nothing was written", lambda: None)]
 """(message, undo) of each `interrupt_message` block that runs, the innermost last."""
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from nnfunc import check
 from nnfunc.distributed.processes import LOST
 
-__all__ = ["launch"]
-
 
 def launch(command: Sequence[str], *, processes: int, devices: int | None = None) -> int:
     """Run a command of nnfunc in several processes, and return the exit code.

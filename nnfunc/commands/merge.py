@@ -18,8 +18,6 @@ from nnfunc.layers.lora import merge_lora
 from nnfunc.runs import run_folder
 from nnfunc.training.step import trainer
 
-__all__ = ["merge"]
-
 ADAPTED = ("seed", "data", "model", "objective", "task")
 """The tables of the merged config that come from the run of adapters; the others come from its base."""
 

@@ -13,8 +13,6 @@ from nnfunc.config.restore import Run, restore
 from nnfunc.errors import NnfuncError
 from nnfunc.training.step import TrainState
 
-__all__ = ["model_card"]
-
 PIPELINES = {
     "LMHeadModel": "text-generation",
     "ForCausalLM": "text-generation",

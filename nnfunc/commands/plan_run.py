@@ -25,11 +25,10 @@ from nnfunc.distributed.chips import Chip, bounds, find_chip
 from nnfunc.distributed.collectives import Collective, collectives
 from nnfunc.distributed.mesh import DATA, mesh
 from nnfunc.distributed.placement import Placement
+from nnfunc.durations import format_seconds
 from nnfunc.layers.attention.backends import planned_for_gpu
 from nnfunc.training.compiled import run_functions, split_hypers
 from nnfunc.training.device_feed import placed_data
-
-__all__ = ["LARGEST", "StepPlan", "plan", "plan_step", "widen_group"]
 
 LARGEST = 2048
 """The most devices that one process of JAX's CPU backend compiles for."""
@@ -235,7 +234,7 @@ def _check_same(full: Placement, small: Placement, model: Any) -> None:
     ]
     if different:
         sizes = dict(small.mesh.shape)
-        problem = f"more than {LARGEST} devices divide {different[0]} in another way than the {sizes} that compile do."
+        problem = f"the mesh divides {different[0]} differently from {sizes}, the largest that compiles."
         check.fail("plan", problem, hint="Use a smaller axis data, and a larger axis model.")
 
 
@@ -283,11 +282,7 @@ def _describe_bounds(name: str, chip: Chip, result: StepPlan) -> str:
         "memory": "the state is read and written once",
         "links": "all links are busy all the time",
     }
-    lines = [f"a step on {name} takes at least {_seconds(max(times))}; the bound is {largest}:"]
-    lines += [f"  {field:<17}{_seconds(getattr(times, field)):>9}  {text}" for field, text in what.items()]
+    lines = [f"a step on {name} takes at least {format_seconds(max(times))}; the bound is {largest}:"]
+    lines += [f"  {field:<17}{format_seconds(getattr(times, field)):>9}  {text}" for field, text in what.items()]
     lines += [f"  {format_bytes(result.total)} of {format_bytes(chip.memory)} of memory: it {fits}"]
     return "\n".join([*lines, f"  {chip.source}"])
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"

@@ -14,8 +14,6 @@ from nnfunc.config.restore import load_run
 from nnfunc.data.prediction_files import read_pieces
 from nnfunc.data.prediction_inputs import load_inputs, sentence_lengths
 
-__all__ = ["predict"]
-
 ROWS_AT_ONCE = 2048
 
 

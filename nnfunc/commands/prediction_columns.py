@@ -10,8 +10,6 @@ from nnfunc.data.prediction_inputs import restore_outputs
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.evaluation.predictions import read_outputs
 
-__all__ = ["name_column", "prediction_columns"]
-
 Columns = dict[str, Any]
 
 

@@ -13,8 +13,6 @@ import numpy as np
 
 from nnfunc import check
 
-__all__ = ["FORMATS", "choose_format", "open_writer"]
-
 Columns = Mapping[str, Sequence[Any]]
 Write = Callable[[Columns, Any], None]
 """(the columns of some rows, the raw outputs of the model for them) -> None."""

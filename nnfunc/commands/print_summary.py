@@ -7,8 +7,6 @@ import jax
 from nnfunc.config import load
 from nnfunc.summary import summary
 
-__all__ = ["print_summary"]
-
 
 def print_summary(config_file: Path, settings: list[str]) -> None:
     """Print the layers of a model for one batch. config_file: a TOML file. settings: its overrides."""

@@ -7,10 +7,8 @@ from typing import Any
 
 import jax
 
-from nnfunc import check, malloc, tuning
+from nnfunc import check, malloc, user_cache
 from nnfunc.distributed.processes import is_main, start
-
-__all__ = ["set_up_process"]
 
 
 def set_up_process(join: Mapping[str, Any] | None = None) -> None:
@@ -44,7 +42,7 @@ def _enable_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX already has a cache folder."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    cache = tuning.cache_folder()
+    cache = user_cache.cache_folder()
     if cache is None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache / "jax"))

@@ -16,13 +16,12 @@ from nnfunc.base import as_model
 from nnfunc.commands.terminal import open_console
 from nnfunc.config import Config, load
 from nnfunc.device_memory import format_bytes, tree_bytes
+from nnfunc.durations import format_seconds
 from nnfunc.intermediates import capture
 from nnfunc.runs import run_folder
 from nnfunc.training.compiled import Carry, compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, placed_data
 from nnfunc.training.step import placement_of
-
-__all__ = ["Profile", "operation_layers", "profile"]
 
 STEPS = 10
 """The steps that are timed."""
@@ -179,7 +178,7 @@ def _print(config: Config, result: Profile, operations: float) -> None:
     times = _table("", "once", "each step", f"of a run of {steps:,} steps")
     for name in dict.fromkeys([*result.once, *result.step]):
         seconds = result.once.get(name, 0.0) + steps * result.step.get(name, 0.0)
-        cells = [_seconds(part[name]) if name in part else "" for part in (result.once, result.step)]
+        cells = [format_seconds(part[name]) if name in part else "" for part in (result.once, result.step)]
         times.add_row(name, *cells, f"{seconds / total:.1%}")
     console.print(times)
     device = result.step["device"] + result.step["host"]
@@ -188,7 +187,7 @@ def _print(config: Config, result: Profile, operations: float) -> None:
     whole = sum(result.operations.values())
     costs = _table("operation", "each step", "of all operations")
     for name, seconds in list(result.operations.items())[:ROWS]:
-        costs.add_row(name, _seconds(seconds), f"{seconds / whole:.1%}")
+        costs.add_row(name, format_seconds(seconds), f"{seconds / whole:.1%}")
     if result.operations:
         console.print(costs)
         print()
@@ -211,12 +210,3 @@ def _table(*titles: str) -> Table:
     for i, title in enumerate(titles):
         table.add_column(title, justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
     return table
-
-
-def _seconds(seconds: float) -> str:
-    """A duration in a suitable unit.
-
-    >>> _seconds(0.00123), _seconds(12.3)
-    ('1.23 ms', '12.3 s')
-    """
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

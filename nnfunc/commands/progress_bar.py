@@ -10,8 +10,6 @@ from nnfunc.commands.terminal import speed_text
 from nnfunc.durations import format_clock
 from nnfunc.reports.format import format_labelled, sort_metrics
 
-__all__ = ["TrainingProgress", "show_progress"]
-
 METRICS = ("loss", "accuracy", "mae")
 LABELS = {"accuracy": "acc"}
 

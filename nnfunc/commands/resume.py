@@ -15,8 +15,6 @@ from nnfunc.config.restore import read_config
 from nnfunc.config.schema import factories
 from nnfunc.runs import run_folder
 
-__all__ = ["resume"]
-
 TOTAL_STEPS = "schedule.total_steps"
 FREE = ("train", "log", "mesh", "shard")
 """The tables that a run may resume with other values of: they change no step, or by rounding alone."""

@@ -14,8 +14,6 @@ from nnfunc.config import Config, restore
 from nnfunc.generation import generate
 from nnfunc.runs import run_folder
 
-__all__ = ["generate_texts", "sample"]
-
 
 def sample(
     folder: Path,

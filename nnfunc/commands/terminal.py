@@ -7,8 +7,6 @@ from rich.console import Console
 
 from nnfunc.reports.format import format_labelled, sort_metrics
 
-__all__ = ["metrics_line", "open_console", "speed_text"]
-
 
 def open_console() -> Console:
     """The console of standard output, which replaces characters that its encoding lacks."""

@@ -16,8 +16,6 @@ from nnfunc.config.schema import TABLES
 from nnfunc.distributed import processes
 from nnfunc.runs import run_folder
 
-__all__ = ["agree", "train"]
-
 
 def agree(config: Config) -> None:
     """Refuse to train with several processes that differ, or without a mesh. config: of the run."""

@@ -10,8 +10,6 @@ from nnfunc.data.dataset import count_examples
 from nnfunc.device_memory import format_bytes
 from nnfunc.training.fitting import Needs
 
-__all__ = ["training_plan"]
-
 
 def training_plan(config: Config, needs: Needs) -> str:
     """The lines data, model and plan. config: of the run. needs: of `dry_run`."""

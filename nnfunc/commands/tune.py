@@ -16,8 +16,6 @@ from nnfunc.layers.conv.form_timing import choose_form, time_forms
 from nnfunc.training.compiled import run_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed
 
-__all__ = ["find_calls", "tune"]
-
 
 def tune(config_file: Path, settings: list[str], *, seconds: float = 20.0) -> dict[str, str]:
     """Time the forms of a config's convolutions and remember the fastest; print and return them by key.

@@ -15,8 +15,6 @@ from nnfunc.runs import status
 from nnfunc.training.objectives import Objective, distillation
 from nnfunc.training.starting import StartReport, load_into, report_start
 
-__all__ = ["Adapters", "Start", "StartedModel", "adapt", "distillation_from", "start_from"]
-
 
 class Adapters(NamedTuple):
     """The adapters of a trained run.

@@ -7,19 +7,6 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.schema import WRAPPERS, factories, get_schema
 
-__all__ = [
-    "FrozenDict",
-    "Recipe",
-    "ScheduleCall",
-    "Slot",
-    "TableCall",
-    "find_schedules",
-    "insert_slots",
-    "is_schedule",
-    "lists_to_tuples",
-    "map_schedules",
-]
-
 
 @dataclass(frozen=True)
 class Slot:

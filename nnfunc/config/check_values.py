@@ -10,8 +10,6 @@ from nnfunc.config.config_errors import ConfigError, ProblemList, error_parts
 from nnfunc.config.schema import TABLES, WRAPPERS, factories, get_schema
 from nnfunc.evaluation.thresholds import check_threshold_metric
 
-__all__ = ["call_factories", "check_combinations", "check_learning_rate"]
-
 
 def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], problems: ProblemList) -> None:
     """Check that there is one learning rate, of the schedule or of the optimizer, and that it is not negative.

@@ -15,8 +15,6 @@ from nnfunc.config.data_records import DataRecords
 from nnfunc.config.file_paths import last_saved
 from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, RUN_TABLES, TASK_TABLES, factories, get_schema
 
-__all__ = ["Config"]
-
 
 @dataclass(frozen=True)
 class Config:

@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 from nnfunc import check
 from nnfunc.errors import InvalidValueError, NnfuncError
 
-__all__ = ["ConfigError", "Problem", "ProblemList", "describe", "nearest_hint", "printable", "to_one_line"]
-
 COMMAND_LINE = "the command line"
 
 

@@ -10,8 +10,6 @@ from typing import Any
 from nnfunc.config.config_errors import fail
 from nnfunc.data.preprocessing import Preprocessing
 
-__all__ = ["DataRecords"]
-
 
 @dataclass(frozen=True)
 class DataRecords:

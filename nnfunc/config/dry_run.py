@@ -22,8 +22,6 @@ from nnfunc.training.step import eval_params, placement_of, trainer
 from nnfunc.training.task import build_task
 from nnfunc.training.train_run import inspect_task, resolve_loop
 
-__all__ = ["dry_run", "located"]
-
 
 def dry_run(config: Config) -> Needs:
     """Trace the initialization, a training step and an evaluation; the parameters and the memory that they need.

@@ -13,20 +13,6 @@ from nnfunc.config.config_errors import nearest_hint
 from nnfunc.config.load import EXAMPLES
 from nnfunc.config.schema import FIXED_FACTORIES, INJECTED, MESH_TABLES, OPTIONAL_TABLES, TABLES, factories, get_schema
 
-__all__ = [
-    "FOLLOWS",
-    "NAMED_TABLES",
-    "REQUIRED",
-    "KeyHelp",
-    "argument_docs",
-    "check_name",
-    "check_table",
-    "explain_key",
-    "first_line",
-    "table_line",
-    "to_toml",
-]
-
 WHERE = "config"
 NAMED_TABLES = tuple(table for table in TABLES if table not in (*FIXED_FACTORIES, *MESH_TABLES))
 """The tables with several factories: those with a name, and augment, whose keys are the names."""

@@ -11,8 +11,6 @@ from nnfunc.config.config_errors import ProblemList
 from nnfunc.config.schema import FIXED_FACTORIES, RUN_TABLES, factories, get_schema
 from nnfunc.data.download import data_folders
 
-__all__ = ["FILE_TABLES", "last_saved", "make_absolute", "path_keys"]
-
 FILE_TABLES = ("data", *RUN_TABLES)
 _CODECS = ("characters", "bytes")  # values of codec that are not files
 

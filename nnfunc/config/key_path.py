@@ -15,18 +15,6 @@ from nnfunc.config.config_errors import printable
 from nnfunc.config.schema import FIXED_FACTORIES, TABLES, ValueType, factories, get_schema, parse_annotation
 from nnfunc.errors import InvalidValueError
 
-__all__ = [
-    "KeyPath",
-    "argument_depth",
-    "find_type",
-    "format_key",
-    "get_value",
-    "hyper_name",
-    "parse_key",
-    "parse_value",
-    "set_value",
-]
-
 KeyPath = tuple[str | int, ...]
 _PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[[^\[\]]+\])*")
 _STEP = re.compile(r"\[([^\[\]]+)\]|\.?([^.\[\]]+)")

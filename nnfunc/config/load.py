@@ -16,8 +16,6 @@ from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, OPTIONAL_TABLES, 
 from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.runs.run_folder import program_name
 
-__all__ = ["EXAMPLES", "fill_defaults", "load", "resolve"]
-
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None) -> Config:
     """The checked config of a TOML file.

@@ -15,21 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from nnfunc.base import Schedule
 
-__all__ = [
-    "FIXED_FACTORIES",
-    "INJECTED",
-    "OPTIONAL_TABLES",
-    "RUN_TABLES",
-    "TABLES",
-    "TASK_TABLES",
-    "WRAPPERS",
-    "Schema",
-    "ValueType",
-    "factories",
-    "get_schema",
-    "parse_annotation",
-]
-
 TABLES = {
     "data": 'data = { name = "digits", batch_size = 64 }',
     "model": 'model = { name = "mlp", widths = [64, 128, 10] }',

@@ -8,8 +8,6 @@ from nnfunc.combinators import precision as in_precision
 from nnfunc.evaluation.thresholds import ThresholdMetric
 from nnfunc.rematerialization import RematPolicyName, remat_repeats
 
-__all__ = ["TaskOptions", "log", "options"]
-
 
 class TaskOptions(NamedTuple):
     """How a task is computed.

@@ -12,8 +12,6 @@ from nnfunc.data.download import find_text_problem
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.run_folder import program_name
 
-__all__ = ["read_tables", "reject_comparison"]
-
 
 def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
     """Refuse the config of a comparison where that of one run is needed.

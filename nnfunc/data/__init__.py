@@ -7,7 +7,8 @@ What a factory returns is `Splits` on the host; `splits.data(batch_size)` puts i
 from nnfunc.calls import explain_calls
 from nnfunc.data.augment import chain, flip, shift
 from nnfunc.data.batch_transforms import Normalise, next_tokens
-from nnfunc.data.dataset import Data, GatheredBatch, arrays, check_labels, take
+from nnfunc.data.check_arrays import check_labels
+from nnfunc.data.dataset import Data, GatheredBatch, arrays, take
 from nnfunc.data.generated import GeneratedData, generated
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.shuffle import indices, permute, positions

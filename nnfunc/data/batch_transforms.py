@@ -7,8 +7,6 @@ import numpy as np
 
 from nnfunc.base import Array, PyTree
 
-__all__ = ["Normalise", "next_tokens"]
-
 
 def next_tokens(window: Array) -> tuple[Array, Array]:
     """(tokens, the tokens that follow them), int32 [..., block], of windows [..., block + 1].

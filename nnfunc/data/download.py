@@ -11,7 +11,6 @@ import math
 import os
 import secrets
 import stat
-import sys
 import urllib.error
 import urllib.request
 import zlib
@@ -19,26 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from nnfunc import check, device_memory, documents
+from nnfunc import check, device_memory, documents, user_cache
 from nnfunc.errors import NnfuncError
-
-__all__ = [
-    "Source",
-    "cache_folder",
-    "check_unpacked_size",
-    "data_folders",
-    "decode_utf8",
-    "fail_damaged",
-    "fail_unreadable",
-    "fetch",
-    "file_ending",
-    "file_size",
-    "find",
-    "find_text_problem",
-    "first_existing",
-    "read_bytes",
-    "resolve",
-]
 
 TIMEOUT = 20.0  # seconds without a byte
 MAX_RATIO = 250  # of the unpacked to the packed size
@@ -53,21 +34,9 @@ class Source(NamedTuple):
 
 
 def cache_folder() -> Path | None:
-    """The folder of downloaded data in the user's cache; None for a user without a home folder.
-
-    It is nnfunc/data in $XDG_CACHE_HOME or ~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows.
-    """
-    root = os.environ.get("XDG_CACHE_HOME")
-    if not root and sys.platform == "win32":
-        root = os.environ.get("LOCALAPPDATA")
-    if root:
-        return Path(root, "nnfunc", "data")
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
-    return Path(home, *parts, "nnfunc", "data")
+    """The folder of downloaded data in the user's cache; None for a user without a home folder."""
+    folder = user_cache.cache_folder()
+    return None if folder is None else folder / "data"
 
 
 def data_folders() -> list[Path]:

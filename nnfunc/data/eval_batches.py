@@ -11,8 +11,6 @@ import numpy as np
 from nnfunc.base import Array, PyTree
 from nnfunc.data.dataset import Transform, count_examples, take
 
-__all__ = ["EvalBatch", "eval_batches", "eval_total", "even_batch_size"]
-
 
 @dataclass(frozen=True, eq=False)
 class EvalBatch:

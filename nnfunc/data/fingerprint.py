@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["digest", "fold_ids", "row_ids", "split_fingerprint"]
-
 SPLIT_BITS = NO_SPLIT = np.uint64(3)  # the split of a row, in the two lowest bits of its id
 
 _SAMPLED, _BLOCKS, _BLOCK = 1 << 26, 64, 1 << 16  # bytes

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Key, PyTree, Scalar, fold_in, named_parameters, to_device
 from nnfunc.data import shuffle
-from nnfunc.data.dataset import Data, GatheredBatch, Transform, prepare_arrays
-
-__all__ = ["GeneratedData", "generated"]
+from nnfunc.data.check_arrays import prepare_arrays
+from nnfunc.data.dataset import Data, GatheredBatch, Transform
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -23,8 +23,6 @@ from nnfunc.data.sources.npz import load_npy
 from nnfunc.data.sources.text_classification import FOLDERS as TEXTS
 from nnfunc.errors import NnfuncError
 
-__all__ = ["STDIN", "FileColumns", "Piece", "image_files", "read_pieces", "table_columns"]
-
 WHERE = "predict"
 STDIN = "-"
 """The path that stands for standard input."""

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import as_numpy
+from nnfunc.data.check_arrays import as_numpy
 from nnfunc.data.prediction_files import image_files, read_pieces
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.column_store import StringColumn
@@ -21,8 +21,6 @@ from nnfunc.data.sources.tagging import PADDING, read_sentences
 from nnfunc.data.sources.text_classification import read_texts
 from nnfunc.data.table_features import encode, parse_cells
 from nnfunc.errors import NnfuncError
-
-__all__ = ["load_inputs", "restore_outputs", "sentence_lengths"]
 
 WHERE = "predict"
 READERS = {"forecasting": read_series, "tagging": read_sentences, "text_classification": read_texts}

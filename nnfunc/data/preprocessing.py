@@ -14,8 +14,6 @@ from nnfunc import check, documents
 from nnfunc.data.fingerprint import SPLIT_BITS, digest
 from nnfunc.errors import NnfuncError
 
-__all__ = ["FILES", "Preprocessing", "restore_targets", "scale_targets"]
-
 PARTS = ("train", "validation", "test")
 FILES = ("data.json", "data_rows.npy", "codec.json")
 """The files that `Preprocessing.save` writes; the last two only if there are rows and a codec."""

@@ -10,8 +10,6 @@ from nnfunc.data.fingerprint import NO_SPLIT, SPLIT_BITS, fold_ids, row_ids, spl
 from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.data.splits import cut_splits
 
-__all__ = ["assign_rows", "split_pairs"]
-
 
 def _number(ids: np.ndarray) -> None:
     """Make ids of equal examples differ by their order in the file, and clear the split bits, in place."""

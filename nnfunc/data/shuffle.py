@@ -20,8 +20,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Scalar
 
-__all__ = ["indices", "permute", "positions"]
-
 LARGEST = 2**31 - 1  # examples of a data set and of a batch, because indices are int32
 GOLDEN = np.uint32(0x9E3779B9)  # 2**32 / golden ratio, whose multiples are spread evenly
 

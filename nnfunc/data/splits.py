@@ -10,13 +10,12 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import PyTree, Scalar, shape_text
-from nnfunc.data.dataset import Augment, Data, Transform, arrays, prepare_arrays
+from nnfunc.data.check_arrays import prepare_arrays
+from nnfunc.data.dataset import Augment, Data, Transform, arrays
 
 if TYPE_CHECKING:
     from nnfunc.data.preprocessing import Preprocessing
     from nnfunc.data.stream import Stream
-
-__all__ = ["Splits", "cut_in_order", "cut_splits", "split"]
 
 
 class Splits(NamedTuple):

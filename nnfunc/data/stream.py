@@ -13,9 +13,8 @@ import numpy as np
 from nnfunc import check, jax_settings
 from nnfunc.base import Key, PyTree, shape_text, to_device
 from nnfunc.data import shuffle
-from nnfunc.data.dataset import Dataset, GatheredBatch, as_numpy, check_batch_size, prepare_arrays
-
-__all__ = ["Stream", "prefetch"]
+from nnfunc.data.check_arrays import as_numpy, check_batch_size, prepare_arrays
+from nnfunc.data.dataset import Dataset, GatheredBatch
 
 PutRows = Callable[[tuple[int, ...], Callable[[slice], np.ndarray]], Any]
 """(shape, function from a slice of the first axis to its rows) -> array."""

@@ -15,18 +15,6 @@ from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import WHERE, DescribeRow, parse_numbers
 from nnfunc.data.sources.table_cells import parse_dates, parse_strings
 
-__all__ = [
-    "DATE_PARTS",
-    "SPECIAL",
-    "Cells",
-    "build_transformer",
-    "category_sizes",
-    "date_parts",
-    "encode",
-    "fit_features",
-    "parse_cells",
-]
-
 DATE_PARTS = ("year", "month", "day", "weekday", "hour", "elapsed", "missing")
 """The numbers that a date may become: elapsed is in days since 1970, missing is 1 for a missing date."""
 BLOCK = 1 << 14  # rows that are transformed at a time

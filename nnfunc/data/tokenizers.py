@@ -16,8 +16,6 @@ from nnfunc import check
 from nnfunc.data.download import WRONG_FILE, decode_utf8, fail_damaged, read_bytes, resolve
 from nnfunc.errors import NnfuncError
 
-__all__ = ["Bytes", "Characters", "Codec", "Tokenizer", "load_codec"]
-
 BLOCK = 2**20  # characters that are encoded at once
 
 

@@ -13,8 +13,6 @@ from nnfunc.debug.finding import Finding
 from nnfunc.debug.probe import Probe, build_probe
 from nnfunc.training.divergence import find_non_finite
 
-__all__ = ["doctor"]
-
 EXAMPLES = 16
 
 MODEL_CHECKS = (

@@ -17,8 +17,6 @@ from nnfunc.training.divergence import Fault, Phase, find_non_finite, find_step_
 from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task, build_task
 
-__all__ = ["find_nan", "find_nan_in"]
-
 
 def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> list[Fault]:
     """What made a run, or the trials of a vmapped run, diverge: one Fault for each that did, or [].

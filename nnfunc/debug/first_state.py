@@ -13,8 +13,6 @@ from nnfunc.data.generated import GeneratedData
 from nnfunc.training.device_feed import as_data
 from nnfunc.training.task import build_task
 
-__all__ = ["init_params", "without_augmentation"]
-
 
 def without_augmentation(data: Any, max_batch_size: int | None = None) -> Any:
     """The data set without its augmentation, in batches of at most `max_batch_size` examples."""

@@ -9,8 +9,6 @@ import optax
 
 from nnfunc.debug.probe import Probe, differ, loss_of_outputs
 
-__all__ = ["LossFloors", "estimate_floors"]
-
 MAX_OUTPUTS = 1 << 21  # numbers; the floors of larger outputs are not estimated
 STEPS = 300
 

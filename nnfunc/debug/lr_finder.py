@@ -13,8 +13,6 @@ from nnfunc.base import Key
 from nnfunc.debug.first_state import init_params, without_augmentation
 from nnfunc.debug.short_runs import find_learning_rate_hyper, peak_learning_rate, short_run
 
-__all__ = ["RangeTest", "find_lr", "suggest_learning_rate"]
-
 BARS = " ▁▂▃▄▅▆▇█"
 
 

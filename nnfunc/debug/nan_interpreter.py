@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Operation", "first_operation"]
-
 LIBRARIES = (
     *(os.path.dirname(os.path.abspath(module.__file__ or "")) + os.sep for module in (jax, np)),
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,

@@ -15,8 +15,6 @@ from nnfunc.debug.probe import Probe, build_probe
 from nnfunc.debug.short_runs import find_learning_rate_hyper, peak_learning_rate, short_run
 from nnfunc.training.gradients import loss_and_metrics
 
-__all__ = ["Verdict", "overfit"]
-
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 Outcome = Literal["memorised", "learns slowly", "stuck", "diverges", "impossible"]

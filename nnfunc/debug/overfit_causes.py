@@ -12,8 +12,6 @@ from nnfunc.debug.loss_floor import LossFloors
 from nnfunc.debug.probe import Probe
 from nnfunc.training.divergence import find_non_finite
 
-__all__ = ["OverfitRuns", "find_cause"]
-
 STILL_FALLING = "The loss is still falling.", "Train for more steps."
 
 

@@ -19,8 +19,6 @@ from nnfunc.training.objectives import call_objective
 from nnfunc.training.several_models import JointModel
 from nnfunc.training.task import Task, build_task
 
-__all__ = ["Probe", "build_probe", "differ", "is_floating", "loss_of_outputs", "split_pair", "weight_matrices"]
-
 
 class FixedOutputs:
     """A `predict` for objectives that returns precomputed outputs, one for each call."""

@@ -13,8 +13,6 @@ from nnfunc.optimizers import Optimizer
 from nnfunc.training.gradients import loss_and_metrics
 from nnfunc.training.task import build_task
 
-__all__ = ["ShortRun", "find_learning_rate_hyper", "peak_learning_rate", "short_run", "update_at_learning_rate"]
-
 STEPS = np.unique(np.geomspace(1, 1e6, 400).astype(np.int32) - 1)
 
 

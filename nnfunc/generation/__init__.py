@@ -5,8 +5,8 @@ Transformer is its keys and values, that of a recurrent model its carry.
 """
 
 from nnfunc.calls import explain_calls
-from nnfunc.generation.cache import decode, prefill
 from nnfunc.generation.generate import Generated, generate
+from nnfunc.generation.prefill_decode import decode, prefill
 from nnfunc.generation.sample_token import draw
 
 __all__ = ["Generated", "decode", "draw", "generate", "prefill"]

@@ -14,8 +14,6 @@ from nnfunc.generation.loop import NO_STOP, get_loop
 from nnfunc.generation.prompts import check_vocabulary, read_prompts
 from nnfunc.generation.sample_token import check_numbers
 
-__all__ = ["Generated", "generate"]
-
 
 class Generated(NamedTuple):
     """The result of `generate`: `tokens[i, :lengths[i]]` is the i-th prompt and its continuation.

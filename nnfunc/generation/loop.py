@@ -13,8 +13,6 @@ from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_mo
 from nnfunc.generation.model_probe import Facts, check_consistency, probe_model
 from nnfunc.generation.sample_token import draw
 
-__all__ = ["NO_STOP", "Loop", "get_loop"]
-
 NO_STOP = -2  # neither an id nor the -1 that `draw` returns for NaN
 
 _LOOPS: weakref.WeakKeyDictionary[Any, "Loop"] = weakref.WeakKeyDictionary()

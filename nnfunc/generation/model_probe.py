@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from nnfunc import check, paths
 from nnfunc.base import Context, Params, PyTree, shape_struct
 
-__all__ = ["Facts", "check_consistency", "probe_model"]
-
 TOLERANCE = 0.05  # of the largest logit: above the rounding of bfloat16, below the effect of a missing cache
 
 

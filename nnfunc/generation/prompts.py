@@ -8,8 +8,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, canonicalize
 
-__all__ = ["check_vocabulary", "read_prompts"]
-
 
 def read_prompts(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
     """(ids [..., time], the length of each prompt [...], the length of the shortest, or 1 if traced).

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Array, Key, Scalar
 
-__all__ = ["draw"]
-
 
 def draw(
     logits: Array,

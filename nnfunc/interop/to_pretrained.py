@@ -121,7 +121,7 @@ def _family_to_write(
     if not options or inspect.unwrap(options[0].factory) is not factory:
         known = sorted({one.factory.__name__ for one in FAMILIES.values()})
         expected = f"model should be the result of {', '.join(known)}"
-        hint = "A model around one of these is to be taken apart first."
+        hint = "If it is inside another model, pass the inner model."
         check.fail("to_pretrained", expected=expected, actual=getattr(factory, "__name__", factory), hint=hint)
     problems = []
     for one in options:

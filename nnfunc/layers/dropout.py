@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Array, Key, Layer, Model, Params, PyTree, Scalar, as_model, indexed_keys, vmap_keys
 
-__all__ = ["alpha_dropout", "drop_path", "dropout", "mc_dropout"]
-
 
 def dropout(rate: Scalar, *, shared: tuple[int, ...] = ()) -> Model:
     """Each value becomes 0 with probability `rate`; the rest are divided by 1 - rate (inverted).

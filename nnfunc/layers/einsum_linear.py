@@ -10,8 +10,6 @@ from nnfunc import check, initializers
 from nnfunc.base import Initializer, Model, fold
 from nnfunc.layers.linear import INIT_HINT, add_bias
 
-__all__ = ["einsum_linear"]
-
 
 class _Equation(NamedTuple):
     """The letters of an equation "x,weight->y"; an ellipsis in x and y stands for leading axes."""

@@ -11,8 +11,6 @@ from nnfunc.base import Initializer, Model, canonicalize, widen
 from nnfunc.layers.conv.conv import build_conv
 from nnfunc.layers.sliding_windows import Size, parse_windows
 
-__all__ = ["embedding", "patch_embedding"]
-
 
 def embedding(
     num_embeddings: int,

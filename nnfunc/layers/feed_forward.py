@@ -11,8 +11,6 @@ from nnfunc.combinators import wire
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.linear import linear
 
-__all__ = ["feed_forward"]
-
 GATES: dict[str, Callable[[Array], Array]] = {
     "glu": activations.sigmoid,
     "bilinear_glu": activations.identity,

@@ -5,8 +5,6 @@ import math
 from nnfunc import check
 from nnfunc.base import Array
 
-__all__ = ["flatten"]
-
 
 def flatten(x: Array, *, start: int = 1) -> Array:
     """All axes from `start` on become one: images [batch, 28, 28] become [batch, 784].

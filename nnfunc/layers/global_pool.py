@@ -10,8 +10,6 @@ from nnfunc import check
 from nnfunc.base import Array, Model, widen
 from nnfunc.layers.sliding_windows import Size, flatten_batch, per_axis
 
-__all__ = ["adaptive_avg_pool", "adaptive_max_pool", "global_avg_pool", "global_max_pool"]
-
 
 def global_avg_pool(dims: int = 2) -> Model:
     """The mean over the spatial axes. Shapes: x [..., *spatial, channels] -> y [..., channels].

@@ -11,8 +11,6 @@ from nnfunc.base import Array, Initializer, Model, Scalar, fold, is_partitioned,
 
 INIT_HINT = "Were the parameters made by this model's init?"
 
-__all__ = ["bias", "bilinear", "linear", "prelu", "scale"]
-
 
 def linear(
     in_dim: int,

@@ -28,8 +28,6 @@ from nnfunc.base import (
 from nnfunc.frozen_state import FrozenState
 from nnfunc.paths import Leaves, is_matrix, leaves_mask
 
-__all__ = ["lora", "merge_lora"]
-
 
 class Adapted(Model):
     """A Model with `merge(adapters, base)`, the parameters of the model inside."""

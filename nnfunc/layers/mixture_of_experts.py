@@ -13,8 +13,6 @@ from nnfunc.layers.feed_forward import resolve_activation
 from nnfunc.layers.linear import matmul_rows
 from nnfunc.taps import tap
 
-__all__ = ["mixture_of_experts"]
-
 
 def mixture_of_experts(
     dim: int,

@@ -20,8 +20,6 @@ from nnfunc.base import Array, Model, Out, Scalar, batch_parts, divide_examples,
 from nnfunc.layers.norm_math import inverse_root, normalize_rms, standardize
 from nnfunc.sums import spread_over_rows
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
-
 
 def batch_norm(
     dim: int,

@@ -17,8 +17,6 @@ from nnfunc import check, tuning
 from nnfunc.base import Array, DType, Model, Scalar, wide_dtype, widen
 from nnfunc.layers.sliding_windows import Size, Windows, flatten_batch, pad, parse_windows
 
-__all__ = ["avg_pool", "lp_pool", "max_pool"]
-
 Padding = Literal["same", "valid"] | int | Sequence[int | Sequence[int]]
 
 

@@ -12,8 +12,6 @@ from jax import lax
 from nnfunc import check
 from nnfunc.base import Array, Shape
 
-__all__ = ["Padding", "Size", "Windows", "flatten_batch", "pad", "parse_windows", "per_axis", "shifted_copies"]
-
 Size = int | Sequence[int]
 """One integer for every spatial axis, or one for each."""
 Padding = Literal["same", "valid", "circular", "causal"] | int | Sequence[int | Sequence[int]]

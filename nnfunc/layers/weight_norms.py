@@ -12,8 +12,6 @@ from nnfunc.base import Array, Layer, Model, Out, Params, PyTree, Scalar, as_mod
 from nnfunc.paths import Leaves, leaves_mask
 from nnfunc.vector_norm import vector_norm
 
-__all__ = ["spectral_norm", "weight_norm"]
-
 
 def weight_norm(model: Layer, on: Leaves = "**/weight", *, stacked: Leaves = ()) -> Model:
     """The model with weights of a learned length and a learned direction: `scale * direction / |direction|`.

@@ -10,8 +10,6 @@ from nnfunc.optimizers.optimizer import Optimizer
 from nnfunc.optimizers.weight_decay import Decay
 from nnfunc.paths import Leaves
 
-__all__ = ["adadelta", "adagrad", "adamax", "nadam", "radam"]
-
 
 def adagrad(
     learning_rate: Scalar | Schedule,

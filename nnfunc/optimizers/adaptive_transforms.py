@@ -12,8 +12,6 @@ import optax
 from nnfunc.base import Array, PyTree
 from nnfunc.optimizers.gradient_transforms import TINY, run_mean, squarable
 
-__all__ = ["by_adadelta", "by_adagrad", "by_adamax", "by_momentum", "by_nadam", "by_radam"]
-
 
 class MomentumState(NamedTuple):
     """The running sum of the gradients, and the number of steps."""

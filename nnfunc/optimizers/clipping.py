@@ -15,8 +15,6 @@ from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, checked_at_init
 from nnfunc.paths import Leaves, is_matrix, leaves_mask, where_on
 from nnfunc.vector_norm import global_norm, vector_norm
 
-__all__ = ["clip_adaptive", "clip_global_norm", "clip_value", "max_norm"]
-
 
 def clip_value(inner: Any, limit: Scalar) -> Optimizer:
     """Every number of the gradients brought into [-limit, limit] before `inner` sees it.

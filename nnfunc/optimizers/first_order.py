@@ -12,8 +12,6 @@ from nnfunc.optimizers.optimizer import Optimizer
 from nnfunc.optimizers.weight_decay import Decay
 from nnfunc.paths import Leaves
 
-__all__ = ["adam", "adamw", "lamb", "lion", "rmsprop", "sgd"]
-
 
 def sgd(
     learning_rate: Scalar | Schedule,

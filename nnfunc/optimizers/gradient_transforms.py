@@ -17,9 +17,6 @@ from nnfunc.optimizers.weight_decay import Decay, check_decay, decayed
 from nnfunc.paths import Leaves, leaves_mask
 from nnfunc.vector_norm import vector_norm
 
-__all__ = ["TINY", "by_adam", "by_rms", "by_trust_ratio", "check_adam", "optimizer", "run_mean", "squarable"]
-
-
 TINY = 1e-30  # below the square of any eps: keeps the gradient of sqrt finite at 0, changes no value
 
 

@@ -9,8 +9,6 @@ from nnfunc import check
 from nnfunc.base import Array, PyTree, Scalar
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 
-__all__ = ["LookaheadState", "lookahead"]
-
 
 class LookaheadState(NamedTuple):
     """inner: the fast optimizer's state. slow: the slow weights. since: steps since they moved."""

@@ -14,8 +14,6 @@ from nnfunc.optimizers.optimizer import Optimizer
 from nnfunc.optimizers.weight_decay import Decay
 from nnfunc.paths import Leaves, fill_missing, keep_where, leaves_mask
 
-__all__ = ["MuonState", "muon"]
-
 
 class MuonState(NamedTuple):
     """matrices: optax's state of Muon. others: that of Adam."""

@@ -12,17 +12,6 @@ from nnfunc.base import Params, PyTree, Scalar, Schedule, cast_floating, wide_dt
 from nnfunc.calls import Described, factory_hint
 from nnfunc.paths import where_on
 
-__all__ = [
-    "Optimizer",
-    "as_optimizer",
-    "cast_like",
-    "checked_at_init",
-    "require_params",
-    "scaled",
-    "wide_type",
-    "wrapped",
-]
-
 
 class Optimizer(Described, optax.GradientTransformationExtraArgs):
     """optax's pair `init, update`, with its learning rate and its frozen parameters for a trainer.

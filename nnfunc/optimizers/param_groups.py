@@ -16,8 +16,6 @@ from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrap
 from nnfunc.optimizers.weight_decay import check_by_pattern
 from nnfunc.paths import fill_missing, keep_where, values_by_pattern, where_on
 
-__all__ = ["GroupsState", "groups"]
-
 
 class GroupsState(NamedTuple):
     """inner: the inner optimizer's state, without frozen leaves. step: updates so far."""

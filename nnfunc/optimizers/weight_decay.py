@@ -12,8 +12,6 @@ from nnfunc.base import Array, Scalar
 from nnfunc.optimizers.optimizer import checked_at_init
 from nnfunc.paths import Leaves, leaves_mask, values_by_pattern, where_on
 
-__all__ = ["Decay", "check_by_pattern", "check_decay", "decayed"]
-
 Decay = Scalar | dict[str, Scalar]
 """A weight decay, or one for each path pattern: the first that fits a leaf decides."""
 

@@ -31,14 +31,14 @@ def library() -> str:
 
     The script takes 1.5 s to bundle, so it is a file in the user's cache.
     """
-    from nnfunc import tuning
+    from nnfunc import user_cache
 
     try:
         import vl_convert  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         return ""
     version: Any = vl_convert.__version__  # pyright: ignore[reportAttributeAccessIssue]
-    folder = tuning.cache_folder()
+    folder = user_cache.cache_folder()
     file = folder / f"vega-{version}.txt" if folder else None
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if file is not None:

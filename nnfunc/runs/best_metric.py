@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 
 from nnfunc import check
 
-__all__ = ["DEFAULT_BEST", "BestMetric"]
-
 DEFAULT_BEST = "min loss"
 
 

@@ -13,8 +13,6 @@ import numpy as np
 from nnfunc.runs import metrics_log
 from nnfunc.runs.metrics_log import LayerSeries, Row
 
-__all__ = ["Diagnosis", "find_diagnoses", "median_update_ratios", "rank_layers"]
-
 DEAD = SATURATED = 0.5  # fraction of the units of a layer
 UPDATE = 1e-3  # Karpathy 2019 and others: about a thousandth of the weights a step
 DECADE = 10.0

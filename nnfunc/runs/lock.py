@@ -13,9 +13,6 @@ try:
 except ImportError:  # Windows: there are no locks
     fcntl = None
 
-__all__ = ["FolderLock", "is_locked"]
-
-
 WAIT = 0.3  # seconds; `is_locked` of another process locks the file for a moment
 
 

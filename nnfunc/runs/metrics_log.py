@@ -15,23 +15,6 @@ import numpy as np
 
 from nnfunc import documents
 
-__all__ = [
-    "Event",
-    "Histograms",
-    "LayerSeries",
-    "event_rows",
-    "layer_histograms",
-    "layer_series",
-    "metric_names",
-    "metric_series",
-    "natural_order",
-    "parse_row",
-    "read_rows",
-    "steps_per_second",
-    "to_float",
-    "training_seconds",
-]
-
 Row = dict[str, Any]
 HEAD = ("split", "step", "seconds")
 LAYER_TABLES = ("parameters", "activations")

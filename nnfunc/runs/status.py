@@ -11,19 +11,6 @@ from nnfunc.runs import metrics_log
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import is_locked
 
-__all__ = [
-    "BestValue",
-    "RunState",
-    "beats_baseline",
-    "best_value",
-    "flatten_settings",
-    "metric_mode",
-    "parameter_count",
-    "read_config",
-    "read_json_table",
-    "run_state",
-]
-
 STATES = ("running", "complete", "stopped", "diverged", "broken", "merged", "trial")
 
 

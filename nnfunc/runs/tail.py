@@ -8,8 +8,6 @@ import numpy as np
 
 from nnfunc.runs.metrics_log import LAYER_TABLES, Row, parse_rows
 
-__all__ = ["LogFollower"]
-
 
 class LogFollower:
     """Follows a file that another process writes to: `poll` reads the new lines into `rows`.

@@ -21,8 +21,6 @@ import numpy as np
 from nnfunc import check, documents
 from nnfunc.runs import metrics_log, status
 
-__all__ = ["Writers", "open_writers"]
-
 HISTOGRAMS = {"weight_histogram": "weights", "gradient_histogram": "gradients", "histogram": "activations"}
 EVENT_TAG = "event/text_summary"  # that TensorBoard gives to a text named "event"
 SAVED = {"id": str, "last": {str: int}, "rollbacks?": [[(int, str)]]}

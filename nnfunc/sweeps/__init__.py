@@ -6,9 +6,9 @@ from nnfunc.sweeps.executors import Jobs, processes, ray, submitit, through
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.progress import Progress
 from nnfunc.sweeps.result import Result, Table, Trial
-from nnfunc.sweeps.search.early_stopping import patience
 from nnfunc.sweeps.search.halving import halving, hyperband
 from nnfunc.sweeps.search.optuna_search import optuna
+from nnfunc.sweeps.search.patience import patience
 from nnfunc.sweeps.search.population import population
 from nnfunc.sweeps.space import Distribution, choice, int_uniform, log_uniform, uniform
 from nnfunc.sweeps.sweep import Search, everything, sweep, sweep_plan

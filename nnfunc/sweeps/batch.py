@@ -17,8 +17,6 @@ from nnfunc.training.compiled import Carry
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
-__all__ = ["Batch", "Job", "ReportCallback", "RunningBatch", "advance", "device_data", "fetch_results", "warm"]
-
 _DEVICE_DATA: "WeakKeyDictionary[Data, Data]" = WeakKeyDictionary()
 
 

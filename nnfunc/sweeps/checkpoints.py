@@ -27,8 +27,6 @@ from nnfunc.sweeps.strategy import EXECUTIONS, Execution
 from nnfunc.sweeps.trial import TrialState
 from nnfunc.training.compiled import Carry
 
-__all__ = ["Store", "best_name"]
-
 
 def best_name(trial: int) -> int:
     """The name under which the best state of a trial is saved; the trial for such a name. trial: either."""

@@ -11,8 +11,6 @@ from nnfunc.base import Key
 from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.result import Result
 
-__all__ = ["collect"]
-
 
 def collect(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Result:
     """The result of an engine. key: of the sweep. seconds: that it took. complete: whether it ended by itself."""

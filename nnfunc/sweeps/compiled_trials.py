@@ -23,8 +23,6 @@ from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, cache_calls
 from nnfunc.training.task_metrics import add_totals, mean_of_totals
 
-__all__ = ["CompiledTrials", "compile_trials", "replicate"]
-
 TRIALS: Any = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), 0)  # pyright: ignore
 """Which parts of a carry have an axis of trials."""
 

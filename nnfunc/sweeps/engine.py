@@ -31,8 +31,6 @@ from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.task_metrics import refuse_exact
 from nnfunc.training.train_run import inspect_task
 
-__all__ = ["Engine", "Interrupted"]
-
 SAVE_EVERY = 10.0
 """Seconds between two saves: a sweep that is killed loses at most this much of each trial."""
 

@@ -13,8 +13,6 @@ from nnfunc.sweeps.result import Result
 from nnfunc.training.step import eval_params
 from nnfunc.training.task import build_task
 
-__all__ = ["Ensemble", "ensemble_from"]
-
 
 class Ensemble(NamedTuple):
     """Several trained models as one: y = model.apply(params, x, state=state).

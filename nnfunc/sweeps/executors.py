@@ -25,8 +25,6 @@ from nnfunc.errors import MissingFileError, NnfuncError, WorkerError
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.engine import Engine, Interrupted
 
-__all__ = ["Jobs", "processes", "ray", "run_part", "submitit", "through"]
-
 POLL = 0.05
 """Seconds between two checks of whether jobs are done."""
 LISTEN_EVERY = 2.0

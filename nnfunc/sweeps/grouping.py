@@ -20,8 +20,6 @@ from nnfunc.training.compiled import run_functions, split_hypers
 from nnfunc.training.fitting import check_state
 from nnfunc.training.task import Build, build_task, cache_calls
 
-__all__ = ["Group", "Grouping", "group_trials", "is_same", "refusal", "set_numbers", "static_key", "varies"]
-
 OVERFLOW = "integer arithmetic on it may overflow the program's integers"
 
 

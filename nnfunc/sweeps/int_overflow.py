@@ -13,8 +13,6 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["overflows"]
-
 
 class Interval(NamedTuple):
     """The range of the elements of an array. traced: whether it depends on a hyper."""

@@ -12,8 +12,6 @@ from nnfunc.sweeps.grouping import Grouping
 from nnfunc.sweeps.strategy import Execution, memory_per_trial
 from nnfunc.sweeps.trial import SEEDS, TrialSpec
 
-__all__ = ["GroupPlan", "Plan", "build_plan", "plan_group", "structural"]
-
 
 @dataclass(frozen=True)
 class GroupPlan:

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Progress", "Watch"]
-
 
 class Progress(NamedTuple):
     """The progress of a sweep at one report.

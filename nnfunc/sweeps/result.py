@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,8 +20,6 @@ from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import split_hypers
 from nnfunc.training.divergence import Fault, find_step_fault
 from nnfunc.training.task import build_task
-
-__all__ = ["Result", "Table", "Trial"]
 
 FAULTS = 20
 """The most diverged trials for which `find_layers` finds the layer: each compiles a program."""
@@ -306,8 +304,10 @@ class Result:
     def _setting(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         row = {name: rows[0][name] for name in ("setting", *self.hypers[0])}
         for name in self.curves:
-            mean, low, high = _interval(np.asarray([r[name] for r in rows]))
-            row |= {name: mean, f"{name} low": low, f"{name} high": high}
+            values = np.asarray([r[name] for r in rows])
+            mean = float(np.mean(values))
+            half = half_interval(values) if np.isfinite(mean) else math.nan
+            row |= {name: mean, f"{name} low": mean - half, f"{name} high": mean + half}
         row["runs"] = len(rows)
         row["diverged"] = sum(r["diverged_at"] is not None for r in rows)
         if "stopped_at" in rows[0]:
@@ -317,15 +317,14 @@ class Result:
         return row
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean and the ends of its 95 % interval, mean -+ t * std / sqrt(n), with n - 1 degrees of freedom."""
-    from scipy.stats import t
+def half_interval(values: Sequence[float] | np.ndarray) -> float:
+    """Half the 95 % interval of a mean, t * std / sqrt(n), with n - 1 degrees of freedom; NaN for one value.
 
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2 or not np.isfinite(mean):
-        return mean, math.nan, math.nan
-    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
-    return mean, mean - half, mean + half
+    values: one per seed.
+    """
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else math.nan
 
 
 def _last(curve: np.ndarray) -> float:

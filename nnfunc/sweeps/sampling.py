@@ -15,8 +15,6 @@ from nnfunc.base import Array, Key, fold
 from nnfunc.sweeps.grouping import static_key
 from nnfunc.sweeps.space import Space
 
-__all__ = ["METHODS", "TRIES", "Draws", "satisfies"]
-
 METHODS = ("random", "grid", "sobol", "latin", "list")
 TRIES = 1000
 """How often a setting that the constraint refuses is drawn again."""

@@ -12,8 +12,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Model
 
-__all__ = ["Distribution", "Space", "choice", "int_uniform", "log_uniform", "round_float32", "uniform"]
-
 
 class Distribution(NamedTuple):
     """The distribution of a value.

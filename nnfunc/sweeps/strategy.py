@@ -23,18 +23,6 @@ from nnfunc.sweeps.compiled_trials import CompiledTrials, replicate
 from nnfunc.sweeps.grouping import Group
 from nnfunc.training.intervals import Intervals
 
-__all__ = [
-    "EXECUTIONS",
-    "Execution",
-    "choose_execution",
-    "cores",
-    "measure_speed",
-    "memory_per_trial",
-    "run",
-    "run_timed",
-    "split_batches",
-]
-
 EXECUTIONS = ("auto", "vmap", "loop", "threads", "devices")
 SHORT = 5.0
 """Seconds: a sweep that takes less is probed by its own first trials."""

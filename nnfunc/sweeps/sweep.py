@@ -24,15 +24,13 @@ from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.progress import Progress, Watch
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.sampling import MAX_TRIALS, Draws
-from nnfunc.sweeps.search.early_stopping import patience
 from nnfunc.sweeps.search.halving import halving, hyperband
 from nnfunc.sweeps.search.optuna_search import optuna
+from nnfunc.sweeps.search.patience import patience
 from nnfunc.sweeps.search.population import population
 from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
-
-__all__ = ["Search", "conduct", "everything", "sweep", "sweep_plan"]
 
 Method = Literal["random", "grid", "sobol", "latin", "list"]
 ExecutionName = Literal["auto", "vmap", "loop", "threads", "devices"]

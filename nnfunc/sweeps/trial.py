@@ -12,8 +12,6 @@ from nnfunc.training.compiled import Carry
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
-__all__ = ["SEEDS", "Program", "TrialSpec", "TrialState"]
-
 SEEDS = ("seed", "data.seed")
 """Settings that are seeds: of a run's key, and of the order of its data. Neither is a hyperparameter."""
 

@@ -14,8 +14,6 @@ from nnfunc import check
 from nnfunc.distributed import processes
 from nnfunc.sweeps.executors import Jobs, run_part
 
-__all__ = ["work", "worker_processes"]
-
 END = "end"
 
 

@@ -10,8 +10,6 @@ import numpy as np
 from nnfunc import paths
 from nnfunc.base import Array, PyTree, widen
 
-__all__ = ["fail", "floats_of", "leaf_types", "near", "traced_dtypes", "two", "weighed"]
-
 
 def fail(law: str, problem: str, cause: Exception | None = None) -> NoReturn:
     """Raise the AssertionError of a law. problem: a sentence. cause: the exception behind it."""

@@ -10,8 +10,6 @@ import numpy as np
 from nnfunc.base import Array, PyTree, cast_floating
 from nnfunc.testing.comparing import fail, floats_of, near, weighed
 
-__all__ = ["check_gradients"]
-
 
 def check_gradients(function: Callable[..., PyTree], *args: PyTree, order: int = 2, tolerance: float = 1e-5) -> None:
     """Derivatives of `function(*args)` against finite differences in float64.

@@ -19,8 +19,6 @@ from nnfunc.testing.comparing import fail, floats_of, leaf_types, near, two, wei
 from nnfunc.testing.derivatives import check_gradients
 from nnfunc.testing.numbers import check_moves
 
-__all__ = ["LAWS", "Case", "check_model"]
-
 
 def check_model(
     make: Callable[..., Any],

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from nnfunc.base import PyTree
 from nnfunc.testing.comparing import fail, near, traced_dtypes
 
-__all__ = ["FIRST", "check_moves", "check_numbers"]
-
 FIRST = "the first values"
 
 

@@ -208,9 +208,7 @@ class Saver:
         rows = [row for row in rows if row["step"] <= step or row.get("event") == "rollback"]
         if not self.writes:
             return rows
-        temporary = self.metrics.with_suffix(".tmp")
-        temporary.write_text("".join(map(_to_line, rows)))
-        temporary.replace(self.metrics)
+        documents.write_file(self.metrics, "".join(map(_to_line, rows)).encode())
         return rows
 
     def write(self, rows: list[dict[str, Any]]) -> None:

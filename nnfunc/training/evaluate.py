@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from nnfunc import check, device_memory
 from nnfunc.base import Array, Key, Params, PyTree, indexed_keys, resolve_state
-from nnfunc.data.dataset import Data, prepare_arrays
+from nnfunc.data.check_arrays import prepare_arrays
+from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
 from nnfunc.training.gradients import bind_model, objective_values

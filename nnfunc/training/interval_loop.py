@@ -18,10 +18,10 @@ from nnfunc.training.checkpointing import Saver
 from nnfunc.training.compiled import Carry, RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.divergence import Diverged, find_non_finite, find_step_fault
+from nnfunc.training.early_stopping import EARLY_STOP, Patience
 from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals, StepRunner
 from nnfunc.training.layer_stats import stats_by_layer
-from nnfunc.training.patience import EARLY_STOP, Patience
 from nnfunc.training.step import eval_params
 from nnfunc.training.task import Task
 from nnfunc.training.throughput import SpeedMeter, count_flops

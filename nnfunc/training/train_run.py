@@ -22,11 +22,11 @@ from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity, saved_forms
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, as_data, placed_data
+from nnfunc.training.early_stopping import Patience
 from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradients import BoundModel, objective_values
 from nnfunc.training.interval_loop import IntervalLoop, Report
 from nnfunc.training.intervals import Intervals, StepRunner
-from nnfunc.training.patience import Patience
 from nnfunc.training.step import TrainState, placement_of
 from nnfunc.training.task import Build, build_task, training_batch
 from nnfunc.training.task_metrics import refuse_exact

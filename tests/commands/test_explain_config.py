@@ -90,7 +90,7 @@ WRONG = {
     ("mlp",): "It is a name of model: nnfunc config model --model mlp",
     ("steps",): "Did you mean train.steps?",
     ("model", "--model", "mpl"): "model has no name 'mpl'. Did you mean 'mlp'?",
-    ("train.steps", "--model", "mlp"): "--model says which model a key is of.",
+    ("train.steps", "--model", "mlp"): "--model is for keys of the table model.",
     ("augment.shitf.pixels",): "augment has no name 'shitf'. Did you mean 'shift'?",
     ("model.weight_init", "--model", "mlp"): "model mlp has 'weight_init' in Python only",
 }

@@ -35,7 +35,8 @@ def folder(tmp_path):
 def client(folder):
     from starlette.testclient import TestClient
 
-    from nnfunc.commands.ui.serve_ui import LOOPBACK, create_application
+    from nnfunc.commands.listener import LOOPBACK
+    from nnfunc.commands.ui.serve_ui import create_application
 
     return TestClient(create_application(folder, [*LOOPBACK]), base_url="http://127.0.0.1")
 

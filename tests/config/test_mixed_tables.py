@@ -1,16 +1,13 @@
 """Runs on a table with categories, dates, texts and missing values, and with scaled targets."""
 
-import io
 import json
-import shutil
-import sys
-import warnings
 
 import numpy as np
 import pytest
+from helpers.command_line import copy_run, said, train_in
+from helpers.command_line import main_with_warnings as main
 
 import nnfunc as nf
-from nnfunc import cli
 from nnfunc.config import load, resolve
 from nnfunc.data.preprocessing import restore_targets
 from nnfunc.evaluation import HeldOut, figures
@@ -62,44 +59,18 @@ def rows(count=120):
         yield f"{size if i % 5 else ''},{city},2024-0{1 + i % 9}-11,{'nice flat' if i % 3 else ''},{rent:.1f}"
 
 
-def main(*words):
-    """The exit code of `nnfunc words...`; what it prints is in capsys."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("default")
-        patch.setattr(sys, "argv", ["nnfunc", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rents")
     (folder / "rents.csv").write_text("\n".join([HEAD, *rows()]) + "\n")
-    (folder / "rents.toml").write_text(CONFIG)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "stdout", io.StringIO())
-        assert main("train", "rents.toml", "--run", "run") == 0
-    return folder
+    return train_in(folder, "rents.toml", CONFIG)
 
 
 @pytest.fixture
 def work(trained, tmp_path, monkeypatch):
-    folder = tmp_path / "work"
-    shutil.copytree(trained, folder)
-    text = (folder / "run" / "config.toml").read_text()
-    (folder / "run" / "config.toml").write_text(text.replace(str(trained), str(folder)))
+    folder = copy_run(trained, tmp_path / "work")
     monkeypatch.chdir(folder)
     return folder
-
-
-def said(capsys):
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return captured.out, captured.err
 
 
 def test_metrics_are_in_the_units_of_the_file(work):

@@ -1,19 +1,16 @@
 """A run owns what it learned from its data: files may change, move or go away."""
 
 import csv
-import io
 import json
 import os
-import shutil
 import signal
-import sys
-import warnings
 
 import numpy as np
 import pytest
+from helpers.command_line import copy_run, said, train_in
+from helpers.command_line import main_with_warnings as main
 
 import nnfunc as nf
-from nnfunc import cli
 from nnfunc.commands.sweep.live_progress import SweepProgress
 from nnfunc.config import load
 from nnfunc.config.sweep.load_sweep import load_sweep
@@ -31,18 +28,6 @@ train = { steps = 12, save_every = 4, loop = "step" }
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 
 
-def main(*words):
-    """The exit code of `nnfunc words...`; what it prints is in capsys."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("default")
-        patch.setattr(sys, "argv", ["nnfunc", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return stop.code or 0
-    return 0
-
-
 def write(file, rows, head=HEAD):
     file.write_text("\n".join([head, *rows]) + "\n")
 
@@ -52,30 +37,15 @@ def trained(tmp_path_factory):
     """A folder with data, config and a finished run, and the test metrics that it printed."""
     folder = tmp_path_factory.mktemp("pets")
     write(folder / "pets.csv", ROWS)
-    (folder / "pets.toml").write_text(CONFIG)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "stdout", io.StringIO())
-        assert main("train", "pets.toml", "--run", "run") == 0
-    return folder
+    return train_in(folder, "pets.toml", CONFIG)
 
 
 @pytest.fixture
 def work(trained, tmp_path, monkeypatch):
     """A copy of it, whose config names the copy's data; the current directory is another one."""
-    folder = tmp_path / "work"
-    shutil.copytree(trained, folder)
-    text = (folder / "run" / "config.toml").read_text()
-    (folder / "run" / "config.toml").write_text(text.replace(str(trained), str(folder)))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    return folder
-
-
-def said(capsys):
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return captured.out, captured.err
+    return copy_run(trained, tmp_path / "work")
 
 
 def test_a_run_is_evaluated_and_resumed_from_any_directory(work, capsys):

@@ -1,9 +1,12 @@
 """The command line, run in this process or in a new one, and the files that it writes."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -31,6 +34,38 @@ def main(*words):
         except SystemExit as stop:
             return stop.code or 0
     return 0
+
+
+def main_with_warnings(*words):
+    """`main`, in which warnings are printed, not raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        return main(*words)
+
+
+def train_in(folder, name, config):
+    """Train a config of this file name, with its data in the folder, as `folder / "run"`; nothing is printed."""
+    (folder / name).write_text(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "stdout", io.StringIO())
+        assert main_with_warnings("train", name, "--run", "run") == 0
+    return folder
+
+
+def copy_run(trained, target):
+    """A copy of a folder of `train_in`, whose run names the data of the copy."""
+    shutil.copytree(trained, target)
+    config = target / "run" / "config.toml"
+    config.write_text(config.read_text().replace(str(trained), str(target)))
+    return target
+
+
+def said(capsys):
+    """(output, errors) that were printed, without a traceback."""
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.out, captured.err
 
 
 def content(folder):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.sweep_tasks import blobs
 from scipy import stats
 
 import nnfunc as nf
@@ -20,13 +21,6 @@ from nnfunc.sweeps.grouping import Group
 
 DIM, CLASSES, STEPS = 6, 3, 20
 KEY = jax.random.key(5)
-
-
-def blobs(n=48, seed=0):
-    draw = np.random.default_rng(seed)
-    labels = (np.arange(n) % CLASSES).astype(np.int32)
-    x = 2 * np.eye(CLASSES, DIM, dtype=np.float32)[labels]
-    return x + draw.normal(size=(n, DIM)).astype(np.float32), labels
 
 
 DATA = nf.data.arrays(

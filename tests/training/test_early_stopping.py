@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 import nnfunc as nf
 from nnfunc.runs import metrics_log
 from nnfunc.runs.best_metric import BestMetric
-from nnfunc.training.patience import Patience
+from nnfunc.training.early_stopping import Patience
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(150, 3)).astype(np.float32)

@@ -9,8 +9,6 @@ from nnfunc.commands.compare.comparison_table import headline_metric, mean_over_
 from nnfunc.reports.charts import Chart, lines, shorten
 from nnfunc.reports.palette import COLOURS
 
-__all__ = ["curve_charts", "result_chart"]
-
 
 def result_chart(plan: ComparisonPlan, results: list[dict[str, Any]]) -> Chart:
     """The test metric of each model: a point for each seed, and the mean with its interval.

@@ -10,8 +10,6 @@ from nnfunc.reports import html_page, vega
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
-__all__ = ["write_page"]
-
 
 def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[Row]) -> None:
     """Write report.html, results.png and curves.png. folder: of the comparison. plan, results, rows: of `summarize`."""

@@ -20,8 +20,6 @@ from nnfunc.runs.run_folder import program_name
 from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.task_metrics import CENTERED, EXACT, PACKED
 
-__all__ = ["ComparisonPlan", "ModelSize", "PlannedRun", "load_plan"]
-
 Table = dict[str, Any]
 RUN_TABLES = ("data", "model", "objective", "optimizer", "schedule", "train", "seed")
 

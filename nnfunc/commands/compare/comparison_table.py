@@ -1,26 +1,14 @@
 """The tables of a comparison: means over the seeds, with 95 % intervals."""
 
 import csv
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnfunc.commands.compare.comparison_plan import ComparisonPlan
-
-__all__ = [
-    "Mean",
-    "Row",
-    "headline_metric",
-    "mean_over_seeds",
-    "results_of",
-    "size_lines",
-    "summarize",
-    "table_cells",
-    "table_text",
-    "write_tables",
-]
+from nnfunc.display import text_table
+from nnfunc.sweeps.result import half_interval
 
 
 class Mean(NamedTuple):
@@ -52,12 +40,7 @@ def mean_over_seeds(values: list[float]) -> Mean:
     >>> mean_over_seeds([1.0, 2.0, 3.0])
     Mean(value=2.0, half=2.48...)
     """
-    from scipy import stats
-
-    value = float(np.mean(values))
-    if len(values) < 2:
-        return Mean(value, None)
-    return Mean(value, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)))
+    return Mean(float(np.mean(values)), half_interval(values) if len(values) > 1 else None)
 
 
 def headline_metric(results: list[dict[str, Any]]) -> str:
@@ -119,18 +102,8 @@ def _mean_text(mean: Mean, factor: float) -> str:
 
 def table_text(plan: ComparisonPlan, rows: list[Row], metric: str) -> str:
     """The table for a terminal. plan, rows: of `summarize`. metric: of the tests."""
-    from rich.console import Console
-    from rich.table import Table
-
     header, cells = table_cells(plan, rows, metric)
-    table = Table(box=None, pad_edge=False)
-    for i, title in enumerate(header):
-        table.add_column(title, justify="right" if i else "left", no_wrap=True)
-    for line in cells:
-        table.add_row(*line)
-    file = io.StringIO()
-    Console(file=file, width=200).print(table)  # the terminal wraps longer lines
-    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    lines = text_table([header, *cells], 1)
     seeds = len({run.seed for run in plan.runs})
     note = "one seed, so there is no interval"
     if seeds > 1:

@@ -23,8 +23,6 @@ from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.train_run import History
 
-__all__ = ["compare"]
-
 RESULT = {
     "model": str,
     "variant": str,

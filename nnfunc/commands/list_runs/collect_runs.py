@@ -12,8 +12,6 @@ from nnfunc.reports.format import format_settings
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.best_metric import BestMetric
 
-__all__ = ["Entry", "collect_runs", "read_run"]
-
 
 class Entry(NamedTuple):
     """One run or sweep.

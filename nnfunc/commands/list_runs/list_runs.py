@@ -7,8 +7,6 @@ from nnfunc.commands.list_runs.collect_runs import collect_runs
 from nnfunc.commands.list_runs.runs_table import print_table, runs_csv, sort_runs
 from nnfunc.commands.terminal import open_console
 
-__all__ = ["list_runs"]
-
 
 def list_runs(
     folder: Path, *, sort: str | None = None, plot: Path | None = None, html: Path | None = None, csv: bool = False

@@ -21,8 +21,6 @@ from nnfunc.reports.sweep.report_data import SweepData
 from nnfunc.reports.sweep.sweep_charts import parallel_chart
 from nnfunc.runs import metrics_log
 
-__all__ = ["build_runs_page", "plot_runs", "runs_charts", "runs_header", "table_rows", "write_runs_page"]
-
 PANELS, AXES = 4, 8
 POINTS = 12_000  # of all curves of a chart
 RANKS = (

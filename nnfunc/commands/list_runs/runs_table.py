@@ -19,17 +19,6 @@ from nnfunc.durations import format_clock
 from nnfunc.reports.format import format_metric, sort_names
 from nnfunc.runs import status
 
-__all__ = [
-    "METRIC_COLUMNS",
-    "differing_settings",
-    "metric_names",
-    "print_table",
-    "runs_csv",
-    "setting_text",
-    "sort_runs",
-    "steps_text",
-]
-
 SORT_KEYS: dict[str, Callable[[Entry], Any]] = {
     "name": lambda e: e.name,
     "model": lambda e: e.model or None,

@@ -12,8 +12,6 @@ import numpy as np
 from nnfunc.config.restore import Run
 from nnfunc.data.dataset import count_examples
 
-__all__ = ["Batcher", "QueueFull", "batch_widths"]
-
 
 class QueueFull(Exception):
     """So many rows wait for their predictions that no more are accepted, or the server is stopping."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,8 +32,6 @@ from nnfunc.data.dataset import count_examples
 from nnfunc.data.prediction_files import read_pieces
 from nnfunc.data.prediction_inputs import load_inputs, sentence_lengths
 from nnfunc.errors import NnfuncError
-
-__all__ = ["Limits", "Server", "create_application"]
 
 Inputs = tuple[Any, list[str] | None]
 """The inputs of a model [n, ...], and the names of the examples or None."""
@@ -298,14 +296,7 @@ async def _schema(server: Server, request: Request) -> Response:
     else:
         schema["shape"] = preprocessing.facts.get("image", preprocessing.facts.get("shape"))
     schema |= {"names": run.names, "batches": server.batcher.widths}
-    limits = server.limits
-    schema["limits"] = {
-        "bytes": limits.bytes,
-        "rows": limits.rows,
-        "seconds": limits.seconds,
-        "waiting": limits.waiting,
-    }
-    return JSONResponse(schema)
+    return JSONResponse(schema | {"limits": asdict(server.limits)})
 
 
 async def _error(request: Request, error: HTTPException) -> Response:

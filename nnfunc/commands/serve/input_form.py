@@ -12,8 +12,6 @@ from nnfunc import check
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import Preprocessing
 
-__all__ = ["Field", "example_input", "form_fields", "input_type", "load_rows", "rows_of_form"]
-
 
 class Field(NamedTuple):
     """A field of the form.

@@ -8,33 +8,7 @@ from typing import Any
 
 from nnfunc.commands.serve.input_form import Field
 
-__all__ = ["render_form"]
-
-STYLE = """<style>
-:root { color-scheme: light dark; --grey: #5c6770; --blue: #1f5fbf; --line: #8884; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
-table { border-collapse: collapse; width: 100%; font-size: .87rem; } tr { border-bottom: 1px solid var(--line); }
-th { text-align: left; font-weight: 500; } th, td { padding: .1rem .8rem .1rem 0; } .note { color: var(--grey); }
-@media (prefers-color-scheme: dark) {
-  :root { --grey: #9aa5ae; --blue: #7fb0f5; } body { background: #14171a; color: #dde2e6; } }
-form { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .8rem 1.2rem; margin: 1rem 0; }
-label { display: block; overflow-wrap: anywhere; } .wide, form p, form button { grid-column: 1 / -1; margin: 0; }
-input, select, textarea { display: block; box-sizing: border-box; width: 100%; font: inherit; padding: .35rem .5rem;
-  border: 1px solid #8886; border-radius: .4rem; background: Field; color: FieldText; }
-textarea { min-height: 7rem; } input:focus-visible, select:focus-visible, textarea:focus-visible, button:focus-visible {
-  outline: 2px solid var(--blue); outline-offset: 1px; }
-button { justify-self: start; font: inherit; padding: .45rem 1.4rem; border: 0; border-radius: .4rem; cursor: pointer;
-  background: var(--blue); color: Canvas; }
-.problem { border-left: 4px solid #c23b4b; padding: .4rem .8rem; background: #c23b4b1a; overflow-wrap: anywhere; }
-.answer { margin: 1rem 0; } .answer b { font-size: 1.3rem; overflow-wrap: anywhere; }
-.answer img { max-width: 9rem; max-height: 9rem; display: block; margin-bottom: .4rem; image-rendering: auto; }
-.bars { display: grid; grid-template-columns: minmax(4rem, max-content) 1fr 4rem; gap: .25rem .7rem;
-  align-items: center; max-width: 34rem; margin-top: .4rem; } .bars span { overflow-wrap: anywhere; }
-.bars i { display: block; height: .8rem; background: var(--blue); border-radius: .2rem; min-width: 1px; }
-.bars em { font-style: normal; text-align: right; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-</style>"""
+STYLE = f"<style>\n{Path(__file__).with_suffix('.css').read_text('utf-8')}</style>"
 BARS = 10
 SHOWN = 100
 IMAGE_TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif", ".webp": "webp", ".bmp": "bmp"}

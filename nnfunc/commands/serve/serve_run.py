@@ -4,18 +4,14 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nnfunc import check
 from nnfunc.commands.interrupts import write_message
+from nnfunc.commands.listener import address_of, allowed_hosts, bind
 from nnfunc.config.restore import load_run
-
-__all__ = ["serve"]
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -41,7 +37,6 @@ def serve(
         check.package("serve", package, "nnfunc[serve]")
     check.size("serve", rows=rows, waiting=waiting, batch_size=1 if batch_size is None else batch_size)
     check.number("serve", 0, open_low=True, megabytes=megabytes, seconds=seconds)
-    check.within("serve", 0, 65535, port=port)
     import uvicorn  # pyright: ignore[reportMissingImports]
 
     from nnfunc.commands.serve.http_application import Limits, Server, create_application
@@ -51,7 +46,7 @@ def serve(
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print(f"serving {folder} at http://{shown}:{listener.getsockname()[1]}  (Ctrl-C stops)", flush=True)
+            print(f"serving {folder} at {address_of(listener, host)}  (Ctrl-C stops)", flush=True)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             for accepting in self.servers:
@@ -75,14 +70,13 @@ def serve(
                     signal.signal(signum, handler)
 
     limits = Limits(int(megabytes * 2**20), rows, seconds, waiting)
-    with _listen(host, port) as listener:
+    with bind("serve", host, port) as listener:
         run = load_run(folder, checkpoint)
         server = Server.of(folder.resolve().name, run, limits, batch_size)
         print(f"compile batches of {', '.join(map(str, server.batcher.widths))} rows", flush=True)
         server.start()
-        hosts = [*LOOPBACK[:2], "[::1]", host] if host in LOOPBACK else ["*"]
         settings = uvicorn.Config(
-            create_application(server, hosts),
+            create_application(server, allowed_hosts(host, "ask for predictions")),
             log_level="warning",
             access_log=False,
             lifespan="on",
@@ -90,25 +84,4 @@ def serve(
             timeout_keep_alive=30,
             timeout_graceful_shutdown=int(seconds) + 5,
         )
-        shown = f"[{host}]" if ":" in host else host
-        if host not in LOOPBACK:
-            print("warning anyone who reaches this address may ask for predictions", file=sys.stderr, flush=True)
         HttpServer(settings).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the host and port, before the run is loaded."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-        return listener
-    except OSError as error:
-        hint = "Choose another with --port; 0 is any free one."
-        problem = f"it cannot listen on {host}, port {port} ({error.strerror})."
-        check.fail("serve", problem, hint=hint, exc_type=OSError)

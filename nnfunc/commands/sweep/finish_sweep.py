@@ -5,9 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
-from nnfunc.base import as_model
 from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config.held_out_rows import held_out_rows
@@ -16,12 +14,10 @@ from nnfunc.evaluation import bootstrap, metric_names
 from nnfunc.reports.format import format_labelled, format_metric, format_settings
 from nnfunc.reports.sweep.sweep_page import Interval, write_page
 from nnfunc.runs import run_folder
-from nnfunc.sweeps.result import Result
+from nnfunc.sweeps.result import Result, half_interval
 from nnfunc.training.evaluate import eval_batch_size, evaluate
 from nnfunc.training.step import eval_params
 from nnfunc.training.task import build_task
-
-__all__ = ["no_best_reason", "write_results"]
 
 BOOTSTRAP = "The interval is of 1,000 bootstrap resamples of the test examples: it says nothing of other seeds."
 SEEDS = "The interval is Student's over {} seeds."
@@ -112,13 +108,12 @@ def _test_metrics(study: Study, result: Result, best: int) -> dict[str, Interval
         names = [name for name in metrics[0] if kind != "tokens" and name in metric_names(kind)]
         if result.seeds == 1 and names:
             config = study.config(result.hypers[i], result.seed[i])
-            model = (as_model(task.model), *eval_params(task, state))
-            intervals = bootstrap(held_out_rows(config, spec.data, "test", task.objective, *model), names)
+            intervals = bootstrap(held_out_rows(config, spec.data, "test", task, *eval_params(task, state)), names)
     test = {}
     for name in metrics[0] if metrics else ():
         values = np.asarray([m[name] for m in metrics], np.float64)
         if len(values) > 1:
-            half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+            half = half_interval(values)
             intervals[name] = (values.mean() - half, values.mean() + half)
         test[name] = (float(values.mean()), *map(float, intervals.get(name, (np.nan, np.nan))))
     return test

@@ -10,8 +10,6 @@ from nnfunc.durations import format_clock
 from nnfunc.reports.format import format_metric, format_settings
 from nnfunc.sweeps.progress import Progress
 
-__all__ = ["SweepProgress", "show_sweep_progress"]
-
 
 class SweepProgress:
     """Call it with each report of the sweep.

@@ -31,8 +31,6 @@ from nnfunc.sweeps.progress import Watch
 from nnfunc.sweeps.sweep import conduct
 from nnfunc.sweeps.worker_processes import work, worker_processes
 
-__all__ = ["resume", "sweep"]
-
 
 def sweep(
     file: Path,

@@ -14,8 +14,6 @@ from nnfunc.config.sweep.study import RESULT, read_study
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result
 
-__all__ = ["sweep_best"]
-
 
 def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None) -> Config:
     """Print and return the config of a trial.

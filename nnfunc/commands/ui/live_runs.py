@@ -7,8 +7,6 @@ from pathlib import Path
 from nnfunc.commands.list_runs.collect_runs import Entry, collect_runs, read_run
 from nnfunc.runs.tail import LogFollower
 
-__all__ = ["LiveRuns"]
-
 FILES = ("config.toml", "metrics.jsonl", "result.json", "merged.json")
 Stamp = tuple[tuple[int, int] | None, ...]
 

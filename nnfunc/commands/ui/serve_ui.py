@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,13 @@ from nnfunc import check
 from nnfunc.commands.list_runs.collect_runs import Entry
 from nnfunc.commands.list_runs.runs_page import build_runs_page, runs_charts, runs_header, table_rows
 from nnfunc.commands.list_runs.runs_table import sort_runs
+from nnfunc.commands.listener import address_of, allowed_hosts, bind
 from nnfunc.commands.ui.live_runs import LiveRuns
 from nnfunc.reports import html_page
 from nnfunc.reports.charts import Chart
 from nnfunc.reports.run.run_page import build_page, live_charts, run_cards
 from nnfunc.runs import metrics_log, status
 
-__all__ = ["create_application", "serve_ui"]
-
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -39,22 +35,13 @@ def serve_ui(folder: Path, *, host: str = "127.0.0.1", port: int = 8080) -> None
         check.fail("ui", f"{folder} is not a folder.", hint=hint, exc_type=FileNotFoundError)
     for package in ("starlette", "uvicorn"):
         check.package("ui", package, "nnfunc[serve]")
-    check.within("ui", 0, 65535, port=port)
     import uvicorn  # pyright: ignore[reportMissingImports]
 
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        problem = f"it cannot listen on {host}, port {port} ({error.strerror or error})."
-        check.fail("ui", problem, hint="Choose another with --port; 0 is any free one.", exc_type=OSError)
-    is_local = host in ("127.0.0.1", "localhost", "::1")
-    application = create_application(folder, [*LOOPBACK] if is_local else ["*"])
-    settings = uvicorn.Config(application, log_level="warning", access_log=False, server_header=False)
-    if not is_local:
-        print("warning anyone who reaches this address may read the runs", file=sys.stderr)
-    shown = f"[{host}]" if ":" in host else host
-    with listener:
-        print(f"runs of {folder} at http://{shown}:{listener.getsockname()[1]}  (Ctrl-C stops)", flush=True)
+    with bind("ui", host, port) as listener:
+        listener.listen()
+        application = create_application(folder, allowed_hosts(host, "read the runs"))
+        settings = uvicorn.Config(application, log_level="warning", access_log=False, server_header=False)
+        print(f"runs of {folder} at {address_of(listener, host)}  (Ctrl-C stops)", flush=True)
         uvicorn.Server(settings).run(sockets=[listener])
 
 

@@ -18,8 +18,6 @@ from nnfunc.reports.format import format_metric
 from nnfunc.runs import diagnostics, metrics_log, run_folder, status
 from nnfunc.runs.tail import LogFollower
 
-__all__ = ["COLOURS", "RunView", "render_dashboard", "total_steps"]
-
 COLOURS = {
     "running": "green",
     "complete": "blue",

@@ -12,8 +12,6 @@ from nnfunc.commands.watch.sparkline import sparkline
 from nnfunc.reports.format import format_metric, sort_names
 from nnfunc.runs import diagnostics, metrics_log, status
 
-__all__ = ["layers_table", "metrics_table"]
-
 THROUGHPUT = {  # name: (label, factor, format)
     "examples_per_second": ("examples/s", 1, ",.0f"),
     "tokens_per_second": ("tokens/s", 1, ",.0f"),

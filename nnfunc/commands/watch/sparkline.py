@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["sparkline"]
-
 BLOCKS, ASCII_BLOCKS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 
 

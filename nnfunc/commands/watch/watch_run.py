@@ -18,8 +18,6 @@ from nnfunc.commands.terminal import open_console
 from nnfunc.commands.watch.dashboard import RunView, render_dashboard
 from nnfunc.runs import run_folder
 
-__all__ = ["watch"]
-
 POLL_SECONDS = 0.5
 REDRAW_SECONDS = 5.0  # without new rows, to update the age of the last row
 

@@ -12,8 +12,6 @@ from nnfunc import check
 from nnfunc.config.sweep.distributions import ALMOST_ONE, SpaceValue
 from nnfunc.sweeps.space import Distribution
 
-__all__ = ["check_space", "first_value", "test_values"]
-
 _TRIES = 6
 _FEW = 16
 

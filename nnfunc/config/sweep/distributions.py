@@ -23,8 +23,6 @@ from nnfunc.config.schema import ValueType
 from nnfunc.errors import NnfuncError
 from nnfunc.sweeps.space import Distribution, int_uniform, log_uniform, uniform
 
-__all__ = ["ALMOST_ONE", "FORMS", "SpaceValue", "is_form", "parse_override", "parse_values"]
-
 SpaceValue = Distribution | list[Any]
 _DISTRIBUTIONS = {"log": log_uniform, "uniform": uniform, "int": int_uniform}
 FORMS = (*_DISTRIBUTIONS, "range", "choice")

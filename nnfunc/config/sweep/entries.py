@@ -11,8 +11,6 @@ from nnfunc.config.sweep.distributions import FORMS, is_form
 from nnfunc.config.sweep.sweep_options import OPTIONS
 from nnfunc.errors import NnfuncError
 
-__all__ = ["Entry", "check_unique", "override_entries", "table_entries"]
-
 Tables = dict[str, Any]
 
 

@@ -28,8 +28,6 @@ from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.sweeps.space import Distribution
 from nnfunc.sweeps.trial import SEEDS
 
-__all__ = ["load_sweep"]
-
 Tables = dict[str, Any]
 
 

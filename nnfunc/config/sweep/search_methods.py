@@ -7,8 +7,6 @@ from typing import Any
 
 from nnfunc import check, sweeps
 
-__all__ = ["SEARCHES", "check_search", "parse_search", "parse_search_text"]
-
 SEARCHES = ("everything", "halving", "hyperband", "patience", "population", "optuna")
 
 

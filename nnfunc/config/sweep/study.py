@@ -28,8 +28,6 @@ from nnfunc.sweeps.space import Distribution
 from nnfunc.sweeps.sweep import build_draws, conduct
 from nnfunc.sweeps.trial import TrialSpec
 
-__all__ = ["RESULT", "Study", "is_sweep", "read_study", "save_study"]
-
 CONFIG_FILE, ARGUMENTS_FILE = run_folder.CONFIG_FILES["sweep"], "sweep.json"
 
 
@@ -67,8 +65,7 @@ def save_study(
     run_folder.write_json(folder / ARGUMENTS_FILE, table | {"folders": folders})
     run_folder.write_environment(folder)
     study.sweep.keep_data(DataRecords(folder.absolute(), per_data_set=True))
-    (folder / f"{CONFIG_FILE}.tmp").write_bytes(text)
-    (folder / f"{CONFIG_FILE}.tmp").replace(folder / CONFIG_FILE)
+    documents.write_file(folder / CONFIG_FILE, text)
 
 
 def read_study(folder: Path, *, changed_data: bool = False) -> "Study":

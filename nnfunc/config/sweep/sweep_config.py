@@ -22,8 +22,6 @@ from nnfunc.config.restore import save_base
 from nnfunc.sweeps.trial import SEEDS, TrialSpec
 from nnfunc.training.intervals import Intervals
 
-__all__ = ["SweepConfig", "is_seed"]
-
 Tables = dict[str, Any]
 
 

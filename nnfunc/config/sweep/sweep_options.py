@@ -18,8 +18,6 @@ from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.sampling import MAX_TRIALS
 from nnfunc.sweeps.strategy import EXECUTIONS
 
-__all__ = ["OPTIONS", "check_options"]
-
 Parts = dict[str, str]
 """What is wrong with a value, as arguments of `ProblemList.add`; empty when nothing is."""
 

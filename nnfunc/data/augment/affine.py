@@ -20,8 +20,6 @@ from nnfunc.data.augment.augmentation import (
     make_augmentation,
 )
 
-__all__ = ["affine", "rotate", "scale"]
-
 
 def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array:
     """Resample images by an affine map of their coordinates, with bilinear interpolation.

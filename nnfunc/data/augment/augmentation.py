@@ -11,24 +11,6 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, Scalar
 
-__all__ = [
-    "Augmentation",
-    "Fill",
-    "Shape",
-    "apply_in_floats",
-    "apply_to_images",
-    "apply_to_inputs",
-    "as_images",
-    "as_scalar",
-    "check_fill",
-    "draw_uniform",
-    "fill_values",
-    "get_inputs",
-    "make_augmentation",
-    "replace_inputs",
-    "replace_item",
-]
-
 Fill = Scalar | Sequence[Scalar]
 """The value of pixels outside the image: one number, or one for each channel."""
 Shape = Sequence[int] | None

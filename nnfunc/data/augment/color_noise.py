@@ -21,8 +21,6 @@ from nnfunc.data.augment.augmentation import (
     make_augmentation,
 )
 
-__all__ = ["brightness", "contrast", "cutout", "draw_boxes", "noise"]
-
 
 def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
     """Fill `count` boxes at random positions of each image, with sides of `size` times those of the image.

@@ -11,8 +11,6 @@ from nnfunc.base import Array, Key, PyTree, Scalar, fold
 from nnfunc.data.augment.augmentation import Augmentation, as_scalar, make_augmentation
 from nnfunc.data.augment.mixup_cutmix import to_soft_labels
 
-__all__ = ["chain", "sometimes"]
-
 Augment = Callable[[Key, PyTree], PyTree]
 """(key, batch) -> batch: an Augmentation or any function."""
 

@@ -22,8 +22,6 @@ from nnfunc.data.augment.augmentation import (
 )
 from nnfunc.data.augment.color_noise import draw_boxes
 
-__all__ = ["cutmix", "mixup", "to_soft_labels"]
-
 
 def mixup(alpha: Scalar, classes: int) -> Augmentation:
     """Interpolate each example with another one of the batch, and their labels in the same proportion.

@@ -19,8 +19,6 @@ from nnfunc.data.augment.augmentation import (
     make_augmentation,
 )
 
-__all__ = ["crop", "flip", "shift"]
-
 Mode = Literal["constant", "reflect", "edge"]
 
 

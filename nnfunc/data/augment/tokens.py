@@ -17,8 +17,6 @@ from nnfunc.data.augment.augmentation import (
     replace_item,
 )
 
-__all__ = ["random_windows", "token_dropout"]
-
 
 def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
     """Replace each token of x by `token`, with probability `rate`.

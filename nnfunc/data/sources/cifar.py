@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc.data.dataset import check_labels
+from nnfunc.data.check_arrays import check_labels
 from nnfunc.data.download import Source, check_unpacked_size, fail_damaged, fail_unreadable, find, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.image_layout import Layout, build_image_splits

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import check_labels
+from nnfunc.data.check_arrays import check_labels
 from nnfunc.data.download import Source, fail_damaged, find, first_existing, read_bytes, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.image_layout import Layout, build_image_splits

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import as_numpy, check_labels, warn_if_coarse_in_float32
+from nnfunc.data.check_arrays import as_numpy, check_labels, warn_if_coarse_in_float32
 from nnfunc.data.download import check_unpacked_size, fail_damaged, fail_unreadable, file_size, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.row_split import split_pairs

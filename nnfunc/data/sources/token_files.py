@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.dataset import as_numpy
+from nnfunc.data.check_arrays import as_numpy
 from nnfunc.data.download import fail_damaged, fail_unreadable, file_size, first_existing, resolve
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.token_splits import build_token_splits, cut_tokens

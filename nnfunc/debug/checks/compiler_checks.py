@@ -11,8 +11,6 @@ from nnfunc import check, xla_flags
 from nnfunc.base import Array
 from nnfunc.debug.finding import Finding
 
-__all__ = ["check_compiler", "count_wrong_rows"]
-
 # jaxlib 0.10.2 is wrong at some numbers of rows, and right again at larger ones: (rows, width).
 PRODUCTS = [(rows, width) for rows in (24_000, 40_000) for width in (2, 3, 5, 8)] + [(70_000, 3)]
 SUMS = [(70_000, 3), (70_000, 8)]

@@ -10,8 +10,6 @@ from nnfunc.debug.checks.model_checks import is_shift_invariant
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.probe import Probe, is_floating, split_pair
 
-__all__ = ["check_classes", "check_contradictions", "check_overlap", "check_scales"]
-
 ROWS = 2048  # the most examples that are compared one by one
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.probe import Probe, differ, is_floating, split_pair
 
-__all__ = ["check_causality", "check_examples"]
-
 
 def check_examples(probe: Probe) -> Iterator[Finding]:
     """Every output depends on its example, and on neither the other examples nor its position.

@@ -9,15 +9,6 @@ from nnfunc import check, paths
 from nnfunc.debug.finding import Finding
 from nnfunc.debug.probe import Probe, differ, is_floating, weight_matrices
 
-__all__ = [
-    "check_activations",
-    "check_gradients",
-    "check_nonlinearity",
-    "check_outputs",
-    "check_symmetry",
-    "is_shift_invariant",
-]
-
 
 def check_outputs(probe: Probe) -> Iterator[Finding]:
     """A loss of logits gets logits.

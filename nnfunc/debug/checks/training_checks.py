@@ -18,8 +18,6 @@ from nnfunc.frozen_state import contains_frozen
 from nnfunc.paths import is_matrix
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["check_initial_loss", "check_learning_rate", "check_pairing", "check_reduction", "check_weight_decay"]
-
 
 def check_initial_loss(probe: Probe) -> Iterator[Finding]:
     """The loss starts near that of an untrained model: log(classes) for classification.

@@ -20,8 +20,6 @@ from nnfunc.layers.attention.backends import (
 from nnfunc.layers.attention.masks import AttendOptions, allowed_positions, score_bias, zero_nonfinite
 from nnfunc.layers.dropout import dropout as dropout_layer
 
-__all__ = ["attend"]
-
 
 def attend(
     q: Array,

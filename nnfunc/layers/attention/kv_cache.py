@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Array, Context
 
-__all__ = ["check_cache", "update_cache"]
-
 
 def check_cache(ctx: Context, x: Array, causal: bool, context_dim: int | None) -> None:
     """Raise unless attention over x can be cached: it is causal, and the cache has room for x.

@@ -22,8 +22,6 @@ from nnfunc.layers.norm import rms_norm
 from nnfunc.rematerialization import gathering
 from nnfunc.taps import absolute, is_requested, tap
 
-__all__ = ["AttentionInput", "attention"]
-
 PROJECTIONS = ("query", "key", "value")
 
 

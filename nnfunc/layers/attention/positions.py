@@ -11,8 +11,6 @@ from nnfunc import check, initializers
 from nnfunc.base import Array, Initializer, Model, Out, Scalar, canonicalize, wide_dtype
 from nnfunc.layers.attention.rotary_scaling import RotaryScaling, check_scaling, scale_frequencies
 
-__all__ = ["alibi_slopes", "learned_positions", "rotary", "sinusoidal_positions"]
-
 
 def rotary(
     x: Array,

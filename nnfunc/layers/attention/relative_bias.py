@@ -6,8 +6,6 @@ import numpy as np
 from nnfunc import check, initializers
 from nnfunc.base import Initializer, Model, Out, Scalar
 
-__all__ = ["relative_bias"]
-
 ROUNDING = 1e-5
 """Added before the logarithm is cut to an integer, so that a distance on the edge of a bucket is in the next one."""
 

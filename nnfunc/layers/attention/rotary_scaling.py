@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from nnfunc import check
 from nnfunc.base import Array, Scalar
 
-__all__ = ["RotaryScaling", "check_scaling", "scale_frequencies"]
-
 RotaryScaling = Mapping[str, str | bool | float | Sequence[float] | None]
 """The name of a method and its numbers, such as {"name": "linear", "factor": 4.0}."""
 

@@ -17,8 +17,6 @@ from nnfunc.layers.conv.depthwise import depthwise
 from nnfunc.layers.linear import matmul_rows
 from nnfunc.layers.sliding_windows import Windows, pad, shifted_copies
 
-__all__ = ["FORMS", "TUNED", "convolve"]
-
 TUNED = ("direct", "patches", "plain")
 """The forms among which `nnfunc tune` chooses where `_choose_form` has chosen one of the first two."""
 

@@ -17,8 +17,6 @@ from jax.custom_derivatives import SymbolicZero
 
 from nnfunc.base import Array, Shape
 
-__all__ = ["Plan", "direct", "plain", "reverse", "spread"]
-
 
 class Plan(NamedTuple):
     """The static settings of a convolution: stride, dilation and pads (before, after) of each axis, and groups."""

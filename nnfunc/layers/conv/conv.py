@@ -12,8 +12,6 @@ from nnfunc.layers.conv.algorithms import convolve
 from nnfunc.layers.linear import INIT_HINT, add_bias
 from nnfunc.layers.sliding_windows import Padding, Size, Windows, flatten_batch, parse_windows
 
-__all__ = ["conv", "depthwise_conv", "separable_conv"]
-
 NAMES = ("same", "valid", "circular", "causal")
 
 

@@ -11,8 +11,6 @@ from nnfunc.base import Array, Shape, vary_like, widen
 from nnfunc.layers.conv.channels_last import reverse
 from nnfunc.layers.sliding_windows import pad, shifted_copies
 
-__all__ = ["depthwise"]
-
 Pads = tuple[tuple[int, int], ...]
 
 

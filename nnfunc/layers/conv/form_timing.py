@@ -17,8 +17,6 @@ from nnfunc.layers.conv.algorithms import FORMS, TUNED
 from nnfunc.layers.conv.channels_last import Plan
 from nnfunc.tuning import Call
 
-__all__ = ["choose_form", "time_forms"]
-
 ROUNDS = 3, 100
 """The least and the largest number of times that each form is run."""
 MARGIN = 0.95

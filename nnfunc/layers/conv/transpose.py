@@ -13,8 +13,6 @@ from nnfunc.layers.conv.conv import check_channels, check_groups
 from nnfunc.layers.linear import INIT_HINT, add_bias
 from nnfunc.layers.sliding_windows import Size, Windows, flatten_batch, parse_windows, per_axis
 
-__all__ = ["conv_transpose"]
-
 
 def conv_transpose(
     in_dim: int,

@@ -16,8 +16,6 @@ from nnfunc.base import Array, Initializer, Key, Model, Params, PyTree, Scalar, 
 from nnfunc.layers.linear import INIT_HINT, matmul_rows
 from nnfunc.layers.recurrent.cell_math import GRU, LSTM, PROJECTED_LSTM, RNN, Carry, CellMath, Weights
 
-__all__ = ["gru_cell", "initial_carry", "lstm_cell", "rnn_cell"]
-
 Activation = Literal["tanh", "relu"]
 Reset = Literal["after", "before"]
 

@@ -14,8 +14,6 @@ from nnfunc.layers.linear import matmul_rows
 from nnfunc.layers.recurrent.cells import Activation, Cell, Reset, build_gru, build_lstm, build_rnn
 from nnfunc.layers.recurrent.scan import scan_time
 
-__all__ = ["RecurrentInput", "gru", "lstm", "rnn"]
-
 
 class RecurrentInput(NamedTuple):
     """The x of `nf.lstm`, `nf.gru`, `nf.rnn` and `nf.rnn_classifier` with its lengths and the carry to start from.

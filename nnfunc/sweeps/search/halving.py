@@ -6,8 +6,6 @@ from collections.abc import Callable
 from nnfunc import check
 from nnfunc.sweeps.engine import Engine
 
-__all__ = ["halving", "hyperband"]
-
 
 def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine], None]:
     """Successive halving: run all settings for a few steps, keep the best 1 / eta, run those eta times as far.

@@ -15,8 +15,6 @@ from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.sampling import TRIES, satisfies
 from nnfunc.sweeps.space import Distribution, Space, round_float32
 
-__all__ = ["SAMPLERS", "optuna"]
-
 SAMPLERS = ("tpe", "cmaes", "gp", "qmc", "random")
 """Names of Optuna's samplers: TPESampler and so on."""
 EXTRA = "nnfunc[search]"

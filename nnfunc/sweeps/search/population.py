@@ -14,8 +14,6 @@ from nnfunc.sweeps.grouping import Group, is_same
 from nnfunc.sweeps.sampling import satisfies
 from nnfunc.sweeps.space import Distribution, Space, round_float32
 
-__all__ = ["population"]
-
 
 def population(
     *, rounds: int = 10, quantile: float = 0.25, factor: float = 1.25, resample: float = 0.25

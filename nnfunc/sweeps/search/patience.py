@@ -6,8 +6,6 @@ from collections.abc import Callable
 from nnfunc import check
 from nnfunc.sweeps.engine import Engine
 
-__all__ = ["patience"]
-
 
 def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.0) -> Callable[[Engine], None]:
     """Early stopping: stop each trial whose metric has not improved for some evaluations in a row.

@@ -6,8 +6,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Context, Layer, Params, PyTree, as_model, canonicalize, resolve_state
 
-__all__ = ["decode", "prefill"]
-
 
 def prefill(
     model: Layer, params: Params, x: PyTree, cache: int, *, state: PyTree | None = None
