@@ -506,11 +506,15 @@ def match_state(new: PyTree, old: PyTree) -> PyTree:
 
     Raises: InvalidValueError when the structure or a shape differs.
     """
+    _check_new_state("model", new, old)
+    return jax.tree.map(match_dtype, new, old)
+
+
+def _check_new_state(where: str, new: PyTree, old: PyTree) -> None:
     expected, actual = (jax.tree.map(np.shape, tree) for tree in (old, new))
     if expected != actual:
         expected = f"a layer's new state should have the shapes of its init_state, {expected}"
-        check.fail("model", expected=expected, actual=actual)
-    return jax.tree.map(match_dtype, new, old)
+        check.fail(where, expected=expected, actual=actual, hint="Return nf.Out(state=...), ctx.state if unchanged.")
 
 
 def match_dtype(new: Any, old: Any) -> Array:
@@ -842,7 +846,7 @@ def unpack_parts(function: Callable[..., R], where: str, *, skip: int = 0) -> Ca
 
 
 def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The forward of a layer, whose result is checked to be (y, Out)."""
+    """The forward of a layer, whose result is checked to be (y, Out), in training with the state that it got."""
 
     @functools.wraps(forward)
     def checked(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
@@ -850,6 +854,8 @@ def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., An
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Out)):
             expected = "forward should return (y, nf.Out(state=..., taps=...))"
             check.fail(name, expected=expected, actual=check.describe(result), exc_type=TypeError)
+        if ctx.train and jax.tree.leaves(ctx.state):
+            _check_new_state(name, result[1].state, ctx.state)
         return result
 
     return checked
