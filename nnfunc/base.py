@@ -43,7 +43,7 @@ from nnfunc.context import Context, Nudge, Out, Partition, Patch, PatchFunction,
 from nnfunc.display import html_text
 from nnfunc.errors import MissingKeyError
 from nnfunc.mesh_axes import DATA_AXIS, batch_parts, divide_examples, is_partitioned, vary_like, varying_axes
-from nnfunc.model_state import check_unchanged_state, match_state, reads_values, trace_state
+from nnfunc.model_state import check_new_state, check_unchanged_state, match_state, reads_values, trace_state
 from nnfunc.random_keys import draws_same_under_vmap, fold, fold_in, indexed_keys, vmap_keys
 from nnfunc.signatures import (
     factory_name,
@@ -391,7 +391,7 @@ def _state_with_key(init_state: Callable[..., PyTree], name: str) -> Callable[..
 
 
 def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The forward of a layer, whose result is checked to be (y, Out)."""
+    """The forward of a layer, whose result is checked to be (y, Out), in training with the state that it got."""
 
     @functools.wraps(forward)
     def checked(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
@@ -399,6 +399,8 @@ def _checked_forward(forward: Callable[..., Any], name: str) -> Callable[..., An
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Out)):
             expected = "forward should return (y, nf.Out(state=..., taps=...))"
             check.fail(name, expected=expected, actual=check.describe(result), exc_type=TypeError)
+        if ctx.train and jax.tree.leaves(ctx.state):
+            check_new_state(name, result[1].state, ctx.state)
         return result
 
     return checked

@@ -85,7 +85,7 @@ class Net:
         if hidden:
             check_unchanged_state("/".join(ctx.path), out.state, ctx)
             return y
-        if out.state:
+        if jax.tree.leaves(out.state):
             self._state[name] = out.state
         self._taps |= out.taps
         return y
@@ -171,7 +171,7 @@ def wire(flow: Callable[..., PyTree], /, **children: Layer) -> Model:
 
     def init_state(key=None):
         states = {child: model.init_state(fold(key, child)) for child, model in models.items()}
-        return {child: state for child, state in states.items() if state}
+        return {child: state for child, state in states.items() if jax.tree.leaves(state)}
 
     def forward(params, x, ctx):
         if not isinstance(params, dict):

@@ -51,8 +51,13 @@ def match_state(new: PyTree, old: PyTree) -> PyTree:
 
     Raises: InvalidValueError when the structure or a shape differs.
     """
+    check_new_state("model", new, old)
+    return jax.tree.map(match_dtype, new, old)
+
+
+def check_new_state(where: str, new: PyTree, old: PyTree) -> None:
+    """Refuse a new state of another structure, or with other shapes. where: the layer. new, old: the states."""
     expected, actual = (jax.tree.map(np.shape, tree) for tree in (old, new))
     if expected != actual:
         expected = f"a layer's new state should have the shapes of its init_state, {expected}"
-        check.fail("model", expected=expected, actual=actual)
-    return jax.tree.map(match_dtype, new, old)
+        check.fail(where, expected=expected, actual=actual, hint="Return nf.Out(state=...), ctx.state if unchanged.")

@@ -23,7 +23,7 @@ two, and the size of their first axis is the same. For a `repeat` within a `repe
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations_with_replacement, product
 from typing import Any
 
 import jax
@@ -204,10 +204,11 @@ def _match_pattern(pattern: str, leaves: Mapping[str, Any], where: str) -> dict[
     matched, problems = {}, []
     for path, leaf in leaves.items():
         for stacks, layers in _stacks(pattern, path):
-            problem = max(_layer_problem(stacks, axis, layer, leaves) for axis, layer in enumerate(layers))
+            axes = range(len(layers))
+            problem = max(_layer_problem(stacks, axis, layers[axis], leaves) for axis in axes)
             if problem[0] == 0:
                 on = np.zeros([*np.shape(leaf)[: len(layers)], *[1] * (np.ndim(leaf) - len(layers))], bool)
-                on[layers] = True
+                on[tuple(slice(None) if layer is None else layer for layer in layers)] = True
                 matched[path] = on
                 break
             problems.append(problem)
@@ -216,18 +217,23 @@ def _match_pattern(pattern: str, leaves: Mapping[str, Any], where: str) -> dict[
     return matched or dict.fromkeys(select(pattern, leaves, where=where), True)
 
 
-def _stacks(pattern: str, path: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
-    """Each reading in which a pattern matches a path: where repeats may be, and the layer of each."""
-    names = path.split("/")
-    for count in range(1, 1 + sum(map(str.isdigit, pattern.split("/")))):
-        for ends in combinations(range(len(names)), count):
-            starred = [name for i, name in enumerate(names) for name in (("*", name) if i in ends else (name,))]
-            layers = match_layers(pattern, "/".join(starred)) or ()
-            if len(layers) == count:
-                yield ["".join(f"{name}/" for name in names[:end]) for end in ends], tuple(layer for _, layer in layers)
+def _stacks(pattern: str, path: str) -> Iterator[tuple[list[str], tuple[int | None, ...]]]:
+    """Each reading in which a pattern matches a path: where repeats may be, and the layer of each, None for all."""
+    names, parts = path.split("/"), pattern.split("/")
+    every = str(10**9)  # a layer number that stands for all, where a `*` is the axis of a repeat
+    variants = list(product(*(("*", every) if part == "*" else (part,) for part in parts)))
+    most = sum(part == "*" or part.isdigit() for part in parts)
+    for count in range(1, 1 + most):
+        for ends in combinations_with_replacement(range(len(names)), count):
+            starred = "/".join(part for i, name in enumerate(names) for part in (*["*"] * ends.count(i), name))
+            for variant in variants:
+                layers = match_layers("/".join(variant), starred) or ()
+                if len(layers) == count:
+                    picked = tuple(None if layer == int(every) else layer for _, layer in layers)
+                    yield ["".join(f"{name}/" for name in names[:end]) for end in ends], picked
 
 
-def _layer_problem(stacks: list[str], axis: int, layer: int, leaves: Mapping[str, Any]) -> tuple[int, str]:
+def _layer_problem(stacks: list[str], axis: int, layer: int | None, leaves: Mapping[str, Any]) -> tuple[int, str]:
     """Why the leaves below stacks[axis] have no such layer, after the rank of the reason; (0, "") if they have."""
 
     def common_size(stack: str, axis: int) -> int:
@@ -245,8 +251,12 @@ def _layer_problem(stacks: list[str], axis: int, layer: int, leaves: Mapping[str
         return 1, f"the numbers below {name} are names"
     if len(below) < 2:
         return 2, f"{name} has one leaf, so that its first axis may be of layers or not"
-    if layer >= size:
+    if layer is not None and layer >= size:
         return 4, f"{name} has {size} layers, 0 to {size - 1}"
+    if axis and stack == stacks[axis - 1] and not common_size(stack, axis + 1):
+        shapes = [np.shape(leaf) for path, leaf in leaves.items() if path.startswith(stack)]
+        if min(map(len, shapes)) == axis + 1:
+            return 2, f"{name} has a leaf of {axis + 1} axes, so that the last may be of layers or not"
     if axis == len(stacks) - 1 and common_size(stack, axis + 1):
         start = stacks[axis - 1] if axis else ""
         names = stack.removeprefix(start).split("/")[:-2]

@@ -374,6 +374,25 @@ def test_a_state_of_another_structure_is_refused(key):
             net.apply_train(params, state, x)
 
 
+@pytest.mark.parametrize("new", [{}, {"m": jnp.zeros(3)}, {"n": jnp.zeros(4)}, jnp.zeros(3)], ids=str)
+def test_a_new_state_is_that_of_init_state_at_every_door(key, new):
+    forward = lambda params, x, ctx: (x, nf.Out(new))
+    layer = nf.Model(lambda key: {}, forward=forward, init_state=lambda: {"n": jnp.zeros(3)}, name="counter")
+    for net in (layer, nf.serial(layer), nf.repeat(layer, 2), nf.ensemble(layer, 2), nf.remat(layer)):
+        state, x = net.init_state(), jnp.ones((2, 3))
+        with pytest.raises(ValueError, match="counter: a layer's new state should have the shapes of its init_state"):
+            net.apply_train({}, state, x)
+        with pytest.raises(ValueError, match="counter: a layer's new state"):
+            nf.capture(net, "**")({}, x, state=state, train=True)
+        assert net.apply({}, x, state=state).shape[-1] == 3
+
+
+def test_a_state_may_be_one_array(key):
+    forward = lambda params, x, ctx: (x, nf.Out(ctx.state + 1))
+    net = nf.serial(nf.Model(lambda key: {}, forward=forward, init_state=lambda: jnp.zeros(2), name="count"))
+    assert net.apply_train({}, net.init_state(), jnp.ones(3))[1]["count"].tolist() == [1, 1]
+
+
 DEBUGGING = {
     "float": lambda h: h * float(h.sum()),
     "numpy": lambda h: jnp.asarray(np.asarray(h) + 1),

@@ -144,6 +144,8 @@ NESTED = leaves(
     outer__inner__bias=(4, 2, 3), outer__inner__weight=(4, 2, 3, 3), outer__up__bias=(4, 3), outer__up__w=(4, 3)
 )
 
+TWICE = leaves(outer__up__bias=(2, 3, 4), outer__up__w=(2, 3, 4, 4))  # repeat(repeat(block, 3), 2)
+
 
 @pytest.mark.parametrize(
     "params, pattern, expected",
@@ -155,6 +157,11 @@ NESTED = leaves(
         (REPEATED, [f"blocks/{i}/norm/*" for i in range(3)], {"blocks/norm/scale": True}),
         (NESTED, "outer/3/up/*", {"outer/up/bias": [0, 0, 0, 1], "outer/up/w": [0, 0, 0, 1]}),
         (NESTED, "outer/3/inner/0/bias", {"outer/inner/bias": [[0, 0], [0, 0], [0, 0], [1, 0]]}),
+        (NESTED, "outer/*/inner/0/bias", {"outer/inner/bias": [[1, 0]] * 4}),
+        (TWICE, "outer/1/2/**", {"outer/up/bias": [[0, 0, 0], [0, 0, 1]], "outer/up/w": [[0, 0, 0], [0, 0, 1]]}),
+        (TWICE, "outer/*/2/**", {"outer/up/bias": [[0, 0, 1]] * 2, "outer/up/w": [[0, 0, 1]] * 2}),
+        (TWICE, "outer/1/*/**/w", {"outer/up/w": [0, 1]}),
+        (TWICE, "outer/1/**", {"outer/up/bias": [0, 1], "outer/up/w": [0, 1]}),
         (leaves(a__b=(3, 2), a__c=(3, 2), ab__c=(4,)), "a/1/b", {"a/b": [0, 1, 0]}),
         (leaves(a__0__b=(3,), a__1__b=(3,)), "a/1/*", {"a/1/b": True}),  # a path that matches as written
         (leaves(a__1__b=(3,), c__b=(3,), c__d=(3,)), "**/1/b", {"a/1/b": True}),
@@ -184,6 +191,8 @@ def test_a_number_is_a_layer_of_stacked_parameters(params, pattern, expected):
         (REPEATED, "blocks/1", r"got none; for all below|should match at least one path, got none"),
         (NESTED, "outer/inner/1/*", "both 'outer' and 'outer/inner' may be a repeat; write the number after 'outer'"),
         (NESTED, "outer/0/inner/2/*", "'outer/inner' has 2 layers, 0 to 1"),
+        (TWICE, "outer/0/3/**", "'outer' has 3 layers, 0 to 2"),
+        (REPEATED, "blocks/1/2/**", "'blocks' has a leaf of 2 axes, so that the last may be of layers or not"),
         (leaves(a__0__b=(3,), a__1__b=(3,)), "a/2/**", "the numbers below 'a' are names"),
     ],
 )

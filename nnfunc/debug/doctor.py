@@ -44,7 +44,8 @@ def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examp
     The checks run on the initial parameters and one small batch:
     the model: examples leak, the future leaks, batch axis moved, output ignores the input, random
     without a key, softmax twice, squashed outputs, relu on the outputs, no nonlinearity, symmetric
-    parameters, no gradient, activations explode or vanish, gradients explode or vanish;
+    parameters, no gradient, activations explode or vanish, gradients explode or vanish; or, where the objective
+    calls predict only inside jax.vmap or the like, that the model was not checked;
     the data: inputs or targets not normalised, constant features, missing classes, imbalanced
     classes, labels are the inputs, contradictory labels, validation in training data;
     the compiler: wrong results, by comparing large sums with NumPy's;
@@ -69,7 +70,7 @@ def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examp
     findings = list(compiler_checks.check_compiler())
     # other measurements say nothing once a value is not finite
     findings += list(_check_finite(probe)) or chain(
-        *(model_check(probe) for model_check in MODEL_CHECKS),
+        *(model_check(probe) for model_check in (MODEL_CHECKS if probe.calls_model else [_report_hidden])),
         *(data_check(probe, data) for data_check in DATA_CHECKS),
         *(training_check(probe) for training_check in TRAINING_CHECKS),
         training_checks.check_learning_rate(probe, build, hypers),
@@ -85,3 +86,8 @@ def _check_finite(probe: Probe) -> Iterator[Finding]:
         evidence = f"The first batch gives values that are not finite. They start in {fault.message}."
         hint = "Guard the roots, logarithms and divisions there: their arguments reach 0."
         yield Finding("error", fault.path or "loss", "not finite at the start", evidence, hint)
+
+
+def _report_hidden(probe: Probe) -> Iterator[Finding]:
+    evidence = "It calls predict inside jax.vmap, jax.lax.scan or the like, or never: no output was checked."
+    yield Finding("warning", "the objective", "model not checked", evidence, "Call predict(x) on the whole batch.")

@@ -31,7 +31,9 @@ class LossFloors(NamedTuple):
 def estimate_floors(probe: Probe) -> LossFloors | None:
     """The floors of the probe's batch; None where the outputs are not one array of moderate size."""
     y = probe.y
-    if y is None or len(probe.evaluation["outputs"]) > 1 or y.size > MAX_OUTPUTS or y.shape[0] != probe.size:
+    if y is None or probe.hides_calls or len(probe.evaluation["outputs"]) > 1:
+        return None
+    if y.size > MAX_OUTPUTS or y.shape[0] != probe.size:
         return None
     ids, causal = _find_ties(probe)
     count = ids.size

@@ -101,7 +101,7 @@ def _blame_model(runs: OverfitRuns) -> tuple[str, str] | None:
     probe, best = runs.probe, runs.best
     params, state = jax.tree.map(lambda leaf: leaf[best], runs.last)
     trained = Probe(probe.task, params, state, probe.batch, probe.key, probe.needs_key)
-    y, taps = trained.forward(params, probe.x)
+    y, taps = trained.forward(params, probe.x) if probe.calls_model else (None, {})
     dead = [path for path, tap in taps.items() if tap.size > 1 and not tap.any()]
     for finding in model_checks.check_outputs(probe):
         return f"{finding.check.capitalize()}: {finding.evidence}", finding.hint

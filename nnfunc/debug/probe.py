@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, device_memory
-from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold
+from nnfunc.base import Context, Key, Params, PyTree, Watch, as_model, fold, trace_state
 from nnfunc.debug.first_state import init_params, without_augmentation
 from nnfunc.errors import MissingKeyError
 from nnfunc.training.divergence import numbered_path, ordered_taps
@@ -41,18 +41,23 @@ def loss_of_outputs(task: Task, params: Params, state: PyTree, batch: PyTree, ou
 
 
 class RecordingPredict(FixedOutputs):
-    """A `predict` in evaluation mode that records its inputs and outputs."""
+    """A `predict` in evaluation mode that records its inputs and outputs, outside of transformations."""
 
     def __init__(self, task: Task, params: Params, ctx: Context):
         super().__init__(task, params, ctx.state, [])
         self.ctx = ctx
         self.inputs: list[PyTree] = []
         self.outputs: list[PyTree] = []
+        self.hidden = False
+        self._trace = trace_state()
 
     def __call__(self, x: PyTree, *others: PyTree) -> PyTree:
         x = (x, *others) if others else x
         key = fold(self.ctx.key, "predict", len(self.inputs))
         y, out = self.model.forward(self.params, x, replace(self.ctx, key=key))
+        if trace_state() != self._trace:  # inside jax.vmap and the like: no value may leave it
+            self.hidden = True
+            return y
         self.ctx = replace(self.ctx, state=out.state)
         self.inputs.append(x)
         self.outputs.append(y)
@@ -84,6 +89,7 @@ class Probe:
     params, state: the initial parameters and model state.
     key: the key that training draws from. needs_key: whether the model refuses to run without a key.
     layer_order: the paths of the layers in the order of computation, once a forward pass has run.
+    hides_calls: whether the objective calls predict inside a transformation, once `evaluation` was read.
     """
 
     task: Task
@@ -93,6 +99,7 @@ class Probe:
     key: Key
     needs_key: bool = False
     layer_order: list[str] = field(default_factory=list)
+    hides_calls: bool = False
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
@@ -101,17 +108,21 @@ class Probe:
         zeros: the loss when all outputs are 0. shifted: when one number is added to all of them.
         doubled: of the batch concatenated with itself. paired [ranges, 2]: of other outputs in several
         ranges, in their order and rolled by one example.
+        Calls of predict inside a transformation such as jax.vmap are left out, and with them the changed losses, NaN.
         """
 
         def evaluate(params, state, batch):
             predict = RecordingPredict(self.task, params, Context(key=self.optional_key, state=state))
             loss, _ = call_objective(self.task.objective, predict, batch, key=None, step=0)
+            self.hides_calls = predict.hidden
             targets = [
                 t.astype(jnp.float32) for t in jax.tree.leaves(split_pair(batch)[1]) if is_floating(t) and t.size
             ]
             shift = 0.5 + sum(jnp.abs(target).max() for target in targets)
 
             def loss_of(change: Callable[[jax.Array], jax.Array], batch=batch):
+                if predict.hidden or not predict.outputs:
+                    return jnp.full((), jnp.nan)
                 try:
                     outputs = jax.tree.map(change, predict.outputs)
                     return loss_of_outputs(self.task, params, state, batch, outputs)
@@ -141,6 +152,11 @@ class Probe:
         return self.key if self.needs_key else None
 
     @property
+    def calls_model(self) -> bool:
+        """Whether the objective calls predict outside of transformations, so that there are an x and a y."""
+        return bool(self.evaluation["inputs"])
+
+    @property
     def x(self) -> PyTree:
         """The first input of the model."""
         return self.evaluation["inputs"][0]
@@ -148,7 +164,7 @@ class Probe:
     @property
     def y(self) -> np.ndarray | None:
         """The model's output if it is one floating-point array, else None."""
-        y = self.evaluation["outputs"][0]
+        y = self.evaluation["outputs"][0] if self.calls_model else None
         return y if isinstance(y, np.ndarray) and y.ndim > 0 and is_floating(y) else None
 
     @property

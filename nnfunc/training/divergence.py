@@ -149,7 +149,7 @@ def _in_batch(task: Task, params: Params, model_state: PyTree, batch: PyTree, ke
         bad = [path for path, leaf in paths.flatten(tree).items() if not _is_finite(leaf)]
         if bad:
             return Fault(phase, bad[0], f"{name}, before any layer ({bad[0] or 'x'})")
-    order, taps = _capture_taps(task, params, model_state, batch, key, step)
+    order, taps, hidden = _capture_taps(task, params, model_state, batch, key, step)
     innermost = [path for path in order if not any(p.startswith(f"{path}/") for p in order)]
     indices = ordered_taps(innermost, taps)
     for index in [*indices, *ordered_taps(order, taps)]:
@@ -159,7 +159,8 @@ def _in_batch(task: Task, params: Params, model_state: PyTree, batch: PyTree, ke
     float_taps = {path: taps[path] for path in innermost if _is_floating(taps[path])}
     loss, grads, tap_grads = _gradients(task, params, model_state, batch, key, step, float_taps)
     if not _is_finite(loss):
-        message = f"the loss itself: every layer's result is finite, the loss is {float(loss)}"
+        looked_at = " outside of jax.vmap, jax.lax.scan and the like" if hidden else ""
+        message = f"the loss itself: every layer's result{looked_at} is finite, the loss is {float(loss)}"
         return Fault("loss", "", message)
     return _backward(indices, taps, grads, tap_grads)
 
@@ -235,8 +236,8 @@ def _tap_leaves(taps: dict[str, PyTree], path: str, numbers: tuple[int, ...]) ->
 
 def _capture_taps(
     task: Task, params: Params, model_state: PyTree, batch: PyTree, key: Key | None, step: int
-) -> tuple[list[str], dict[str, PyTree]]:
-    """The paths of all layers in the order of computation, and their outputs."""
+) -> tuple[list[str], dict[str, PyTree], bool]:
+    """The paths of all layers in the order of computation, their outputs, and whether some could not leave a trace."""
     watch = Watch()
     ctx = Context(key=key, train=key is not None, state=model_state, capture=("**",), watch=watch)
 
@@ -246,7 +247,8 @@ def _capture_taps(
         return predict.taps
 
     taps = jax.device_get(jax.jit(run)(batch))
-    return [path for path in watch.paths if path in taps], taps
+    hidden = any(path not in taps for path, by_name in watch.paths.items() if not by_name)
+    return [path for path in watch.paths if path in taps], taps, hidden
 
 
 def _gradients(

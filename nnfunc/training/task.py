@@ -144,7 +144,8 @@ def cache_calls(function: Callable[..., Any], size: int) -> Callable[..., Any]:
 
     A function among the arguments counts as another one when a global, a closure cell or a default that it
     reads is another object, as after a cell of a notebook was run again; so do the functions that it calls, if
-    they are of its module. What was changed in place, such as an entry of a dict, is not seen.
+    they are of its module. What was changed in place, such as an attribute, is not seen, but for entries of a list or
+    dict.
 
     function: of positional arguments. size: the number of results to keep, at least 1.
     """
@@ -201,11 +202,16 @@ class _Identity:
         return value is not None and value is other.reference()
 
 
+ENTRIES = 100
+"""A list or dict with more entries is no list of layers or settings, and counts as one object."""
+
+
 def _values_read(function: Any) -> tuple[_Identity, ...]:
     """What a function reads beside its arguments, and what the functions of its module read that it calls.
 
     Of functions of other modules, such as the wrapper that `jax.vmap` makes, what they hold and wrap; of models,
-    objectives and optimizers, the functions that they consist of.
+    objectives and optimizers, the functions that they consist of; of lists and dicts, the entries; of objects and
+    classes of its module, the methods.
     """
     values: dict[int, Any] = {}
     waiting = [function] if isinstance(function, FunctionType | MethodType | partial) else []
@@ -222,6 +228,10 @@ def _values_read(function: Any) -> tuple[_Identity, ...]:
             waiting += jax.tree.leaves((value.factory_call or ())[1:])
         if isinstance(value, Objective):
             waiting += [value.function, value.totals]
+        if type(value) in (list, tuple, dict) and len(value) <= ENTRIES:
+            waiting += value.values() if isinstance(value, dict) else value
+        methods = vars(value if isinstance(value, type) else type(value)).values()
+        waiting += [f for f in methods if isinstance(f, FunctionType) and id(f.__globals__) in modules]
         if isinstance(value, partial):
             waiting += [value.func, *value.args, *value.keywords.values()]
         elif isinstance(value, FunctionType):

@@ -370,3 +370,21 @@ def test_inputs_whose_squares_overflow_are_measured():
     )
     (found,) = model_checks.check_activations(look)
     assert found.check == "activations explode"
+
+
+def inside(predict, batch):
+    return jnp.mean((jax.vmap(predict)(batch[0]) - batch[1]) ** 2), {}
+
+
+def inside_and_outside(predict, batch):
+    slope = jax.vmap(jax.grad(lambda x: predict(x).sum()))(batch[0])
+    return jnp.mean((predict(batch[0]) - batch[1]) ** 2) + 0.01 * jnp.square(slope).mean(), {}
+
+
+def test_calls_inside_a_transformation_are_left_out():
+    (x, labels), (valid_x, valid_labels) = blobs(), blobs(32, 1)
+    targets = [np.eye(CLASSES, dtype=np.float32)[y] for y in (labels, valid_labels)]
+    data = nf.data.arrays((x, targets[0]), 16, validation=(valid_x, targets[1]))
+    assert [finding.check for finding in told(task(mlp(), inside), data)] == ["model not checked"]
+    assert told(task(mlp(), inside_and_outside), data) == []
+    assert nf.debug.overfit(task(mlp(), inside), {}, data, key=KEY, steps=20).losses.shape[0] == 21

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
+from nnfunc.training.task import cache_calls
 
 X = np.linspace(-1, 1, 32, dtype=np.float32).reshape(16, 2)
 DATA = nf.data.arrays((X, X.sum(1, keepdims=True)), batch_size=8)
@@ -159,3 +160,24 @@ def test_a_decorated_build_is_read_through_its_decorator():
     first = final_loss(build)
     names["SCALE"] = 3.0
     assert final_loss(build) != first
+
+
+INDIRECT = {
+    "a method": "class Net:\n    def width(self):\n        return WIDTH\nbuild = lambda h: Net().width()",
+    "a method of an object": "class Net:\n    def width(self):\n        return WIDTH\nnet = Net()\nbuild = lambda h: net.width()",
+    "a function in a tuple": "width = lambda: WIDTH\nWIDTHS = (width,)\nbuild = lambda h: WIDTHS[0]()",
+    "a function in a dict": "width = lambda: WIDTH\nWIDTHS = {'a': [width]}\nbuild = lambda h: WIDTHS['a'][0]()",
+    "an entry": "WIDTHS = {'a': 1}\nbuild = lambda h: WIDTHS['a']",
+}
+
+
+@pytest.mark.parametrize("name", INDIRECT)
+def test_what_build_reads_by_objects_and_containers(name):
+    names = {"WIDTH": 1}
+    run_cell(INDIRECT[name], names)
+    call = cache_calls(lambda build: build({}), 4)
+    assert call(names["build"]) == call(names["build"]) == 1
+    names["WIDTH"] = 2
+    if name == "an entry":
+        names["WIDTHS"]["a"] = 2
+    assert call(names["build"]) == 2

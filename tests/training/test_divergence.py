@@ -140,3 +140,9 @@ def test_rows_are_strict_json_though_a_figure_is_not_finite(tmp_path):
     assert "NaN" not in text
     assert "Infinity" not in text
     assert np.isinf(history.train["odd"]).all()
+
+
+def test_the_message_says_which_layers_it_looked_at():
+    loss = lambda predict, batch: (jax.vmap(predict)(batch[0]).sum() / 0.0, {})
+    with pytest.raises(nf.training.Diverged, match="and the like is finite"):
+        nf.train(lambda h: nf.Task(nf.mlp([1, 1]), loss, nf.optimizers.sgd(0.1)), {}, DATA, **OPTIONS)
