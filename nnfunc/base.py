@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -130,14 +130,15 @@ class Remat(NamedTuple):
 class Partition(Protocol):
     """How the values inside a model are divided over devices; `nnfunc.distributed` makes it.
 
-    gathers: whether parameters are divided over the devices of the batch. gather(path, params): those of the layer at
-    this path, of a `repeat` one layer at a time, as it computes with them. between(x): what the blocks of a repeat hand
+    gathers: whether parameters are divided over the devices of the batch. gather(params, ctx, full_precision):
+    those of the layer of this context, of a `repeat` one layer at a time, as it computes with them, and in the dtype
+    that it casts them to; full_precision: of the `Model`. between(x): what the blocks of a repeat hand
     on, divided. enter(name, x), leave(name, y): the input and the output of a layer, by the name of its factory.
     """
 
     gathers: bool
 
-    def gather(self, path: tuple[str, ...], params: Params) -> Params: ...
+    def gather(self, params: Params, ctx: "Context", full_precision: bool | Sequence[str] = False) -> Params: ...
 
     def between(self, x: PyTree) -> PyTree: ...
 
@@ -223,8 +224,9 @@ class Model:
     init, apply, forward, init_state: the functions above. apply may omit `key` and `state`; it can read the
     state, but only forward can change it. init_state may omit `key`; one without a default is required.
     name: the name of an unnamed layer in a `serial`; by default that of the factory that defined its function.
-    full_precision: with apply, whether `precision` leaves its parameters in float32, as norms need; a forward
-    casts its parameters itself, with `ctx.cast`. parts: the models inside, by the paths of their parameters; `*` is a
+    full_precision: whether `precision` leaves its parameters in float32, as norms need. A forward casts its parameters
+    itself, with `ctx.cast`, and names here those that it does not, because some may be cast before they are gathered
+    from other devices. parts: the models inside, by the paths of their parameters; `*` is a
     stacked axis.
     A model pickles as the call of the factory that made it, so the arguments of that call have to pickle too.
     Raises: TypeError unless either apply or forward is given.
@@ -237,7 +239,7 @@ class Model:
 
     __slots__ = (
         *("__weakref__", "_checked", "_state_shapes"),
-        *("factory_call", "forward", "init", "init_state", "name", "parts"),
+        *("factory_call", "forward", "full_precision", "init", "init_state", "name", "parts"),
     )
 
     def __init__(
@@ -248,14 +250,15 @@ class Model:
         forward: Callable[[Params, PyTree, Context], tuple[PyTree, Out]] | None = None,
         init_state: Callable[..., PyTree] | None = None,
         name: str | None = None,
-        full_precision: bool = False,
+        full_precision: bool | Sequence[str] = False,
         parts: Mapping[str, "Model"] | None = None,
     ):
         self.parts: Mapping[str, Model] = parts or {}
         self.name = name or factory_name(apply or forward)
+        self.full_precision = full_precision
         self.init = _init_with_key(init, self.name)
         if apply is not None and forward is None:
-            self.forward = _forward_of(apply, full_precision)
+            self.forward = _forward_of(apply, bool(full_precision))
         elif forward is not None and apply is None:
             self.forward = _checked_forward(forward, self.name)
         else:
@@ -363,13 +366,13 @@ class Model:
     def replace(self, **functions: Any) -> "Model":
         """The model with another init, forward, init_state or name.
 
-        functions: those that differ. Its parts stay.
+        functions: those that differ. Its parts and full_precision stay.
 
         >>> nf.linear(2, 3).replace(name="head")
         <nnfunc model head>
         """
         fields = {"init": self.init, "forward": self.forward, "init_state": self.init_state, "name": self.name}
-        return Model(**(fields | functions), parts=self.parts)
+        return Model(**(fields | functions), full_precision=self.full_precision, parts=self.parts)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused, with the call to write instead: a model has no parameters of its own."""

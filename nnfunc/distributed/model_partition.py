@@ -1,6 +1,6 @@
 """How the values inside a model are divided over the devices of a mesh while a step is computed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,14 +57,16 @@ class ModelPartition:
         self.leaves = {path: leaf for path, leaf in leaves.items() if leaf.changes}
         self.gathers = bool(self.leaves)
 
-    def gather(self, path: tuple[str, ...], params: Params) -> Params:
-        names, depth = [name.partition("@")[0] for name in path if name != "*"], path.count("*")
+    def gather(self, params: Params, ctx: Context, full_precision: bool | Sequence[str] = False) -> Params:
+        names, depth = [name.partition("@")[0] for name in ctx.path if name != "*"], ctx.path.count("*")
 
         def gathered(keys: Any, leaf: Any) -> Any:
-            placed = self.leaves.get("/".join((*names, paths.path_of(keys))))
+            name = paths.path_of(keys)
+            placed = self.leaves.get("/".join((*names, name)))
             if placed is None or placed.stacks != depth:
                 return leaf
-            return _gather(self.mesh, leaf, placed)
+            is_full = full_precision is True or (full_precision and name.startswith(tuple(full_precision)))
+            return _gather(self.mesh, leaf, placed, (lambda leaf: leaf) if is_full else ctx.cast)
 
         return jax.tree.map_with_path(gathered, params)
 
@@ -91,15 +93,16 @@ class ModelPartition:
         return jax.tree.map(constrain, tree)
 
 
-def _gather(mesh: Mesh, leaf: Any, placed: LeafPlacement) -> Any:
+def _gather(mesh: Mesh, leaf: Any, placed: LeafPlacement, cast: Callable[[Any], Any]) -> Any:
     """The leaf as a layer computes with it; its gradient is summed into the parts of the leaf.
 
     A vocabulary that the devices do not divide is padded by the compiler.
     """
-    # first as it is stored, so that its gradient, and what is stored for the gradient, are divided too
-    for spec in placed.inside:
-        leaf = jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
-    return leaf
+    stored, computed = (NamedSharding(mesh, spec) for spec in placed.inside)
+    # first as it is stored, so that its gradient, and what is stored for the gradient, are divided too; cast before the
+    # devices exchange it, in half the bytes
+    divided = cast(jax.lax.with_sharding_constraint(leaf, stored))
+    return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(divided, stored), computed)
 
 
 def divided(model: Model, partition: ModelPartition | None) -> Model:

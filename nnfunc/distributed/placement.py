@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnfunc import check, paths
 from nnfunc.base import Model, PyTree
+from nnfunc.device_memory import format_bytes
 from nnfunc.distributed.arrays import put_array
 from nnfunc.distributed.mesh import DATA, MODEL, axis_size
 from nnfunc.distributed.model_partition import LeafPlacement, ModelPartition
@@ -134,10 +135,8 @@ class Placement:
                 stacks |= {leaf: max(depth, stacks[leaf]) for leaf in leaves if leaf.startswith(start)}
             if role == "embedding" and f"{start}weight" in leaves:
                 vocabularies.add(np.shape(leaves[f"{start}weight"])[-2])
-            for preset, cuts in (("expert", _EXPERT_CUTS), ("tensor", _TENSOR_CUTS)):
-                for name, axis in cuts.get(role, {}).items() if preset in self.presets else ():
-                    if start + name in leaves:
-                        self._cut(axes[start + name], np.shape(leaves[start + name]), axis, MODEL)
+        for path, axis in self._model_cuts(model, leaves):
+            self._cut(axes[path], np.shape(leaves[path]), axis, MODEL)
         if "fsdp" in self.presets:
             for path, leaf in leaves.items():
                 self._cut_largest(axes[path], np.shape(leaf), stacks[path])
@@ -149,6 +148,40 @@ class Placement:
             return LeafPlacement(tuple(axes[path]), stacks[path], stored)
 
         return {path: placement(path) for path in leaves}
+
+    def describe(self) -> str:
+        """The mesh and the shard as text, such as "data = 4 (4 devices), shard fsdp"."""
+        axes = ", ".join(f"{name} = {size}" for name, size in self.mesh.shape.items())
+        patterns = [check.counted(len(self.patterns), "pattern")] if self.patterns else []
+        shard = " and ".join(["+".join(sorted(self.presets)), *patterns])
+        return f"{axes} ({check.counted(self.mesh.size, 'device')}), shard {shard}"
+
+    def undivided(self, model: Model) -> list[str]:
+        """Lines about arrays that a preset leaves whole, and divides elsewhere. model: whose parameters they are."""
+        leaves = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+        placed = self.assign("shard", model, leaves)
+        matrices = [path for path, leaf in leaves.items() if np.ndim(leaf) > placed[path].stacks + 1]
+        fsdp = matrices if "fsdp" in self.presets else []
+        lines = []
+        for axis, candidates in ((DATA, fsdp), (MODEL, [path for path, _ in self._model_cuts(model, leaves)])):
+            whole = (
+                [path for path in candidates if axis not in placed[path].axes] if axis_size(self.mesh, axis) > 1 else []
+            )
+            if whole:
+                shown = ", ".join(f"{path} {np.shape(leaves[path])}" for path in whole[:4])
+                more = f" and {len(whole) - 4} more" if len(whole) > 4 else ""
+                size = format_bytes(sum(leaves[path].size * leaves[path].dtype.itemsize for path in whole))
+                divides = f"{axis} = {axis_size(self.mesh, axis)} does not divide them"
+                lines.append(f"whole on each device, {size}, because {divides}: {shown}{more}")
+        return lines
+
+    def _model_cuts(self, model: Model | None, leaves: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        """(path, axis) of what the presets "expert" and "tensor" divide, if the devices do."""
+        for path, _, role in () if model is None else layer_roles(model):
+            for preset, cuts in (("expert", _EXPERT_CUTS), ("tensor", _TENSOR_CUTS)):
+                for name, axis in cuts.get(role, {}).items() if preset in self.presets else ():
+                    if (leaf := "/".join((*path, name))) in leaves:
+                        yield leaf, axis
 
     def _cut(self, axes: list[str | None], shape: tuple[int, ...], axis: int, name: str) -> None:
         """Divide an axis where the devices divide it, and nothing else is divided over them."""

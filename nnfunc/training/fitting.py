@@ -16,11 +16,16 @@ SMALLER = "Make the model smaller"
 
 
 class Needs(NamedTuple):
-    """What a run needs: the number of parameters, their bytes, and those of a compiled step, None if unknown."""
+    """What a run needs on each device.
+
+    parameters: their number, of all devices. parameter_bytes: theirs. step_bytes: those of a compiled step, None if
+    unknown. mesh: lines about the mesh, and what stays whole on each device of it.
+    """
 
     parameters: int
     parameter_bytes: int
     step_bytes: int | None
+    mesh: tuple[str, ...] = ()
 
 
 def check_state(where: str, state: TrainState) -> None:
@@ -59,8 +64,10 @@ def _check_memory(
     data = feed.sample()
     carry = jax.eval_shape(compiled.init, numbers, key, data, start)
     structs = jax.tree.map(shape_struct, data)
+    mesh: list[str] = []
     if (placement := compiled.placement) is not None:
         model = as_model(compiled.build_task(numbers).model)
+        mesh = [placement.describe(), *placement.undivided(model)]
         carry = carry._replace(state=placement.structs(carry.state, model))
     check_state(where, carry.state)
     args: tuple[Any, ...] = (carry, numbers, structs)
@@ -72,4 +79,4 @@ def _check_memory(
     program = compile_checked(where, step, f"a step of {feed.data.batch_size} examples", hint, *args, detail=detail)
     params = carry.state.params
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return Needs(count, tree_bytes(params), compiled_bytes(program))
+    return Needs(count, tree_bytes(params), compiled_bytes(program), tuple(mesh))
