@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from nnfunc.base import Key, as_model, shape_struct
+from nnfunc.base import Key, as_model
 from nnfunc.device_memory import check_fits, compile_checked, compiled_bytes, format_bytes, tree_bytes
 from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
@@ -63,7 +64,7 @@ def _check_memory(
 ) -> Needs:
     data = feed.sample()
     carry = jax.eval_shape(compiled.init, numbers, key, data, start)
-    structs = jax.tree.map(shape_struct, data)
+    structs = jax.tree.map(_struct, data)
     mesh: list[str] = []
     if (placement := compiled.placement) is not None:
         model = as_model(compiled.build_task(numbers).model)
@@ -80,3 +81,10 @@ def _check_memory(
     params = carry.state.params
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     return Needs(count, tree_bytes(params), compiled_bytes(program), tuple(mesh))
+
+
+def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The shape of an array, and where it lies on a mesh."""
+    sharding = getattr(leaf, "sharding", None)
+    on_mesh = sharding if isinstance(sharding, jax.sharding.NamedSharding) else None
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf), sharding=on_mesh)
