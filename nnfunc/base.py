@@ -9,7 +9,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn
@@ -72,8 +72,9 @@ class Model:
     init, apply, forward, init_state: the functions above. apply may omit `key` and `state`; it can read the
     state, but only forward can change it. init_state may omit `key`; one without a default is required.
     name: the name of an unnamed layer in a `serial`; by default that of the factory that defined its function.
-    full_precision: with apply, whether `precision` leaves its parameters in float32, as norms need; a forward
-    casts its parameters itself, with `ctx.cast`. parts: the models inside, by the paths of their parameters; `*` is a
+    full_precision: whether `precision` leaves its parameters in float32, as norms need. A forward casts its parameters
+    itself, with `ctx.cast`, and names here those that it does not, because some may be cast before they are gathered
+    from other devices. parts: the models inside, by the paths of their parameters; `*` is a
     stacked axis.
     A model pickles as the call of the factory that made it, so the arguments of that call have to pickle too.
     Raises: TypeError unless either apply or forward is given.
@@ -86,7 +87,7 @@ class Model:
 
     __slots__ = (
         *("__weakref__", "_checked", "_state_shapes"),
-        *("factory_call", "forward", "init", "init_state", "name", "parts"),
+        *("factory_call", "forward", "full_precision", "init", "init_state", "name", "parts"),
     )
 
     def __init__(
@@ -97,14 +98,15 @@ class Model:
         forward: Callable[[Params, PyTree, Context], tuple[PyTree, Out]] | None = None,
         init_state: Callable[..., PyTree] | None = None,
         name: str | None = None,
-        full_precision: bool = False,
+        full_precision: bool | Sequence[str] = False,
         parts: Mapping[str, "Model"] | None = None,
     ):
         self.parts: Mapping[str, Model] = parts or {}
         self.name = name or factory_name(apply or forward)
+        self.full_precision = full_precision
         self.init = _init_with_key(init, self.name)
         if apply is not None and forward is None:
-            self.forward = _forward_of(apply, full_precision)
+            self.forward = _forward_of(apply, bool(full_precision))
         elif forward is not None and apply is None:
             self.forward = _checked_forward(forward, self.name)
         else:
@@ -212,13 +214,13 @@ class Model:
     def replace(self, **functions: Any) -> "Model":
         """The model with another init, forward, init_state or name.
 
-        functions: those that differ. Its parts stay.
+        functions: those that differ. Its parts and full_precision stay.
 
         >>> nf.linear(2, 3).replace(name="head")
         <nnfunc model head>
         """
         fields = {"init": self.init, "forward": self.forward, "init_state": self.init_state, "name": self.name}
-        return Model(**(fields | functions), parts=self.parts)
+        return Model(**(fields | functions), full_precision=self.full_precision, parts=self.parts)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused, with the call to write instead: a model has no parameters of its own."""

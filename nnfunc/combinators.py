@@ -389,7 +389,7 @@ def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array
 
     def forward(params, x, ctx):
         leaves = paths.flatten(params)
-        whole = params if ctx.partition is None else ctx.partition.gather(ctx.path, params)
+        whole = params if ctx.partition is None else ctx.partition.gather(params, ctx)
         for to, (source, change) in sources.items():
             leaves[to] = change(paths.flatten(whole)[source])
         return model.forward(paths.unflatten(leaves), x, ctx)

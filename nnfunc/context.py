@@ -1,7 +1,7 @@
 """What a layer reads besides params and x (`Context`), and what it returns besides y (`Out`)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -98,14 +98,15 @@ class Remat(NamedTuple):
 class Partition(Protocol):
     """How the values inside a model are divided over devices; `nnfunc.distributed` makes it.
 
-    gathers: whether parameters are divided over the devices of the batch. gather(path, params): those of the layer at
-    this path, of a `repeat` one layer at a time, as it computes with them. between(x): what the blocks of a repeat hand
+    gathers: whether parameters are divided over the devices of the batch. gather(params, ctx, full_precision):
+    those of the layer of this context, of a `repeat` one layer at a time, as it computes with them, and in the dtype
+    that it casts them to; full_precision: of the `Model`. between(x): what the blocks of a repeat hand
     on, divided. enter(name, x), leave(name, y): the input and the output of a layer, by the name of its factory.
     """
 
     gathers: bool
 
-    def gather(self, path: tuple[str, ...], params: Params) -> Params: ...
+    def gather(self, params: Params, ctx: "Context", full_precision: bool | Sequence[str] = False) -> Params: ...
 
     def between(self, x: PyTree) -> PyTree: ...
 

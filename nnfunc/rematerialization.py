@@ -56,15 +56,16 @@ def gathering(layer: Model | Callable[..., Any], ctx: Context) -> Callable[..., 
     """The forward of a layer, with its parameters gathered from all devices, again in the backward pass.
 
     So none of them is stored whole. Layers with parts leave it to these, so that `remat` inside is what it was.
-    layer: a model, or a function (params, x, ctx) -> (y, Out) that reads its parameters. ctx: of the call.
+    layer: a model, or a function (params, x, ctx) -> (y, Out) that casts and reads its parameters. ctx: of the call.
     """
-    forward, parts = (layer.forward, layer.parts) if isinstance(layer, Model) else (layer, {})
+    is_model = isinstance(layer, Model)
+    forward, parts, full = (layer.forward, layer.parts, layer.full_precision) if is_model else (layer, {}, False)
     partition = ctx.partition
     if partition is None or not partition.gathers or parts:
         return forward
 
     def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
-        return forward(partition.gather(ctx.path, params), x, ctx)
+        return forward(partition.gather(params, ctx, full), x, ctx)
 
     if ctx.remat is not None and "*" in ctx.path:
         return run  # the whole block is recomputed, and with it what it gathers

@@ -41,7 +41,7 @@ class StepPlan:
 
     axes: of the mesh. compiled: those of the mesh that was compiled. batch_size: of all devices. memory: bytes of
     the arguments by name. temporaries: bytes of the program beside them. updated: bytes of the results. flops: by
-    dtype. collectives: of a step, on the whole mesh.
+    dtype. collectives: of a step, on the whole mesh. mesh: lines about it, and what stays whole.
     """
 
     axes: dict[str, int]
@@ -52,6 +52,7 @@ class StepPlan:
     updated: int
     flops: dict[str, float]
     collectives: list[Collective]
+    mesh: list[str]
 
     @property
     def total(self) -> int:
@@ -83,7 +84,7 @@ def plan(
     _simulate(min(math.prod(sizes.values()), LARGEST))
     config = load(config_file, settings)
     result = plan_step(config, sizes, gpu=on is not None and not str(chip).startswith("tpu"))
-    print(_describe(str(config_file), result, config.mesh.get("shard")))
+    print(_describe(str(config_file), result))
     if chip is not None and on is not None:
         print(_describe_bounds(chip, on, result))
 
@@ -120,6 +121,7 @@ def plan_step(config: Config, axes: Mapping[str, int], gpu: bool = False) -> Ste
         arithmetic = jax.make_jaxpr(lambda *args: functions.step(*args))(states[1], numbers, structs)
         with planned_for_gpu(gpu):
             program = jax.jit(functions.step, donate_argnums=0).lower(states[1], numbers, part_structs).compile()
+    mesh_lines = [full.describe(), *full.undivided(model)]
     state = states[0].state
     memory = {
         "parameters": tree_bytes(state.params),
@@ -134,7 +136,9 @@ def plan_step(config: Config, axes: Mapping[str, int], gpu: bool = False) -> Ste
     count = math.prod(axes.values())
     counts = {"bfloat16": half / count, "float32": (total - half) / count}
     parts = [widen_group(one, compiled, dict(axes)) for one in collectives(program)]
-    return StepPlan(dict(axes), compiled, data.batch_size, memory, temporaries, tree_bytes(state), counts, parts)
+    return StepPlan(
+        dict(axes), compiled, data.batch_size, memory, temporaries, tree_bytes(state), counts, parts, mesh_lines
+    )
 
 
 def widen_group(part: Collective, compiled: Mapping[str, int], axes: Mapping[str, int]) -> Collective:
@@ -238,11 +242,9 @@ def _check_same(full: Placement, small: Placement, model: Any) -> None:
         check.fail("plan", problem, hint="Use a smaller axis data, and a larger axis model.")
 
 
-def _describe(name: str, result: StepPlan, shard: Any) -> str:
+def _describe(name: str, result: StepPlan) -> str:
     """The table of a plan."""
-    count = math.prod(result.axes.values())
-    shown = ", ".join(f"{axis} = {size}" for axis, size in result.axes.items())
-    lines = [f"{name}: {check.counted(count, 'device')} ({shown}), shard {shard or 'by default'}"]
+    lines = [f"{name}: {result.mesh[0]}", *result.mesh[1:]]
     lines += [f"a step of {result.batch_size:,} examples, on each device:"]
     for part, size in (*result.memory.items(), ("temporaries", result.temporaries), ("total", result.total)):
         note = f"  {TEMPORARIES}" if part == "temporaries" else ""

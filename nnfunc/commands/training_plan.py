@@ -1,4 +1,4 @@
-"""What a training is going to do, in three lines: its data, its model and its schedule."""
+"""What a training is going to do, in a few lines: its data, its model, its devices and its schedule."""
 
 from typing import Any
 
@@ -12,8 +12,10 @@ from nnfunc.training.fitting import Needs
 
 
 def training_plan(config: Config, needs: Needs) -> str:
-    """The lines data, model and plan. config: of the run. needs: of `dry_run`."""
-    return "\n".join([f"data    {_data(config)}", f"model   {_model(config, needs)}", f"plan    {_steps(config)}"])
+    """The lines data, model, mesh with a mesh, and plan. config: of the run. needs: of `dry_run`."""
+    lines = [f"data    {_data(config)}", f"model   {_model(config, needs)}"]
+    lines += [f"mesh    {line}" for line in needs.mesh]
+    return "\n".join([*lines, f"plan    {_steps(config)}"])
 
 
 def _data(config: Config) -> str:

@@ -43,6 +43,9 @@ class _Instruction(NamedTuple):
     text: str
 
 
+_Value = tuple[Mapping[str, _Instruction], str]
+"""The instructions of a computation, and the name of one of them."""
+
 _LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>[\w.-]+) = (?P<shapes>\(.*?\)|\S+) (?P<operation>[\w-]+)\((?P<rest>.*)$")
 
 
@@ -50,7 +53,7 @@ def collectives(program: Any) -> list[Collective]:
     """The collectives of a compiled program, those of loops with the number of their turns.
 
     An all-reduce of which every device uses only its part counts as a reduce-scatter: compilers for GPU and TPU make
-    one of it, the one for CPU does not.
+    one of it, the one for CPU does not. What that exchanges in float32, because it has no bfloat16, counts as bfloat16.
 
     program: `jax.jit(function).lower(...).compile()`.
 
@@ -115,8 +118,10 @@ def _collective(
     sizes = [_bytes(shape) for shape in re.findall(r"\w+\[[\d,]*\]", instruction.shapes)]
     if instruction.operation.endswith("-start"):  # (operands, results)
         sizes = sizes[len(sizes) // 2 :]
-    if "_promoted" in instruction.text:  # the compiler for CPU sums bfloat16 as float32
-        sizes = [size // 2 for size in sizes]
+    wide = [
+        "_promoted" in instruction.text or _is_widened(computations, (instructions, n)) for n in instruction.operands
+    ]
+    sizes = [size // 2 if is_wide else size for size, is_wide in zip(sizes, wide, strict=True)]
     amounts = {operation: sum(sizes)}
     if operation == "reduce-scatter":
         amounts = {operation: sum(sizes) * len(group)}
@@ -127,6 +132,19 @@ def _collective(
     for name, amount in amounts.items():
         if amount:
             yield Collective(name, amount, len(group), times, label[1] if label else "", group)
+
+
+def _is_widened(computations: Mapping[str, Mapping[str, _Instruction]], value: _Value) -> bool:
+    """Whether a value is bfloat16 that the compiler for CPU exchanges as float32."""
+    instructions, name = value
+    one = instructions[name]
+    if one.operation == "convert":
+        return one.shapes.startswith("f32") and instructions[one.operands[0]].shapes.startswith("bf16")
+    if one.operation == "fusion":
+        inside = computations[_called(one.text, "calls")[0]]
+        root = next(i.name for i in inside.values() if i.text.lstrip().startswith("ROOT"))
+        return _is_widened(computations, (inside, root))
+    return one.operation in _MOVES - {"add"} and _is_widened(computations, (instructions, one.operands[0]))
 
 
 def _parts(
@@ -149,10 +167,6 @@ def _parts(
         )
         result.append((instructions, name))
     return result
-
-
-_Value = tuple[Mapping[str, _Instruction], str]
-"""The instructions of a computation, and the name of one of them."""
 
 
 def _only_sliced(

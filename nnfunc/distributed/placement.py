@@ -1,20 +1,22 @@
 """Where the arrays of a run lie on a mesh: presets by the roles of layers, and path patterns."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnfunc import check, paths
-from nnfunc.base import Context, Model, Out, Params, PyTree
+from nnfunc.base import Model, PyTree
+from nnfunc.device_memory import format_bytes
+from nnfunc.distributed.arrays import put_array
 from nnfunc.distributed.mesh import DATA, MODEL, axis_size
-from nnfunc.rematerialization import gathering
+from nnfunc.distributed.model_partition import LeafPlacement, ModelPartition
 
-__all__ = ["PRESETS", "Placement", "Shard", "divided", "shardings"]
+__all__ = ["PRESETS", "Placement", "Shard", "shardings"]
 
 Shard = str | Mapping[str, Sequence[str]] | None
 """A preset, several joined by "+", or mesh axes by path pattern, which change the default."""
@@ -36,24 +38,6 @@ _EXPERT_CUTS = {
         f"{part}/{name}": axis for part in ("up", "gate", "down") for name, axis in (("weight", -3), ("bias", -2))
     }
 }
-
-
-@dataclass(frozen=True)
-class LeafPlacement:
-    """The mesh axis that divides each axis of an array, None for none. stacks: how many axes are of repeats."""
-
-    axes: tuple[str | None, ...]
-    stacks: int = 0
-
-    @property
-    def spec(self) -> PartitionSpec:
-        """The PartitionSpec of the whole array."""
-        return PartitionSpec(*self.axes)
-
-    @property
-    def gathered(self) -> "LeafPlacement":
-        """One layer of it as a layer computes with it: not divided over the batch's axis."""
-        return LeafPlacement(tuple(None if axis == DATA else axis for axis in self.axes[self.stacks :]))
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,10 @@ class Placement:
     def partition(self, model: Model) -> "ModelPartition | None":
         """How the values inside a model are divided; None where the compiler divides them by the arrays alone."""
         leaves = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
-        partition = ModelPartition(self, self.assign("shard", model, leaves))
+        cut_layers = _TENSOR_CUTS if "tensor" in self.presets else ()
+        partition = ModelPartition(
+            self.mesh, self.assign("shard", model, leaves), "sequence" in self.presets, cut_layers
+        )
         return partition if partition.gathers or partition.sequence else None
 
     def constrain(self, tree: PyTree, model: Model) -> PyTree:
@@ -141,21 +128,60 @@ class Placement:
     def assign(self, where: str, model: Model | None, leaves: Mapping[str, Any]) -> dict[str, LeafPlacement]:
         """The placement of each leaf. model: whose parameters and state they are. leaves: by path."""
         axes: dict[str, list[str | None]] = {path: [None] * np.ndim(leaf) for path, leaf in leaves.items()}
-        stacks = dict.fromkeys(leaves, 0)
+        stacks, vocabularies = dict.fromkeys(leaves, 0), set[int]()
         for path, depth, role in () if model is None else layer_roles(model):
             start = "".join(f"{name}/" for name in path)
             if depth:
                 stacks |= {leaf: max(depth, stacks[leaf]) for leaf in leaves if leaf.startswith(start)}
-            for preset, cuts in (("expert", _EXPERT_CUTS), ("tensor", _TENSOR_CUTS)):
-                for name, axis in cuts.get(role, {}).items() if preset in self.presets else ():
-                    if start + name in leaves:
-                        self._cut(axes[start + name], np.shape(leaves[start + name]), axis, MODEL)
+            if role == "embedding" and f"{start}weight" in leaves:
+                vocabularies.add(np.shape(leaves[f"{start}weight"])[-2])
+        for path, axis in self._model_cuts(model, leaves):
+            self._cut(axes[path], np.shape(leaves[path]), axis, MODEL)
         if "fsdp" in self.presets:
             for path, leaf in leaves.items():
                 self._cut_largest(axes[path], np.shape(leaf), stacks[path])
         for pattern, names in self.patterns:
-            self._apply_pattern(where, pattern, names, leaves, axes)
-        return {path: LeafPlacement(tuple(axes[path]), stacks[path]) for path in leaves}
+            _apply_pattern(where, pattern, names, leaves, axes)
+
+        def placement(path: str) -> LeafPlacement:
+            stored = _store(where, path, leaves[path], stacks[path], axes[path], self.mesh, vocabularies)
+            return LeafPlacement(tuple(axes[path]), stacks[path], stored)
+
+        return {path: placement(path) for path in leaves}
+
+    def describe(self) -> str:
+        """The mesh and the shard as text, such as "data = 4 (4 devices), shard fsdp"."""
+        axes = ", ".join(f"{name} = {size}" for name, size in self.mesh.shape.items())
+        patterns = [check.counted(len(self.patterns), "pattern")] if self.patterns else []
+        shard = " and ".join(["+".join(sorted(self.presets)), *patterns])
+        return f"{axes} ({check.counted(self.mesh.size, 'device')}), shard {shard}"
+
+    def undivided(self, model: Model) -> list[str]:
+        """Lines about arrays that a preset leaves whole, and divides elsewhere. model: whose parameters they are."""
+        leaves = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+        placed = self.assign("shard", model, leaves)
+        matrices = [path for path, leaf in leaves.items() if np.ndim(leaf) > placed[path].stacks + 1]
+        fsdp = matrices if "fsdp" in self.presets else []
+        lines = []
+        for axis, candidates in ((DATA, fsdp), (MODEL, [path for path, _ in self._model_cuts(model, leaves)])):
+            whole = (
+                [path for path in candidates if axis not in placed[path].axes] if axis_size(self.mesh, axis) > 1 else []
+            )
+            if whole:
+                shown = ", ".join(f"{path} {np.shape(leaves[path])}" for path in whole[:4])
+                more = f" and {len(whole) - 4} more" if len(whole) > 4 else ""
+                size = format_bytes(sum(leaves[path].size * leaves[path].dtype.itemsize for path in whole))
+                divides = f"{axis} = {axis_size(self.mesh, axis)} does not divide them"
+                lines.append(f"whole on each device, {size}, because {divides}: {shown}{more}")
+        return lines
+
+    def _model_cuts(self, model: Model | None, leaves: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+        """(path, axis) of what the presets "expert" and "tensor" divide, if the devices do."""
+        for path, _, role in () if model is None else layer_roles(model):
+            for preset, cuts in (("expert", _EXPERT_CUTS), ("tensor", _TENSOR_CUTS)):
+                for name, axis in cuts.get(role, {}).items() if preset in self.presets else ():
+                    if (leaf := "/".join((*path, name))) in leaves:
+                        yield leaf, axis
 
     def _cut(self, axes: list[str | None], shape: tuple[int, ...], axis: int, name: str) -> None:
         """Divide an axis where the devices divide it, and nothing else is divided over them."""
@@ -168,98 +194,6 @@ class Placement:
         free = [i for i in range(stacks, len(shape)) if axes[i] is None and shape[i] and shape[i] % size == 0]
         if free and size > 1 and len(shape) - stacks > 1:
             axes[max(free, key=lambda i: shape[i])] = DATA
-
-    def _apply_pattern(
-        self,
-        where: str,
-        pattern: str,
-        names: tuple[str, ...],
-        leaves: Mapping[str, Any],
-        axes: dict[str, list[str | None]],
-    ) -> None:
-        for path, on in paths.match_params(pattern, leaves, where=where).items():
-            if np.ndim(on):
-                check.fail(where, expected="patterns should match whole leaves here", actual=f"some layers of {path}")
-            if not on:
-                continue
-            shape = np.shape(leaves[path])
-            if len(names) > len(shape):
-                expected = f"{pattern!r} should name at most as many axes as {path} has, {len(shape)}"
-                check.fail(where, expected=expected, actual=list(names))
-            axes[path][len(shape) - len(names) :] = [name or None for name in names]
-            for size, name in zip(shape, axes[path], strict=True):
-                count = 1 if name is None else axis_size(self.mesh, name)
-                if size % count:
-                    divisors = ", ".join(str(n) for n in range(1, min(size, self.mesh.size) + 1) if size % n == 0)
-                    expected = f"{name} = {count} should divide the axis of size {size} of {path}"
-                    hint = f"Sizes of {name} that divide it: {divisors}. Or divide another of its axes, {shape}."
-                    check.fail(where, f"{expected}.", hint=hint)
-
-
-class ModelPartition:
-    """How the values inside a model are divided, for `Context`: see `nnfunc.base.Partition`.
-
-    placement: of the run. leaves: the placement of each parameter by path.
-    """
-
-    def __init__(self, placement: Placement, leaves: Mapping[str, LeafPlacement]):
-        self.mesh, self.sequence = placement.mesh, "sequence" in placement.presets
-        self.cut_layers = _TENSOR_CUTS if "tensor" in placement.presets else {}
-        self.leaves = {path: leaf for path, leaf in leaves.items() if DATA in leaf.axes}
-        self.gathers = bool(self.leaves)
-
-    def gather(self, path: tuple[str, ...], params: Params) -> Params:
-        names, depth = [name.partition("@")[0] for name in path if name != "*"], path.count("*")
-
-        def gathered(keys: Any, leaf: Any) -> Any:
-            placed = self.leaves.get("/".join((*names, paths.path_of(keys))))
-            if placed is None or placed.stacks != depth:
-                return leaf
-            return _gather(self.mesh, leaf, placed)
-
-        return jax.tree.map_with_path(gathered, params)
-
-    def between(self, x: PyTree) -> PyTree:
-        return self._constrain(x, MODEL) if self.sequence else x
-
-    def enter(self, name: str, x: PyTree) -> PyTree:
-        # both constraints, because the gradient passes them in the other order
-        return self._constrain(self._constrain(x, MODEL), None) if self.sequence and name in self.cut_layers else x
-
-    def leave(self, name: str, y: PyTree) -> PyTree:
-        return self._constrain(self._constrain(y, None), MODEL) if self.sequence and name in self.cut_layers else y
-
-    def _constrain(self, tree: PyTree, time: str | None) -> PyTree:
-        """The sequences of a tree, [batch, ..., time, dim], divided along the batch, and along time over an axis."""
-        batch = DATA if DATA in self.mesh.shape else None
-
-        def constrain(x):
-            if np.ndim(x) < 3 or np.shape(x)[-2] % axis_size(self.mesh, MODEL):
-                return x
-            spec = PartitionSpec(batch, *[None] * (np.ndim(x) - 3), time, None)
-            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
-
-        return jax.tree.map(constrain, tree)
-
-
-def _gather(mesh: Mesh, leaf: Any, placed: LeafPlacement) -> Any:
-    """The leaf, not divided over the batch's axis; its gradient is summed into the parts of the leaf."""
-    divided = NamedSharding(mesh, PartitionSpec(*placed.axes[placed.stacks :]))
-    whole = NamedSharding(mesh, placed.gathered.spec)
-    # first divided, so that its gradient, and what is stored for the gradient, are divided too
-    return jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(leaf, divided), whole)
-
-
-def divided(model: Model, partition: ModelPartition | None) -> Model:
-    """The model, whose values are divided as the partition says. model: any. partition: of `Placement.partition`."""
-    if partition is None:
-        return model
-
-    def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
-        inside = replace(ctx, partition=partition)
-        return gathering(model, inside)(params, x, inside)
-
-    return model.replace(forward=forward)
 
 
 def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | None = None) -> PyTree:
@@ -276,8 +210,10 @@ def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | N
     "expert": whole experts are cut over `model`. "sequence": between the blocks of a `repeat` the values are cut along
     time over `model`; it needs `nf.train` or `nf.trainer`.
     A dict changes the default for the leaves whose paths match: {"tokens/weight": ["model", ""]} names a mesh axis for
-    each of the last axes of a leaf, "" for none. model: whose parameters they are, needed by "tensor" and "expert";
-    without it the default for a dict is "replicated".
+    each of the last axes of a leaf, "" for none. A mesh axis that does not divide the rows of an `nf.embedding`, or an
+    axis as long as these, divides another axis of the leaf here; the steps of `nf.train` pad it.
+    model: whose parameters they are, needed by "tensor" and "expert"; without it the default for a dict is
+    "replicated".
     Raises: ValueError for a pattern that matches nothing, or an axis that the devices do not divide.
     Source: "tensor": Shoeybi et al. 2019, arXiv:1909.08053, section 3; "fsdp": Rajbhandari et al. 2019,
     arXiv:1910.02054, stage 3; "sequence": Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.
@@ -294,45 +230,6 @@ def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | N
         hint = "Pass model=, or patterns and shard='replicated'."
         check.fail("shardings", f"shard = {names!r} needs the layers of the model.", hint=hint)
     return placement.shardings("shardings", tree, model)
-
-
-def put_array(leaf: Any, sharding: NamedSharding) -> Any:
-    """An array that every process has, on the devices of a sharding, also of other processes."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(leaf, sharding)
-    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = put_array(jax.random.key_data(leaf), NamedSharding(sharding.mesh, PartitionSpec()))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
-def put_like(tree: PyTree, like: PyTree) -> PyTree:
-    """The arrays of a tree on the devices of those of another one, if they are on a mesh."""
-
-    def put(leaf: Any, like: Any) -> Any:
-        sharding = getattr(like, "sharding", None)
-        if not isinstance(sharding, NamedSharding) or getattr(leaf, "sharding", None) == sharding:
-            return leaf
-        return put_array(leaf, sharding)
-
-    return jax.tree.map(put, tree, like)
-
-
-def local_arrays(tree: PyTree) -> PyTree:
-    """The arrays of a tree, of which other processes hold parts, as whole ones of this process.
-
-    All processes call it, because they exchange the parts.
-    """
-
-    def local(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-            return leaf
-        if leaf.is_fully_replicated:
-            return leaf.addressable_data(0)
-        return multihost_utils.process_allgather(leaf, tiled=True)
-
-    return jax.tree.map(local, tree)
 
 
 def layer_roles(model: Model) -> Iterator[tuple[tuple[str, ...], int, str]]:
@@ -356,3 +253,50 @@ def _check_axes(where: str, mesh: Mesh, pattern: str, axes: Sequence[str]) -> tu
     if len(set(names)) < len(names):
         check.fail(where, expected=f"{pattern!r} should name each mesh axis once", actual=list(axes))
     return tuple(axes)
+
+
+def _apply_pattern(
+    where: str, pattern: str, names: Sequence[str], leaves: Mapping[str, Any], axes: dict[str, list[str | None]]
+) -> None:
+    """Change the last axes of the leaves that match."""
+    for path, on in paths.match_params(pattern, leaves, where=where).items():
+        if np.ndim(on):
+            check.fail(where, expected="patterns should match whole leaves here", actual=f"some layers of {path}")
+        if not on:
+            continue
+        count = np.ndim(leaves[path])
+        if len(names) > count:
+            expected = f"{pattern!r} should name at most as many axes as {path} has, {count}"
+            check.fail(where, expected=expected, actual=list(names))
+        axes[path][count - len(names) :] = [name or None for name in names]
+
+
+def _refuse_axis(where: str, path: str, shape: tuple[int, ...], axis: int, name: str, mesh: Mesh) -> NoReturn:
+    """Refuse a mesh axis that does not divide an axis of an array."""
+    size = shape[axis]
+    divisors = ", ".join(str(n) for n in range(1, min(size, mesh.size) + 1) if size % n == 0)
+    expected = f"{name} = {axis_size(mesh, name)} should divide the axis of size {size} of {path}"
+    hint = f"Sizes of {name} that divide it: {divisors}. Or divide another of its axes, {shape}."
+    check.fail(where, f"{expected}.", hint=hint)
+
+
+def _store(
+    where: str, path: str, leaf: Any, stacks: int, axes: Sequence[str | None], mesh: Mesh, vocabularies: Collection[int]
+) -> tuple[Any, ...]:
+    """The division of an array between steps, which JAX only stores in equal parts.
+
+    A mesh axis that does not divide a vocabulary divides the last of the other axes that it can, or none.
+    """
+    stored: list[tuple[str, ...]] = [(name,) if name else () for name in axes]
+    parts = lambda names: math.prod(axis_size(mesh, name) for name in names)
+    shape = np.shape(leaf)
+    for i, name in enumerate(axes):
+        if name is None or shape[i] % axis_size(mesh, name) == 0:
+            continue
+        if shape[i] not in vocabularies:
+            _refuse_axis(where, path, shape, i, name, mesh)
+        stored[i] = ()
+        free = [j for j in range(stacks, len(shape)) if j != i and shape[j] % parts((*stored[j], name)) == 0]
+        if free:
+            stored[free[-1]] += (name,)
+    return tuple(names if len(names) > 1 else next(iter(names), None) for names in stored)

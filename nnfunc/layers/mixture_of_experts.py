@@ -157,7 +157,7 @@ def mixture_of_experts(
             _, out = tap(ctx, "/".join((*ctx.path, "router", name)), value, out)
         return y.reshape(x.shape), out  # [..., dim]
 
-    return Model(init, forward=forward, name=where)
+    return Model(init, forward=forward, name=where, full_precision=("router",))
 
 
 def _router_values(logits: Array, probabilities: Array, choices: Array) -> dict[str, Array]:

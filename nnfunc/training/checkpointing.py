@@ -15,7 +15,7 @@ import numpy as np
 from nnfunc import check, checkpoint, documents, sharded_tensors
 from nnfunc.base import Key
 from nnfunc.distributed import processes
-from nnfunc.distributed.placement import local_arrays, put_like
+from nnfunc.distributed.arrays import local_arrays, put_like
 from nnfunc.runs import metrics_log
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import FolderLock

@@ -13,6 +13,7 @@ from nnfunc.data.dataset import Data
 from nnfunc.data.stream import BatchStream, Stream
 from nnfunc.distributed.mesh import DATA, axis_size
 from nnfunc.distributed.placement import Placement
+from nnfunc.training.cut_data import CUT_DATA, CutData, cut_rows, is_large
 
 __all__ = ["DeviceFeed", "as_data", "placed_data"]
 
@@ -49,29 +50,33 @@ def placed_data(data: Data | Stream, placement: Placement) -> Data | Stream:
 
 
 class DeviceFeed:
-    """A data set on the device as it is; of a stream, the batch of each step, gathered ahead.
+    """A data set on the device as it is, or cut over the devices; of a stream, the batch of each step, gathered ahead.
 
     Close it when no more steps are run: a thread may be waiting.
+    data: of the run. placement: of the run, None without a mesh. cut_data: as for `nf.train`.
     """
 
-    def __init__(self, data: Data | Stream, placement: Placement | None = None):
+    def __init__(self, data: Data | Stream, placement: Placement | None = None, cut_data: float = CUT_DATA):
         self.data = data
-        self._whole, self._placement = None, placement
-        if isinstance(data, Data):
+        self._in_memory: Data | CutData | None = None
+        self._placement = placement
+        if isinstance(data, Data) and placement is not None and is_large(data, placement, cut_data):
+            self._in_memory = cut_rows(data.for_training(), placement)
+        elif isinstance(data, Data):
             whole = jax.tree.map(to_device, data.for_training())
-            self._whole = whole if placement is None else placement.whole(whole)
+            self._in_memory = whole if placement is None else placement.whole(whole)
         self._ahead: Generator[Any, None, None] | None = None
         self._next = 0
 
     @property
     def is_stream(self) -> bool:
         """Whether every step needs another argument, so that steps cannot be scanned."""
-        return self._whole is None
+        return self._in_memory is None
 
     def read(self, step: int) -> Any:
         """What the program of a step reads: it has `batch(step)`."""
         if isinstance(self.data, Data):
-            return self._whole
+            return self._in_memory
         if self._ahead is None or step != self._next:
             self.close()
             put = None if self._placement is None else self._placement.put_rows
@@ -81,7 +86,7 @@ class DeviceFeed:
 
     def sample(self) -> Any:
         """One of the kind that `at` returns, for its shapes."""
-        return self.data.gather(0) if isinstance(self.data, Stream) else self._whole
+        return self.data.gather(0) if isinstance(self.data, Stream) else self._in_memory
 
     def close(self) -> None:
         """Stop the thread that gathers ahead."""

@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from nnfunc.base import Key, as_model, shape_struct
+from nnfunc.base import Key, as_model
 from nnfunc.device_memory import check_fits, compile_checked, compiled_bytes, format_bytes, tree_bytes
 from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
@@ -16,11 +17,16 @@ SMALLER = "Make the model smaller"
 
 
 class Needs(NamedTuple):
-    """What a run needs: the number of parameters, their bytes, and those of a compiled step, None if unknown."""
+    """What a run needs on each device.
+
+    parameters: their number, of all devices. parameter_bytes: theirs. step_bytes: those of a compiled step, None if
+    unknown. mesh: lines about the mesh, and what stays whole on each device of it.
+    """
 
     parameters: int
     parameter_bytes: int
     step_bytes: int | None
+    mesh: tuple[str, ...] = ()
 
 
 def check_state(where: str, state: TrainState) -> None:
@@ -58,9 +64,11 @@ def _check_memory(
 ) -> Needs:
     data = feed.sample()
     carry = jax.eval_shape(compiled.init, numbers, key, data, start)
-    structs = jax.tree.map(shape_struct, data)
+    structs = jax.tree.map(_struct, data)
+    mesh: list[str] = []
     if (placement := compiled.placement) is not None:
         model = as_model(compiled.build_task(numbers).model)
+        mesh = [placement.describe(), *placement.undivided(model)]
         carry = carry._replace(state=placement.structs(carry.state, model))
     check_state(where, carry.state)
     args: tuple[Any, ...] = (carry, numbers, structs)
@@ -72,4 +80,11 @@ def _check_memory(
     program = compile_checked(where, step, f"a step of {feed.data.batch_size} examples", hint, *args, detail=detail)
     params = carry.state.params
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return Needs(count, tree_bytes(params), compiled_bytes(program))
+    return Needs(count, tree_bytes(params), compiled_bytes(program), tuple(mesh))
+
+
+def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The shape of an array, and where it lies on a mesh."""
+    sharding = getattr(leaf, "sharding", None)
+    on_mesh = sharding if isinstance(sharding, jax.sharding.NamedSharding) else None
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf), sharding=on_mesh)

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.eval_batches import EvalBatch
-from nnfunc.distributed.placement import local_arrays
+from nnfunc.distributed.arrays import local_arrays
 from nnfunc.training.checkpointing import Saver
 from nnfunc.training.compiled import Carry, RunFunctions
 from nnfunc.training.device_feed import DeviceFeed

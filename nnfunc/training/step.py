@@ -31,7 +31,8 @@ from nnfunc.base import (
 from nnfunc.calls import Described, explain_call
 from nnfunc.display import tree_html
 from nnfunc.distributed.mesh import as_mesh
-from nnfunc.distributed.placement import Placement, Shard, divided
+from nnfunc.distributed.model_partition import divided
+from nnfunc.distributed.placement import Placement, Shard
 from nnfunc.optimizers import Optimizer
 from nnfunc.sums import sum_all
 from nnfunc.training import layer_stats

@@ -21,6 +21,7 @@ from nnfunc.distributed.placement import Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity, saved_forms
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
+from nnfunc.training.cut_data import CUT_DATA
 from nnfunc.training.device_feed import DeviceFeed, as_data, placed_data
 from nnfunc.training.early_stopping import Patience
 from nnfunc.training.fitting import check_memory
@@ -108,6 +109,7 @@ def train(
     loop: Loop = "auto",
     mesh: Mesh | Mapping[str, int] | None = None,
     shard: Shard = None,
+    cut_data: float = CUT_DATA,
     rollback: int = 0,
     rollback_factor: float = 0.5,
     patience: int | None = None,
@@ -142,6 +144,9 @@ def train(
     mesh: of `nf.mesh`, or its axes as a dict, {"data": -1}: the devices that each step is divided over; the result is
     that of one device to rounding. Its axis `data` divides batch_size. None, the default, is one device. shard: where
     the parameters lie on the mesh: a preset or patterns, as for `nf.shardings`.
+    cut_data: data in memory that takes more than this fraction of a device's memory is cut over the axis `data` of the
+    mesh, by default a quarter, instead of copied to every device: each step then moves the rows of its batch, with the
+    same result. 0 always cuts, 1 never does.
     rollback: how often a run that diverges returns to its last good checkpoint and continues with rollback_factor
     times the learning rate; it needs a folder. rollback_factor: in (0, 1]. patience: after how many evaluations in a
     row without a better value of `best` the run stops early, at least 1; None never. The best checkpoint stays, and a
@@ -173,6 +178,7 @@ def train(
         eval_batch_size=eval_batch_size,
         best=best,
         loop=loop,
+        cut_data=cut_data,
         rollback=rollback,
         rollback_factor=rollback_factor,
         patience=patience,
@@ -198,7 +204,7 @@ def train(
             data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
         if placement is not None:
             data, numbers = placed_data(data, placement), placement.whole(numbers)
-        feed = DeviceFeed(data, placement)
+        feed = DeviceFeed(data, placement, cut_data)
         loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))
         start = None if params is None and state is None else (params, state)
         if processes.count() > 1:
@@ -246,6 +252,7 @@ def check_options(
     eval_batch_size: int | None,
     best: str,
     loop: str,
+    cut_data: float,
     rollback: int,
     rollback_factor: float,
     patience: int | None,
@@ -256,6 +263,7 @@ def check_options(
     check.size("train", 0, rollback=rollback)
     check.size("train", patience=1 if patience is None else patience)
     check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
+    check.number("train", 0, 1, cut_data=cut_data)
     check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
     intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
     return intervals, BestMetric.parse(best)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import nnfunc as nf
+from nnfunc.base import Context
 from nnfunc.distributed.collectives import collective_bytes, collectives
 from nnfunc.distributed.placement import Placement
 
@@ -53,6 +54,24 @@ def test_fsdp_gathers_weights_twice_and_scatters_gradients():
     assert totals["all-reduce"] < params - matrices + SCALARS
     arguments, whole = (p.memory_analysis().argument_size_in_bytes for p in (program, replicated))
     assert arguments < whole / 2
+
+
+def test_fsdp_gathers_and_scatters_in_bfloat16():
+    _, parts, _ = step_collectives(gpt(), nf.mesh(data=4), "fsdp")
+    program, half, params = step_collectives(nf.precision(gpt()), nf.mesh(data=4), "fsdp")
+    for operation in ("all-gather", "reduce-scatter"):
+        assert 0.45 < collective_bytes(half)[operation] / collective_bytes(parts)[operation] <= 0.5
+    state = 4 * 3 * params / 4  # parameters and the moments of Adam stay in float32, each device has a quarter
+    assert program.memory_analysis().argument_size_in_bytes > state / 4
+
+
+def test_the_router_of_experts_is_gathered_in_float32():
+    model = nf.mixture_of_experts(DIM, 16, 4)
+    partition = Placement.of("test", nf.mesh(data=4), "fsdp").partition(model)
+    gather = lambda params: partition.gather(params, Context(compute=jnp.bfloat16), model.full_precision)
+    shapes = jax.eval_shape(gather, model.init(jax.random.key(0)))
+    assert shapes["router"]["weight"].dtype == jnp.float32
+    assert shapes["up"]["weight"].dtype == jnp.bfloat16
 
 
 def test_remat_saves_memory_under_fsdp_too():

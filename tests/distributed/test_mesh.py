@@ -7,6 +7,7 @@ from jax.sharding import AxisType, Mesh
 
 import nnfunc as nf
 from nnfunc.distributed.collectives import collectives
+from nnfunc.distributed.placement import Placement
 
 KEY = jax.random.key(0)
 
@@ -122,6 +123,18 @@ def test_a_preset_by_roles_needs_the_model_and_an_axis_its_name():
         nf.shardings(params, nf.mesh(model=2), "tensor")
     with pytest.raises(ValueError, match=r"the mesh should have an axis 'model' for 'tensor'"):
         nf.shardings(params, nf.mesh(data=2), "tensor")
+
+
+def test_what_a_preset_leaves_whole_is_named():
+    model = nf.serial(nf.embedding(7, 6), look=nf.attention(6, 2), head=nf.linear(6, 8))
+    lines = Placement.of("test", nf.mesh(data=4), "fsdp").undivided(model)
+    parts = "embedding/weight (7, 6), look/key/weight (6, 6), look/out/weight (6, 6), look/query/weight (6, 6)"
+    size = 4 * (7 * 6 + 4 * 6 * 6)
+    assert lines == [f"whole on each device, {size} B, because data = 4 does not divide them: {parts} and 1 more"]
+    (line,) = Placement.of("test", nf.mesh(model=4), "tensor").undivided(model)
+    assert "because model = 4 does not divide them: look/query/weight (6, 6)" in line
+    for mesh, shard in (({"data": 2}, "fsdp"), ({"data": 4}, "replicated"), ({"data": 1}, "fsdp")):
+        assert Placement.of("test", nf.mesh(**mesh), shard).undivided(model) == []
 
 
 def test_patterns_need_no_model():

@@ -147,7 +147,7 @@ def test_the_command_prints_all_parts(config, capsys):
     command = ("plan", config, "--devices", 4, "--shard", "fsdp", "--chip", "h100")
     assert main(*command) == 0, capsys.readouterr().err
     text = capsys.readouterr().out
-    assert "4 devices (data = 4), shard fsdp" in text
+    assert "data = 4 (4 devices), shard fsdp" in text
     for part in ("parameters", "optimizer state", "averages", "temporaries", "FLOPs", "all-gather", "over data"):
         assert part in text
     for words in ("the bound is", "it fits", CHIPS["h100"].source):
