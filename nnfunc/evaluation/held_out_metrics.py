@@ -28,15 +28,11 @@ def figures(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, 
     weight = row_weights(held_out, reading)
     names = metric_names_of(held_out) if names is None else names
     metrics = {name: find_metric("figures", held_out.kind, name) for name in names}
-    ranking = Ranking.of(reading) if any(metric.is_exact for metric in metrics.values()) else None
-    values = {}
-    for name, metric in metrics.items():
-        if metric.is_exact and ranking is not None:
-            values[name] = float(ranking.means(name, weight[None])[0])
-        else:
-            with np.errstate(all="ignore"):
-                values[name] = float(row_sums(np, name, reading, weight).value())
-    return values
+    exact = [name for name, metric in metrics.items() if metric.is_exact]
+    ranked = Ranking.of(reading).means(exact, weight[None]) if exact else {}
+    with np.errstate(all="ignore"):
+        value = lambda name: ranked[name][0] if name in ranked else row_sums(np, name, reading, weight).value()
+        return {name: float(value(name)) for name in metrics}
 
 
 def metric_names_of(held_out: HeldOut) -> list[str]:
@@ -76,14 +72,14 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
     scores = {}
     if held_out.kind in ("classes", *ANSWERS):
         ranking = Ranking.of(_by_column(reading))
-        scores = {name: ranking.scores(name, weight[None])[0] for name in ("roc_auc", "average_precision")}
+        scores = ranking.scores(("roc_auc", "average_precision"), weight[None])
     rows = []
     for index, name in enumerate(class_names(held_out)):
         hit, predicted, true = (float(counts[part][index]) for part in ("hit", "predicted", "true"))
         row: dict[str, Any] = {"class": name, "precision": hit / predicted if predicted else 0.0}
         row |= {"recall": hit / true if true else 0.0, "f1": 2 * hit / (predicted + true) if predicted + true else 0.0}
         row |= {"support": true, "predicted": predicted}
-        rows.append(row | {score: float(columns[index]) for score, columns in scores.items()})
+        rows.append(row | {score: float(columns[0, index]) for score, columns in scores.items()})
     return rows
 
 

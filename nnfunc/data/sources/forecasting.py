@@ -9,6 +9,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.fingerprint import split_fingerprint
 from nnfunc.data.preprocessing import PARTS, Preprocessing, restore_targets
+from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
 from nnfunc.data.sources.time_series import Series, read_table
 from nnfunc.data.splits import Splits
 
@@ -30,6 +31,8 @@ def forecasting(
     season: int | None = None,
     stride: int = 1,
     separator: str = ",",
+    decimal: Decimal = ".",
+    thousands: Thousands = "",
     validation: float = 0.1,
     test: float = 0.2,
     preprocessing: Preprocessing | None = None,
@@ -51,7 +54,7 @@ def forecasting(
     and horizon, for `nf.mlp`; or "sequence", x [n, context, 1 + 2 * covariates], at each time the value, the
     covariates, and the covariates a horizon later, for `nf.rnn_classifier`. season: the steps of a season, at most
     context. stride: the steps from one training window to the next, at least 1; windows are stored, so a
-    larger one saves memory. separator: of a CSV file.
+    larger one saves memory. separator: of a CSV file. decimal, thousands: the marks of its numbers, as for a table.
     validation, test: the last times, below 1 a fraction, from 1 on a number of times, 0 for none. preprocessing: of
     an earlier run (`splits.preprocessing`), which fixes scaling and splits; later times are in no split.
     Raises: FileNotFoundError; ValueError, with file and line, for times that are missing or repeated, values that
@@ -75,7 +78,9 @@ def forecasting(
         if series is not None and value is None:
             check.fail(WHERE, "series names a column, so value should name the column of the values.")
         facts: dict[str, Any] = {"time": time, "value": value, "series": series, "covariates": list(covariates)}
-        facts |= {"separator": separator, "context": context, "horizon": horizon, "layout": layout}
+        style = NumberStyle(decimal, thousands)
+        style.check(WHERE)
+        facts |= style.facts() | {"separator": separator, "context": context, "horizon": horizon, "layout": layout}
     else:
         preprocessing.check_factory(WHERE)
         facts = dict(preprocessing.facts)
