@@ -61,7 +61,7 @@ def look_at_columns(file: Path, separator: str) -> tuple[dict[str, Column], int,
     _, columns, _ = read_columns(file, separator, texts=None)  # 007 is no number
     count = len(next(iter(columns.values())))
     texts = [values.distinct for values in columns.values() if isinstance(values, StringColumn)]
-    styles = guess_styles([word.strip() for word in words if not is_missing(word)] for words in texts)
+    styles = guess_styles([word.strip() for word in distinct if not is_missing(word)] for distinct in texts)
     return {name: _look(name, values, count, styles) for name, values in columns.items()}, count, (*styles, PLAIN)[0]
 
 

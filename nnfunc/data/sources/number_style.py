@@ -103,11 +103,11 @@ def guess_styles(columns: Iterable[Collection[str]]) -> list[NumberStyle]:
     """
     styles = [NumberStyle(decimal, mark) for decimal in ".," for mark in ("", ",", ".", "'", " ") if decimal != mark]
     possible, marks = set(styles), set()
-    for words in columns:
-        fitting = {style for style in styles if all(style.plain(word) is not None for word in words)}
+    for column in columns:
+        fitting = {style for style in styles if all(style.plain(word) is not None for word in column)}
         if fitting:
             possible &= fitting
-            marks |= {mark for word in words for mark in ",.' " if mark in word}
+            marks |= {mark for word in column for mark in ",.' " if mark in word}
     if NumberStyle() in possible:
         return [NumberStyle()]
     return [s for s in styles if s in possible and marks >= {*s.thousands} and (s.decimal == "." or "," in marks)]
