@@ -24,6 +24,7 @@ from nnfunc.distributed import processes
 from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
 from nnfunc.evaluation.held_out_metrics import figures
+from nnfunc.evaluation.readings import NUMBERS
 from nnfunc.evaluation.thresholds import THRESHOLD_METRICS, choose_threshold
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.best_metric import BestMetric
@@ -199,6 +200,9 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     if threshold := _choose_threshold(config, folder, state, step):
         for split, values in threshold.items():
             result[split] |= values
+    if config.preprocessing.factory == "forecasting":
+        for split in splits:
+            result[split] |= _file_errors(config, state, split)
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
@@ -211,6 +215,16 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     for split in list(baseline)[-1:]:
         warn_if_not_better(split, result[split], baseline)
     print(f"report  {folder / 'report.html'}")
+
+
+def _file_errors(config: Config, state: TrainState, split: str) -> dict[str, float]:
+    """The errors of forecasts in the units of the file: the metrics of training are in deviations of each series."""
+    task = rebuild_task(config, state)
+    if getattr(task.objective, "kind", "") not in NUMBERS:
+        return {}
+    model = (task.objective, as_model(task.model), state.params, state.model_state)
+    errors = figures(held_out_rows(config, config.data(), split, *model), ["mae", "rmse"])
+    return {f"file_{name}": value for name, value in errors.items()}
 
 
 def _choose_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:

@@ -12,11 +12,12 @@ from nnfunc.data.dataset import Dataset, count_examples
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.fingerprint import SPLIT_BITS
 from nnfunc.data.preprocessing import PARTS, Preprocessing
+from nnfunc.data.sources.forecasting import restore_series, window_series
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.readings import mark_ignored
 from nnfunc.training.objectives import Objective
 
-__all__ = ["held_out_rows", "split_rows"]
+__all__ = ["held_out_rows", "restore_rows", "split_rows"]
 
 MOST_TRAINING_ROWS = 10_000
 
@@ -65,9 +66,25 @@ def held_out_rows(
     kind = objective.kind if isinstance(objective, Objective) else ""
     ignored = objective.ignore_index if isinstance(objective, Objective) else None
     target = mark_ignored(target, kind, ignored)
-    output, target = config.preprocessing.restore_target(output, kind), config.preprocessing.restore_target(target)
+    output = restore_rows(config, data, split, output, rows, kind)
+    target = restore_rows(config, data, split, target, rows)
     ids = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
     return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)
+
+
+def restore_rows(
+    config: Config, data: Dataset, split: str, y: np.ndarray, rows: np.ndarray | None = None, kind: str = "values"
+) -> np.ndarray:
+    """Outputs or targets [n, ...] of a split in the units of the data's file.
+
+    config: of the run. data: its data set. split: of the rows. rows: the indices of some of the split, or None for all.
+    kind: of the outputs; "values" for targets.
+    """
+    names = window_series((data.preprocessing or config.preprocessing).facts, split)
+    if config.preprocessing.factory != "forecasting" or names is None:
+        return config.preprocessing.restore_target(y, kind)
+    names = names if rows is None else [names[row] for row in rows]
+    return restore_series(config.preprocessing, y, kind, names)
 
 
 def split_rows(data: Dataset, split: str, most: int | None = MOST_TRAINING_ROWS) -> tuple[PyTree, np.ndarray | None]:

@@ -28,4 +28,4 @@ class HeldOut(NamedTuple):
 
     def reading(self) -> Reading:
         """The probabilities, predictions and errors of every row, in float64."""
-        return read(np, self.kind, self.output, self.target, self.threshold)
+        return read(np, self.kind, self.output, self.target, self.threshold, self.names)

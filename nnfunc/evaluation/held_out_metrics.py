@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
+from nnfunc.evaluation.entities import has_scheme
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.named_metrics import default_names, find_metric, row_sums
 from nnfunc.evaluation.ranking import Ranking
@@ -37,7 +38,9 @@ def figures(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, 
 
 def metric_names_of(held_out: HeldOut) -> list[str]:
     """The names of the metrics that a report shows for these outputs."""
-    return default_names(held_out.kind, np.shape(held_out.output)[-1])
+    names = default_names(held_out.kind, np.shape(held_out.output)[-1])
+    has_entities = held_out.kind == "tags" and has_scheme(held_out.names)
+    return (["entity_f1", "entity_precision", "entity_recall"] if has_entities else []) + names
 
 
 def row_weights(held_out: HeldOut, reading: Reading) -> np.ndarray:

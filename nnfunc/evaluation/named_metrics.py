@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
+from nnfunc.evaluation.entities import count_entities
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS, Reading
 
 __all__ = ["NamedMetric", "Sums", "default_names", "find_metric", "metric_names", "row_sums"]
@@ -288,6 +289,12 @@ def _score(xp: Any, counts: Any, weight: Any, score: str, average: str) -> Any:
     return values[..., -1] if average == "last" else values
 
 
+def _entity_score(xp: Any, counts: Any, weight: Any, score: str) -> Any:
+    """A score of entities, all types together. counts: of `count_entities`."""
+    del weight
+    return _ratio(xp, *_SCORES[score](counts))
+
+
 def _balanced(xp: Any, counts: Any, weight: Any) -> Any:
     """The mean recall of the classes that occur; of several labels the mean of each label's."""
     del weight
@@ -303,7 +310,11 @@ def _scores(score: str) -> dict[str, Any]:
         return NamedMetric(_count_rows, partial(_score, score=score, average=average), "max", outputs)
 
     several = ("classes", "tags", "labels")
-    variants: dict[str, Any] = {score: [metric("macro", several), metric("last", ("binary",))]}
+    entity = NamedMetric(count_entities, partial(_entity_score, score=score), "max", ("tags",))
+    variants: dict[str, Any] = {
+        f"entity_{score}": entity,
+        score: [metric("macro", several), metric("last", ("binary",))],
+    }
     return variants | {f"{score}_{name}": metric(name, (*several, "binary")) for name in ("macro", "micro", "weighted")}
 
 

@@ -96,4 +96,5 @@ def test_new_does_not_guess_an_ambiguous_style(tmp_path, monkeypatch, capsys):
     assert main("new", "table", "height.csv") == 0
     text = (tmp_path / "height.toml").read_text()
     assert 'columns = ["age"]' in text
+    assert "thousands =" not in text.split("columns", 1)[1].split("\n", 1)[1]
     assert 'height (ambiguous numbers: add thousands = "," or decimal = ",")' in text

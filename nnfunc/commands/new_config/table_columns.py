@@ -62,7 +62,8 @@ def look_at_columns(file: Path, separator: str) -> tuple[dict[str, Column], int,
     count = len(next(iter(columns.values())))
     texts = [values.distinct for values in columns.values() if isinstance(values, StringColumn)]
     styles = guess_styles([word.strip() for word in distinct if not is_missing(word)] for distinct in texts)
-    return {name: _look(name, values, count, styles) for name, values in columns.items()}, count, (*styles, PLAIN)[0]
+    style = styles[0] if len(styles) == 1 else PLAIN
+    return {name: _look(name, values, count, styles) for name, values in columns.items()}, count, style
 
 
 def _look(name: str, values: Any, rows: int, styles: Sequence[NumberStyle]) -> Column:

@@ -13,7 +13,7 @@ from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
 from nnfunc.data.sources.time_series import Series, read_table
 from nnfunc.data.splits import Splits
 
-__all__ = ["forecasting", "read_series", "restore_series"]
+__all__ = ["forecasting", "read_series", "restore_series", "window_series"]
 
 WHERE = "data.forecasting"
 
@@ -40,7 +40,8 @@ def forecasting(
     """Windows of time series: from `context` values of a series as x, its next `horizon` values as y [n, horizon].
 
     Each series is scaled to (value - mean) / std, of its values in the time of training, so that all count alike;
-    losses and metrics are in this unit, and a prediction of a run is in the original one. All series are split at
+    losses and metrics are in this unit, and predictions, reports and evaluations of a run also in the original one. All
+    series are split at
     the same times: training windows end before the validation begins, and the values to predict in validation and
     test are in their own time, after a context that may reach back. `preprocessing.facts["baselines"]` has the errors
     of two forecasts without a model: the last value repeated, and with a season the value of one season before.
@@ -94,6 +95,9 @@ def forecasting(
         facts |= _scaling(name, table, facts["cuts"][0])
     pieces = [_windows(facts, key, one, stride) for key, one in table.items()]
     splits: dict[str, Any] = {}
+    facts["windows"] = {
+        part: {key: len(piece[part][0]) for key, piece in zip(table, pieces, strict=True)} for part in PARTS
+    }
     for part in PARTS:
         x, y = (np.concatenate([piece[part][i] for piece in pieces]) for i in (0, 1))
         splits[part] = (x, y) if len(x) else None
@@ -233,3 +237,9 @@ def restore_series(preprocessing: Preprocessing, y: Any, kind: str, names: Seque
     mean, std = np.array([preprocessing.facts["scaling"][name] for name in names]).T[..., None]
     target = {"mean": mean, "std": std, "log": False}
     return restore_targets(y, target, "values" if kind == "quantiles" else kind)  # one factor for all of a series
+
+
+def window_series(facts: Mapping[str, Any], split: str) -> list[str] | None:
+    """The series of each window of a split, in their order; None for a run of an older version. facts: of its data."""
+    counts = facts.get("windows", {}).get(split)
+    return None if counts is None else [name for name, count in counts.items() for _ in range(count)]
