@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +17,13 @@ from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk
 from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
-from nnfunc.config.held_out_rows import held_out_rows
+from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_names
 from nnfunc.config.restore import rebuild_task, restore
 from nnfunc.distributed import processes
 from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
 from nnfunc.evaluation.held_out_metrics import figures
 from nnfunc.evaluation.readings import NUMBERS
-from nnfunc.evaluation.thresholds import THRESHOLD_METRICS, choose_threshold
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import FolderLock
@@ -36,7 +34,7 @@ from nnfunc.training.step import TrainState
 from nnfunc.training.train_run import History
 from nnfunc.training.train_run import train as fit
 
-__all__ = ["Training", "fit_config", "new_folder", "run_training"]
+__all__ = ["Training", "choose_run_threshold", "fit_config", "new_folder", "run_training"]
 
 
 class Training(NamedTuple):
@@ -197,7 +195,7 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
     with tuning.pinned(saved_forms(folder) or {}):
         result |= {split: split_metrics(config, state, split, data) for split in splits}
-    if threshold := _choose_threshold(config, folder, state, step):
+    if threshold := choose_run_threshold(config, folder, state, step):
         for split, values in threshold.items():
             result[split] |= values
     if config.preprocessing.factory == "forecasting":
@@ -227,25 +225,24 @@ def _file_errors(config: Config, state: TrainState, split: str) -> dict[str, flo
     return {f"file_{name}": value for name, value in errors.items()}
 
 
-def _choose_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:
+def choose_run_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:
     """Choose the threshold that the config asks for, and write threshold.json; the metrics by split that follow it.
 
     config: of the run. folder: of the run. state, step: of the best checkpoint.
     """
-    options = config.tables.get("task", {})
-    metric = options.get("threshold")
+    metric = config.tables.get("task", {}).get("threshold")
     if metric is None:
         return {}
     task, data = rebuild_task(config, state), config.data()
-    read = partial(held_out_rows, config, data)
     model = (task.objective, as_model(task.model), state.params, state.model_state)
-    held_out = read("validation", *model)
-    threshold = choose_threshold(held_out, metric)
+    held_out, threshold = at_threshold(config, data, "validation", *model)
     before, after = (figures(held_out._replace(threshold=level), [metric])[metric] for level in (None, threshold))
     table = {"metric": metric, "threshold": threshold, "value": after, "value_at_half": before, "step": step}
     run_folder.write_json(folder / run_folder.THRESHOLD, table)
     text = ", ".join(f"{level:.4g}" for level in np.ravel(threshold))
     print(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
-    names = [name for name in ("accuracy", *options.get("metrics", ())) if name in THRESHOLD_METRICS]
-    splits = [split for split in ("validation", "test") if getattr(data, split) is not None]
-    return {split: figures(read(split, *model)._replace(threshold=threshold), names) for split in splits}
+    names = threshold_names(config)
+    result = {"validation": figures(held_out, names)}
+    if data.test is not None:
+        result["test"] = figures(held_out_rows(config, data, "test", *model, threshold=threshold), names)
+    return result

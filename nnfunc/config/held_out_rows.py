@@ -15,9 +15,10 @@ from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.data.sources.forecasting import restore_series, window_series
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.readings import mark_ignored
+from nnfunc.evaluation.thresholds import THRESHOLD_METRICS, choose_threshold
 from nnfunc.training.objectives import Objective
 
-__all__ = ["held_out_rows", "restore_rows", "split_rows"]
+__all__ = ["at_threshold", "held_out_rows", "restore_rows", "split_rows", "threshold_names"]
 
 MOST_TRAINING_ROWS = 10_000
 
@@ -70,6 +71,28 @@ def held_out_rows(
     target = restore_rows(config, data, split, target, rows)
     ids = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
     return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)
+
+
+def at_threshold(
+    config: Config, data: Dataset, split: str, objective: Any, model: Model, params: Params, state: PyTree
+) -> tuple[HeldOut, Any]:
+    """(the rows of a split, the threshold that the config asks for), chosen on the validation split; None without one.
+
+    config, data, split, objective, model, params, state: as for `held_out_rows`.
+    """
+    metric, threshold = config.tables.get("task", {}).get("threshold"), None
+    parts = (objective, model, params, state)
+    if metric is not None and data.validation is not None:
+        validation = held_out_rows(config, data, "validation", *parts)
+        threshold = choose_threshold(validation, metric)
+        if split == "validation":
+            return validation._replace(threshold=threshold), threshold
+    return held_out_rows(config, data, split, *parts, threshold=threshold), threshold
+
+
+def threshold_names(config: Config) -> list[str]:
+    """The metrics of a run that follow its threshold. config: of the run."""
+    return [n for n in ("accuracy", *config.tables.get("task", {}).get("metrics", ())) if n in THRESHOLD_METRICS]
 
 
 def restore_rows(

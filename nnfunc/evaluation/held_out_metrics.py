@@ -129,7 +129,8 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
     "precision_recall": name, precision, recall, threshold; "roc": name, false_positive_rate, true_positive_rate,
     threshold: one for each class, label, or for yes, that occurs, and does not always. "calibration": probability,
     frequency and count of each bin of the predicted probability: of the predicted class, or of yes.
-    held_out: outputs and targets. points: the most points of a curve, at least 2.
+    held_out: outputs and targets; rows whose outputs are not finite are left out. points: the most of a curve, at
+    least 2.
     """
     from sklearn import metrics
 
@@ -137,7 +138,7 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
     if held_out.kind not in ("classes", "tags", *ANSWERS):
         return result
     reading = held_out.reading()
-    weight = row_weights(held_out, reading)
+    weight = row_weights(held_out, reading) * np.repeat(held_out.finite(), reading.positions)
     rows = weight > 0
     columns = _by_column(reading)
     for index, name in list(enumerate(class_names(held_out)))[1 if held_out.kind == "binary" else 0 :]:
