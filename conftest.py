@@ -212,6 +212,15 @@ def _names_in_doctests(doctest_namespace):
     doctest_namespace.update(jax=jax, jnp=jnp, np=np, nf=nf)
 
 
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory):
+    """The folder of copies of the shipped configs, beside small data of their scripts."""
+    pytest.importorskip("sklearn")
+    from helpers.shipped_configs import copy_configs
+
+    return copy_configs(tmp_path_factory.mktemp("shipped"))
+
+
 @pytest.fixture(scope="module")
 def no_compilation_cache():
     """The commands would else change the compilation cache and malloc of this whole process."""

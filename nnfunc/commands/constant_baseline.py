@@ -16,6 +16,7 @@ import numpy as np
 from nnfunc.base import as_model
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
+from nnfunc.config.held_out_rows import restore_rows
 from nnfunc.config.restore import rebuild_task
 from nnfunc.data.dataset import Data
 from nnfunc.evaluation.held_out_metrics import constant_output
@@ -72,7 +73,7 @@ def restored_target(config: Config, data: Any) -> np.ndarray | None:
     config: of the run. data: its data set. Returns: None where `training_target` does.
     """
     target = _counted_target(data, config.tables["objective"])
-    return None if target is None else config.preprocessing.restore_target(target)
+    return None if target is None else restore_rows(config, data, "train", target)
 
 
 def quantile_levels(options: Mapping[str, Any]) -> Sequence[float]:

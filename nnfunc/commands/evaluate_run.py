@@ -96,6 +96,8 @@ def evaluate(
     print_naive_forecasts(name, values, config)
     if held_out is None:
         return values
+    if broken := describe_broken(held_out):
+        print(f"warning {broken}")
     target = None
     with suppress(ConfigError, OSError):
         target = restored_target(config, config.data())
@@ -103,6 +105,7 @@ def evaluate(
     losses = {"loss": values["loss"], "baseline": constant.get(name, {}).get("loss")}
     levels = quantile_levels(config.tables["objective"])
     result = {"run": str(folder), "rows": name, "step": step, "threshold": held_out.threshold}
+    result["rows_not_finite"] = int((~held_out.finite()).sum())
     result |= evaluation_result(held_out, names, target, losses, levels, config.preprocessing.codec)
     if json_file is not None:
         with explain_full_disk(json_file, "Evaluate again."):
@@ -113,6 +116,19 @@ def evaluate(
 
     print_tables(open_console(), result)
     return values
+
+
+def describe_broken(held_out: HeldOut) -> str:
+    """A sentence on the rows whose outputs are not finite; "" without such. held_out: outputs and targets."""
+    rows = np.flatnonzero(~held_out.finite())
+    if not len(rows):
+        return ""
+    some = ", ".join(str(row if held_out.ids is None else held_out.ids[row]) for row in rows[:5])
+    text = f"{len(rows)} of {check.counted(len(held_out.target), 'row')} have outputs that are not finite"
+    text += (
+        f" (rows {some}{', ...' if len(rows) > 5 else ''}): metrics that need them are NaN, and curves leave them out."
+    )
+    return text + " nnfunc nan RUN finds the layer."
 
 
 def evaluation_result(
@@ -185,7 +201,7 @@ def _worst_rows(held_out: HeldOut, codec: Any = None) -> list[dict[str, Any]]:
         if reading.positions == 1:
             truth, prediction = reading.target[index], reading.prediction[index]
             if held_out.kind in CLASSES:
-                row |= {"truth": names[truth], "prediction": names[prediction]}
+                row |= {"truth": names[truth], "prediction": names[prediction] if prediction >= 0 else "none"}
                 row |= {"probability": float(reading.probability[index, truth])}
             elif held_out.kind == "binary":
                 probability = float(reading.probability[index, 0])

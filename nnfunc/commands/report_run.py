@@ -1,7 +1,6 @@
 """What a run's report shows of its model: held-out rows, or texts that it generates."""
 
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,11 +8,13 @@ import numpy as np
 
 from nnfunc.base import as_model
 from nnfunc.commands.constant_baseline import quantile_levels, restored_target
+from nnfunc.commands.evaluate_run import describe_broken
 from nnfunc.commands.sample import generate_texts
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import held_out_rows, split_rows
 from nnfunc.config.restore import read_threshold, rebuild_task
 from nnfunc.evaluation import baseline
+from nnfunc.reports.html_page import render_note
 from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, sample_section
 from nnfunc.reports.run.example_html import InputFormat
 from nnfunc.training.step import TrainState
@@ -35,16 +36,19 @@ def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
         return None
     threshold = read_threshold(config)
     held_out = held_out_rows(config, data, split, task, state.params, state.model_state, threshold)
-    if not np.isfinite(held_out.output).all():
-        return None
+    rows = np.flatnonzero(held_out.finite())
+    broken, held_out = describe_broken(held_out), held_out.take(rows)
+    if not len(rows):
+        return Evaluation([(f"Metrics on the {split} split", render_note(broken))], {}, "", [])
     target, levels = restored_target(config, data), quantile_levels(config.tables["objective"])
     constants = {} if target is None else baseline(target, held_out, levels=levels)
-    x, _ = split_rows(data, split)[0]
-    return build_evaluation(held_out, split, partial(_row, x), _input_format(config), constants)
-
-
-def _row(x: Any, index: int) -> Any:
-    return jax.tree.map(lambda array: array[index], x)
+    x = jax.device_get(split_rows(data, split)[0][0])  # single rows of NumPy's arrays are quick
+    row = lambda index: jax.tree.map(lambda array: array[rows[index]], x)
+    evaluation = build_evaluation(held_out, split, row, _input_format(config), constants)
+    if broken:
+        note = ("Outputs that are not finite", render_note(f"{broken} The sections below leave these rows out."))
+        evaluation = evaluation._replace(sections=[note, *evaluation.sections])
+    return evaluation
 
 
 def _input_format(config: Config) -> InputFormat:

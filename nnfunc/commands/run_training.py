@@ -16,13 +16,13 @@ from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk
 from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config import Config
-from nnfunc.config.held_out_rows import held_out_rows
+from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_names
 from nnfunc.config.restore import rebuild_task, restore
 from nnfunc.distributed import processes
 from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
 from nnfunc.evaluation.held_out_metrics import figures
-from nnfunc.evaluation.thresholds import THRESHOLD_METRICS, choose_threshold
+from nnfunc.evaluation.readings import NUMBERS
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import FolderLock
@@ -192,9 +192,12 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
     with tuning.pinned(saved_forms(folder) or {}):
         result |= {split: split_metrics(config, state, split, data) for split in splits}
-    if threshold := _choose_threshold(config, folder, state, step):
+    if threshold := choose_run_threshold(config, folder, state, step):
         for split, values in threshold.items():
             result[split] |= values
+    if config.preprocessing.factory == "forecasting":
+        for split in splits:
+            result[split] |= _file_errors(config, state, split)
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
@@ -209,24 +212,34 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     print(f"report  {folder / 'report.html'}")
 
 
-def _choose_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:
+def _file_errors(config: Config, state: TrainState, split: str) -> dict[str, float]:
+    """The errors of forecasts in the units of the file: the metrics of training are in deviations of each series."""
+    task = rebuild_task(config, state)
+    if getattr(task.objective, "kind", "") not in NUMBERS:
+        return {}
+    model = (task, state.params, state.model_state)
+    errors = figures(held_out_rows(config, config.data(), split, *model), ["mae", "rmse"])
+    return {f"file_{name}": value for name, value in errors.items()}
+
+
+def choose_run_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:
     """Choose the threshold that the config asks for, and write threshold.json; the metrics by split that follow it.
 
     config: of the run. folder: of the run. state, step: of the best checkpoint.
     """
-    options = config.tables.get("task", {})
-    metric = options.get("threshold")
+    metric = config.tables.get("task", {}).get("threshold")
     if metric is None:
         return {}
     task, data = rebuild_task(config, state), config.data()
-    read = lambda split: held_out_rows(config, data, split, task, state.params, state.model_state)
-    held_out = read("validation")
-    threshold = choose_threshold(held_out, metric)
+    model = (task, state.params, state.model_state)
+    held_out, threshold = at_threshold(config, data, "validation", *model)
     before, after = (figures(held_out._replace(threshold=level), [metric])[metric] for level in (None, threshold))
     table = {"metric": metric, "threshold": threshold, "value": after, "value_at_half": before, "step": step}
     run_folder.write_json(folder / run_folder.THRESHOLD, table)
     text = ", ".join(f"{level:.4g}" for level in np.ravel(threshold))
     print(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
-    names = [name for name in ("accuracy", *options.get("metrics", ())) if name in THRESHOLD_METRICS]
-    splits = [split for split in ("validation", "test") if getattr(data, split) is not None]
-    return {split: figures(read(split)._replace(threshold=threshold), names) for split in splits}
+    names = threshold_names(config)
+    result = {"validation": figures(held_out, names)}
+    if data.test is not None:
+        result["test"] = figures(held_out_rows(config, data, "test", *model, threshold=threshold), names)
+    return result

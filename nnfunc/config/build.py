@@ -1,7 +1,7 @@
 """The build of a config: a function of its numbers that makes the model, the objective and the optimizer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnfunc import check
@@ -49,6 +49,7 @@ class Recipe:
     """The function (hypers, step) -> Task of a config. Configs that differ only in numbers have equal recipes.
 
     parts: the calls of all factories. target: how the data set scaled the targets, which the metrics undo; or None.
+    names: of the tags, for the metrics of entities, or None.
 
     A call takes hypers: those of `config.hypers`, possibly traced, and optionally any other argument of a
     factory, which replaces that of the config: a number such as {"model.dropout": 0.1}, or a static value
@@ -57,6 +58,7 @@ class Recipe:
 
     parts: tuple[TableCall, ...]
     target: FrozenDict | None = None
+    names: tuple[str, ...] | None = None
 
     def __call__(self, hypers: Mapping[str, Any], step: Any = 0) -> Any:
         self._check(hypers)
@@ -80,6 +82,9 @@ class Recipe:
             from nnfunc.training.objectives.target_units import in_target_units
 
             results["objective"] = in_target_units(results["objective"], _fill_slots(self.target, hypers, step))
+        objective = results["objective"]
+        if self.names is not None and getattr(objective, "kind", "") == "tags":
+            results["objective"] = replace(objective, names=self.names)
         return _make_task(results, augments)
 
     def _arguments(self, part: TableCall, hypers: Mapping[str, Any], step: Any) -> dict[str, Any]:

@@ -56,7 +56,9 @@ class Config:
             parts.append(TableCall(path, table, name, tuple(arguments)))
         scales = self.tables["data"].get("scale_target") or self.tables["data"].get("log_target")
         target = self.preprocessing.facts.get("target") if scales else None
-        return Recipe(tuple(parts), None if target is None else insert_slots("target", target, None)), hypers
+        of_entities = any(name.startswith("entity_") for name in self.tables.get("task", {}).get("metrics", ()))
+        names = self.preprocessing.names if of_entities else None
+        return Recipe(tuple(parts), None if target is None else insert_slots("target", target, None), names), hypers
 
     @property
     def train(self) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from nnfunc.data.dataset import Dataset, count_examples
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.fingerprint import SPLIT_BITS
 from nnfunc.data.preprocessing import PARTS, Preprocessing
+from nnfunc.data.sources.forecasting import restore_series, window_series
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.readings import mark_ignored
+from nnfunc.evaluation.thresholds import THRESHOLD_METRICS, choose_threshold
 from nnfunc.training.objectives import Objective
 from nnfunc.training.task import Task
 
@@ -63,9 +65,47 @@ def held_out_rows(
     kind = objective.kind if isinstance(objective, Objective) else ""
     ignored = objective.ignore_index if isinstance(objective, Objective) else None
     target = mark_ignored(target, kind, ignored)
-    output, target = config.preprocessing.restore_target(output, kind), config.preprocessing.restore_target(target)
+    output = restore_rows(config, data, split, output, rows, kind)
+    target = restore_rows(config, data, split, target, rows)
     ids = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
     return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)
+
+
+def at_threshold(
+    config: Config, data: Dataset, split: str, task: Task, params: Params, state: PyTree
+) -> tuple[HeldOut, Any]:
+    """(the rows of a split, the threshold that the config asks for), chosen on the validation split; None without one.
+
+    config, data, split, task, params, state: as for `held_out_rows`.
+    """
+    metric, threshold = config.tables.get("task", {}).get("threshold"), None
+    parts = (task, params, state)
+    if metric is not None and data.validation is not None:
+        validation = held_out_rows(config, data, "validation", *parts)
+        threshold = choose_threshold(validation, metric)
+        if split == "validation":
+            return validation._replace(threshold=threshold), threshold
+    return held_out_rows(config, data, split, *parts, threshold=threshold), threshold
+
+
+def threshold_names(config: Config) -> list[str]:
+    """The metrics of a run that follow its threshold. config: of the run."""
+    return [n for n in ("accuracy", *config.tables.get("task", {}).get("metrics", ())) if n in THRESHOLD_METRICS]
+
+
+def restore_rows(
+    config: Config, data: Dataset, split: str, y: np.ndarray, rows: np.ndarray | None = None, kind: str = "values"
+) -> np.ndarray:
+    """Outputs or targets [n, ...] of a split in the units of the data's file.
+
+    config: of the run. data: its data set. split: of the rows. rows: the indices of some of the split, or None for all.
+    kind: of the outputs; "values" for targets.
+    """
+    names = window_series((data.preprocessing or config.preprocessing).facts, split)
+    if config.preprocessing.factory != "forecasting" or names is None:
+        return config.preprocessing.restore_target(y, kind)
+    names = names if rows is None else [names[row] for row in rows]
+    return restore_series(config.preprocessing, y, kind, names)
 
 
 def split_rows(data: Dataset, split: str, most: int | None = MOST_TRAINING_ROWS) -> tuple[PyTree, np.ndarray | None]:

@@ -20,6 +20,7 @@ from nnfunc.data.sources.class_folders import IMAGES, ClassFolders
 from nnfunc.data.sources.columns import read_columns
 from nnfunc.data.sources.csv_reader import csv_rows, long_fields
 from nnfunc.data.sources.npz import load_npy
+from nnfunc.data.sources.number_style import NumberStyle
 from nnfunc.data.sources.text_classification import FOLDERS as TEXTS
 from nnfunc.errors import NnfuncError
 
@@ -205,7 +206,11 @@ def _csv_pieces(
         check.fail(WHERE, expected=f"{name} should have at least one example", actual="no rows")
     line, head = block[0]
     names: list[str] | None = [word.strip() for word in head]
-    if all(_is_number(word) for word in head) and set(names) != set(columns or ()):  # columns may be named 0, 1, 2
+    style = NumberStyle.of(preprocessing.facts)
+    read = lambda row: [style.plain(word.strip()) or word for word in row] if style.facts() else row
+    if all(_is_number(word) for word in read(head)) and set(names) != set(
+        columns or ()
+    ):  # columns may be named 0, 1, 2
         names = None
     if names is not None:
         block = []
@@ -230,7 +235,7 @@ def _csv_pieces(
         done = None if position is None else position()
         lines = [line for line, _ in block]
         if names is None:
-            yield Piece(_number_rows(name, lines, [row for _, row in block]), done=done)
+            yield Piece(_number_rows(name, lines, [read(row) for _, row in block]), done=done)
         else:
             columns = dict(zip(names, map(list, zip(*(row for _, row in block), strict=True)), strict=True))
             yield Piece(FileColumns(columns, name, _describe_line(lines)), columns, done)

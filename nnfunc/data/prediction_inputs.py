@@ -17,9 +17,10 @@ from nnfunc.data.sources.columns import check_columns, parse_numbers, read_colum
 from nnfunc.data.sources.forecasting import read_series, restore_series
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
+from nnfunc.data.sources.number_style import NumberStyle
 from nnfunc.data.sources.tagging import PADDING, read_sentences
 from nnfunc.data.sources.text_classification import read_texts
-from nnfunc.data.table_features import encode, parse_cells
+from nnfunc.data.table_features import SPECIAL, encode, parse_cells
 from nnfunc.errors import NnfuncError
 
 WHERE = "predict"
@@ -122,7 +123,10 @@ def _read_columns(preprocessing: Preprocessing, name: str, source: Any) -> tuple
         check.fail(WHERE, expected=f"the columns of {name} should have the same length", actual=lengths)
     if not lengths[columns[0]]:
         check.fail(WHERE, expected=f"{name} should have at least one row", actual="none")
-    return {column: values[column] for column in columns}, describe_row
+    facts = preprocessing.facts
+    special = {c for group in SPECIAL for c in facts.get("features", {}).get(group, {}).get("columns", ())}
+    used = {column: values[column] for column in columns}
+    return NumberStyle.of(facts).convert(WHERE, name, used, used.keys() - special, describe_row), describe_row
 
 
 def _one_axis(column: Any) -> Any:

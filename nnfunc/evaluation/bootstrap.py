@@ -1,13 +1,15 @@
 """Intervals of metrics by the bootstrap: the metrics of examples drawn again with replacement."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from nnfunc import check
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.held_out_metrics import metric_names_of, row_weights
-from nnfunc.evaluation.named_metrics import Sums, find_metric
+from nnfunc.evaluation.named_metrics import NamedMetric, find_metric
 from nnfunc.evaluation.ranking import Ranking
 from nnfunc.evaluation.readings import Reading
 
@@ -37,16 +39,23 @@ def bootstrap(
     weight = row_weights(held_out, reading)
     count = len(held_out.target)
     names = metric_names_of(held_out) if names is None else names
-    samplers = {name: _sampler(reading, weight, name, count) for name in names if name != "calibration_error"}
+    samplers = list(_samplers(reading, weight, [name for name in names if name != "calibration_error"], count))
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
     random, step = np.random.default_rng(seed), max(1, _CHUNK // np.size(held_out.output))
     for start in range(0, n, step):
-        draws = random.multinomial(count, np.full(count, 1 / count), min(step, n - start)).astype(np.float64)
-        for name, sampler in samplers.items():
+        draws = _draw(random, min(step, n - start), count)
+        for sampler in samplers:
             with np.errstate(all="ignore"):
-                values[name].append(sampler(draws))
+                for name, sample in sampler(draws).items():
+                    values[name].append(sample)
     ends = [50 * (1 - level), 50 * (1 + level)]
     return {name: _interval(np.concatenate(parts or [np.full(1, np.nan)]), ends) for name, parts in values.items()}
+
+
+def _draw(random: np.random.Generator, resamples: int, count: int) -> np.ndarray:
+    """[resamples, count], how often each of the examples is drawn."""
+    index = random.integers(0, count, (resamples, count)) + count * np.arange(resamples)[:, None]
+    return np.bincount(index.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float64)
 
 
 def _interval(values: np.ndarray, ends: list[float]) -> tuple[float, float]:
@@ -55,27 +64,49 @@ def _interval(values: np.ndarray, ends: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _sampler(reading: Reading, weight: np.ndarray, name: str, count: int) -> Callable[[np.ndarray], np.ndarray]:
-    """draws [resamples, examples], how often each example was drawn -> the metric of each resample."""
-    metric = find_metric("bootstrap", reading.kind, name)
-    if metric.rows is None:
-        ranking = Ranking.of(reading)
-        return lambda draws: ranking.means(name, np.repeat(draws, reading.positions, axis=1) * weight)
+Sampler = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""draws [resamples, examples], how often each example was drawn -> the metrics of each resample."""
+
+
+def _samplers(reading: Reading, weight: np.ndarray, names: Sequence[str], count: int) -> Iterator[Sampler]:
+    """One for all metrics of the same rows. weight: [rows]. count: of the examples."""
+    groups: dict[Any, dict[str, NamedMetric]] = {}
+    for name in names:
+        metric = find_metric("bootstrap", reading.kind, name)
+        groups.setdefault(metric.rows, {})[name] = metric
+    for rows, metrics in groups.items():
+        if rows is None:
+            yield partial(_sample_ranking, Ranking.of(reading), weight, list(metrics))
+        else:
+            yield partial(_sample_sums, *_sums_by_example(rows, reading, weight, count), metrics)
+
+
+def _sample_ranking(ranking: Ranking, weight: np.ndarray, names: list[str], draws: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of each resample of ranked rows of these weights."""
+    return ranking.means(names, np.repeat(draws, len(weight) // draws.shape[1], axis=1) * weight)
+
+
+def _sums_by_example(
+    rows: Any, reading: Reading, weight: np.ndarray, count: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(sums by name [examples, ...], weights [examples]) over the positions of each example."""
     with np.errstate(all="ignore"):
-        rows = metric.rows(np, reading)
-    pivot = rows.pop("pivot", None)
+        parts = rows(np, reading)
 
     def by_example(part: np.ndarray) -> np.ndarray:
         spread = weight.reshape(-1, *(1,) * (part.ndim - 1))
         return np.where(spread > 0, part * spread, 0).reshape(count, reading.positions, *part.shape[1:]).sum(1)
 
-    sums = {key: by_example(part) for key, part in rows.items()}
-    weights = by_example(np.ones(len(weight)))
+    sums = {name: by_example(part) for name, part in parts.items() if name != "pivot"}
+    return sums, by_example(np.ones(len(weight)))
 
-    def sample(draws: np.ndarray) -> np.ndarray:
-        totals = {key: np.tensordot(draws, part, 1) for key, part in sums.items()}
-        each = draws @ weights
-        pick = lambda i: Sums({key: total[i] for key, total in totals.items()}, each[i], pivot, reading.kind, name)
-        return np.array([pick(i).value() for i in range(len(draws))])
 
-    return sample
+def _sample_sums(
+    sums: dict[str, np.ndarray], weights: np.ndarray, metrics: dict[str, NamedMetric], draws: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics of each resample of examples with these sums and weights."""
+    total = draws @ weights
+    totals = {name: np.tensordot(draws, part, 1) for name, part in sums.items()}
+    counted = np.where(total > 0, total, 1)
+    values = {name: metric.value(np, totals, counted) for name, metric in metrics.items() if metric.value is not None}
+    return {name: np.where(total > 0, value, np.nan) for name, value in values.items()}

@@ -28,4 +28,15 @@ class HeldOut(NamedTuple):
 
     def reading(self) -> Reading:
         """The probabilities, predictions and errors of every row, in float64."""
-        return read(np, self.kind, self.output, self.target, self.threshold)
+        with np.errstate(invalid="ignore", over="ignore"):  # of outputs that are not finite
+            return read(np, self.kind, self.output, self.target, self.threshold, self.names)
+
+    def finite(self) -> np.ndarray:
+        """[n], whether all outputs of a row are finite."""
+        return np.all(np.isfinite(self.output).reshape(len(self.output), -1), axis=1, keepdims=True)[:, 0]
+
+    def take(self, rows: np.ndarray) -> "HeldOut":
+        """Some of the rows. rows: their indices, or a mask [n]."""
+        part = lambda array: None if array is None else array[rows]
+        chosen = {name: part(getattr(self, name)) for name in ("output", "target", "ids", "weight")}
+        return self._replace(**chosen)

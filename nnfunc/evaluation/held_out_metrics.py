@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc import check
+from nnfunc.evaluation.entities import has_scheme
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.named_metrics import default_names, find_metric, row_sums
 from nnfunc.evaluation.ranking import Ranking
@@ -28,20 +29,18 @@ def figures(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, 
     weight = row_weights(held_out, reading)
     names = metric_names_of(held_out) if names is None else names
     metrics = {name: find_metric("figures", held_out.kind, name) for name in names}
-    ranking = Ranking.of(reading) if any(metric.is_exact for metric in metrics.values()) else None
-    values = {}
-    for name, metric in metrics.items():
-        if metric.is_exact and ranking is not None:
-            values[name] = float(ranking.means(name, weight[None])[0])
-        else:
-            with np.errstate(all="ignore"):
-                values[name] = float(row_sums(np, name, reading, weight).value())
-    return values
+    exact = [name for name, metric in metrics.items() if metric.is_exact]
+    ranked = Ranking.of(reading).means(exact, weight[None]) if exact else {}
+    with np.errstate(all="ignore"):
+        value = lambda name: ranked[name][0] if name in ranked else row_sums(np, name, reading, weight).value()
+        return {name: float(value(name)) for name in metrics}
 
 
 def metric_names_of(held_out: HeldOut) -> list[str]:
     """The names of the metrics that a report shows for these outputs."""
-    return default_names(held_out.kind, np.shape(held_out.output)[-1])
+    names = default_names(held_out.kind, np.shape(held_out.output)[-1])
+    has_entities = held_out.kind == "tags" and has_scheme(held_out.names)
+    return (["entity_f1", "entity_precision", "entity_recall"] if has_entities else []) + names
 
 
 def row_weights(held_out: HeldOut, reading: Reading) -> np.ndarray:
@@ -76,14 +75,14 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
     scores = {}
     if held_out.kind in ("classes", *ANSWERS):
         ranking = Ranking.of(_by_column(reading))
-        scores = {name: ranking.scores(name, weight[None])[0] for name in ("roc_auc", "average_precision")}
+        scores = ranking.scores(("roc_auc", "average_precision"), weight[None])
     rows = []
     for index, name in enumerate(class_names(held_out)):
         hit, predicted, true = (float(counts[part][index]) for part in ("hit", "predicted", "true"))
         row: dict[str, Any] = {"class": name, "precision": hit / predicted if predicted else 0.0}
         row |= {"recall": hit / true if true else 0.0, "f1": 2 * hit / (predicted + true) if predicted + true else 0.0}
         row |= {"support": true, "predicted": predicted}
-        rows.append(row | {score: float(columns[index]) for score, columns in scores.items()})
+        rows.append(row | {score: float(columns[0, index]) for score, columns in scores.items()})
     return rows
 
 
@@ -130,7 +129,8 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
     "precision_recall": name, precision, recall, threshold; "roc": name, false_positive_rate, true_positive_rate,
     threshold: one for each class, label, or for yes, that occurs, and does not always. "calibration": probability,
     frequency and count of each bin of the predicted probability: of the predicted class, or of yes.
-    held_out: outputs and targets. points: the most points of a curve, at least 2.
+    held_out: outputs and targets; rows whose outputs are not finite are left out. points: the most of a curve, at
+    least 2.
     """
     from sklearn import metrics
 
@@ -138,7 +138,7 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
     if held_out.kind not in ("classes", "tags", *ANSWERS):
         return result
     reading = held_out.reading()
-    weight = row_weights(held_out, reading)
+    weight = row_weights(held_out, reading) * np.repeat(held_out.finite(), reading.positions)
     rows = weight > 0
     columns = _by_column(reading)
     for index, name in list(enumerate(class_names(held_out)))[1 if held_out.kind == "binary" else 0 :]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
+from nnfunc.evaluation.entities import count_entities
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS, Reading
 
 __all__ = ["NamedMetric", "Sums", "default_names", "find_metric", "metric_names", "row_sums"]
@@ -23,7 +24,8 @@ class NamedMetric(NamedTuple):
     """A metric by name: streaming, from sums over rows, or exact.
 
     rows: (xp, reading) -> arrays by name [rows, ...], which are summed; None for one of `Ranking.scores`, which needs
-    all rows at once. value: (xp, sums, weight) -> the metric of sums over rows of this weight. mode: "max" where higher
+    all rows at once. value: (xp, sums, weight) -> the metrics [...] of sums [..., *outputs] over rows of these weights
+    [...]. mode: "max" where higher
     is better, else "min". outputs: the kinds of outputs that have it.
     """
 
@@ -160,14 +162,26 @@ _DEFAULTS = {
 
 def _mean(xp: Any, sums: Any, weight: Any) -> Any:
     """The mean over rows and then over outputs."""
-    return xp.mean(sums["value"] / weight)
+    return _mean_outputs(xp, _over(sums["value"], weight), weight)
+
+
+def _over(sums: Any, weight: Any) -> Any:
+    """The sums [..., *outputs] divided by their weights [...]."""
+    return sums / weight.reshape(weight.shape + (1,) * (sums.ndim - weight.ndim))
+
+
+def _mean_outputs(xp: Any, values: Any, weight: Any) -> Any:
+    """The mean of values [..., *outputs] over the outputs. weight: [...]."""
+    return xp.mean(values, axis=tuple(range(weight.ndim, values.ndim))) if values.ndim > weight.ndim else values
 
 
 def _mean_of(
     rows: Callable[[Any, Reading], Any], outputs: tuple[str, ...], mode: str = "min", finish: Any = None
 ) -> NamedMetric:
     """The metric that is the mean of the rows, each value of the means finished by a function (xp, means)."""
-    value = _mean if finish is None else lambda xp, sums, weight: xp.mean(finish(xp, sums["value"] / weight))
+    if finish is None:
+        return NamedMetric(_as_rows(rows), _mean, mode, outputs)
+    value = lambda xp, sums, weight: _mean_outputs(xp, finish(xp, _over(sums["value"], weight)), weight)
     return NamedMetric(_as_rows(rows), value, mode, outputs)
 
 
@@ -232,7 +246,8 @@ def _calibration_rows(xp: Any, reading: Reading) -> dict[str, Any]:
 
 
 def _calibration_value(xp: Any, sums: Any, weight: Any) -> Any:
-    return xp.mean(xp.sum(xp.abs(sums["truth"] - sums["confidence"]), axis=-1) / weight)
+    gap = xp.sum(xp.abs(sums["truth"] - sums["confidence"]), axis=-1)
+    return _mean_outputs(xp, _over(gap, weight), weight)
 
 
 def _count_rows(xp: Any, reading: Reading) -> dict[str, Any]:
@@ -274,6 +289,12 @@ def _score(xp: Any, counts: Any, weight: Any, score: str, average: str) -> Any:
     return values[..., -1] if average == "last" else values
 
 
+def _entity_score(xp: Any, counts: Any, weight: Any, score: str) -> Any:
+    """A score of entities, all types together. counts: of `count_entities`."""
+    del weight
+    return _ratio(xp, *_SCORES[score](counts))
+
+
 def _balanced(xp: Any, counts: Any, weight: Any) -> Any:
     """The mean recall of the classes that occur; of several labels the mean of each label's."""
     del weight
@@ -289,7 +310,11 @@ def _scores(score: str) -> dict[str, Any]:
         return NamedMetric(_count_rows, partial(_score, score=score, average=average), "max", outputs)
 
     several = ("classes", "tags", "labels")
-    variants: dict[str, Any] = {score: [metric("macro", several), metric("last", ("binary",))]}
+    entity = NamedMetric(count_entities, partial(_entity_score, score=score), "max", ("tags",))
+    variants: dict[str, Any] = {
+        f"entity_{score}": entity,
+        score: [metric("macro", several), metric("last", ("binary",))],
+    }
     return variants | {f"{score}_{name}": metric(name, (*several, "binary")) for name in ("macro", "micro", "weighted")}
 
 
@@ -302,7 +327,7 @@ def _pivot_rows(xp: Any, reading: Reading) -> dict[str, Any]:
 
 
 def _r2_value(xp: Any, sums: Any, weight: Any) -> Any:
-    around = xp.maximum(sums["square"] - xp.square(sums["sum"]) / weight, 0)
+    around = xp.maximum(sums["square"] - _over(xp.square(sums["sum"]), weight), 0)
     explained = 1 - sums["residual"] / xp.where(around > 0, around, 1)
     constant = xp.where(sums["residual"] == 0, 1.0, 0.0)
     return xp.mean(xp.where(around > 0, explained, constant), axis=-1)

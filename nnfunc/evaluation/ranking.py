@@ -4,6 +4,7 @@ They equal scikit-learn's. Its functions sort the rows anew for each class and e
 longer than the training of a small model when they are called after every evaluation.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,30 +38,35 @@ class Ranking(NamedTuple):
         position = np.broadcast_to(np.arange(len(order))[:, None], order.shape)
         differs = np.ones((len(order) + 1, order.shape[1]), bool)
         differs[1:-1] = ranked[1:] != ranked[:-1]
-        first = np.maximum.accumulate(np.where(differs[:-1], position, 0), axis=0)
-        last = np.minimum.accumulate(np.where(differs[1:], position, len(order))[::-1], axis=0)[::-1]
+        if differs.all():  # no ties
+            first = last = position
+        else:
+            first = np.maximum.accumulate(np.where(differs[:-1], position, 0), axis=0)
+            last = np.minimum.accumulate(np.where(differs[1:], position, len(order))[::-1], axis=0)[::-1]
         return Ranking(order, np.take_along_axis(truth > 0, order, axis=0), first, last, np.isnan(ranked))
 
-    def scores(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """[weightings, columns], NaN where a class or label always or never occurs, or a row that counts has none.
+    def scores(self, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
+        """{name: [weightings, columns]}, NaN where a class or label always or never occurs, or a row lacks a rank.
 
-        name: "roc_auc" or "average_precision". weights: [weightings, rows], at least 0.
+        names: of "roc_auc" and "average_precision". weights: [weightings, rows], at least 0.
         """
         ranked = weights[:, self.order]  # [weightings, rows, columns]
+        hits = ranked * self.hit
         start = np.zeros((len(weights), 1, self.order.shape[1]))
-        true = np.concatenate([start, np.cumsum(ranked * self.hit, axis=1)], axis=1)  # before each row, and at the end
+        true = np.concatenate([start, np.cumsum(hits, axis=1)], axis=1)  # before each row, and at the end
         total, true_sum = ranked.sum(1), true[:, -1]
         until = np.take_along_axis(true, self.last[None] + 1, axis=1)
+        scores: dict[str, np.ndarray] = {}
         with np.errstate(all="ignore"):
-            if name == "average_precision":
+            if "average_precision" in names:
                 rows = np.take_along_axis(np.cumsum(ranked, axis=1), self.last[None], axis=1)
-                score = (ranked * self.hit * (until / np.maximum(rows, 1e-300))).sum(1) / true_sum
-            else:
+                scores["average_precision"] = (hits * (until / np.maximum(rows, 1e-300))).sum(1) / true_sum
+            if "roc_auc" in names:
                 above = (np.take_along_axis(true, self.first[None], axis=1) + until) / 2  # equal scores count half
-                score = (ranked * ~self.hit * above).sum(1) / (true_sum * (total - true_sum))
+                scores["roc_auc"] = ((ranked - hits) * above).sum(1) / (true_sum * (total - true_sum))
         tiny = 1e-12 * total  # of rounding
         defined = (true_sum > tiny) & (total - true_sum > tiny) & ~self._lacks(weights)
-        return np.where(defined, score, np.nan)
+        return {name: np.where(defined, score, np.nan) for name, score in scores.items()}
 
     def _lacks(self, weights: np.ndarray) -> np.ndarray:
         """[weightings, columns], whether a row that counts has no probability. weights: as for `scores`."""
@@ -68,12 +74,14 @@ class Ranking(NamedTuple):
             return np.zeros((len(weights), self.order.shape[1]), bool)
         return np.any((weights[:, self.order] > 0) & self.missing, axis=1)
 
-    def means(self, name: str, weights: np.ndarray) -> np.ndarray:
-        """[weightings], the mean over the columns with both answers; NaN without one. name, weights: see `scores`.
+    def means(self, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
+        """{name: [weightings]}, the mean over the columns with both answers; NaN without one. See `scores`.
 
         A row that counts and has no probability makes it NaN.
         """
-        scores = self.scores(name, weights)
-        defined = ~np.isnan(scores)
-        mean = np.where(defined, scores, 0).sum(1) / np.maximum(defined.sum(1), 1)
-        return np.where(defined.any(1) & ~self._lacks(weights).any(1), mean, np.nan)
+        lacks, means = self._lacks(weights).any(1), {}
+        for name, scores in self.scores(names, weights).items():
+            defined = ~np.isnan(scores)
+            mean = np.where(defined, scores, 0).sum(1) / np.maximum(defined.sum(1), 1)
+            means[name] = np.where(defined.any(1) & ~lacks, mean, np.nan)
+        return means

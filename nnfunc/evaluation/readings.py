@@ -22,7 +22,7 @@ class Reading(NamedTuple):
     prediction: the same of the model; a row of logits with a NaN has the class -1. counted: [rows], 1.0 for rows that
     count, else 0.0. log_probability, probability: [rows, classes] of classes, [rows, labels] of answers, else None.
     deviation: [rows, outputs] of kind "deviation". low, high: [rows, outputs], the outer quantiles. positions: rows for
-    each example. log_no: [rows, labels] of answers, the logarithm of the probability of no.
+    each example. log_no: [rows, labels] of answers, the logarithm of the probability of no. names: of tags, or None.
     """
 
     kind: str
@@ -36,14 +36,17 @@ class Reading(NamedTuple):
     high: Any = None
     positions: int = 1
     log_no: Any = None
+    names: tuple[str, ...] | None = None
 
 
-def read(xp: Any, kind: str, output: Any, target: Any, threshold: Any = None) -> Reading:
+def read(
+    xp: Any, kind: str, output: Any, target: Any, threshold: Any = None, names: tuple[str, ...] | None = None
+) -> Reading:
     """The reading of outputs and targets.
 
     xp: numpy, which computes in float64, or jax.numpy, in at least float32. kind: a value of `Objective.kind`. output,
     target: [n, ...]. threshold: the probability from which on an answer is yes, one number or one for each label; None
-    for logits above 0.
+    for logits above 0. names: of the classes or tags, for metrics that read them.
     Raises: ValueError for a kind without a reading, and outputs whose shape does not fit the targets.
     """
     dtype = np.float64 if xp is np else np.float32
@@ -53,7 +56,7 @@ def read(xp: Any, kind: str, output: Any, target: Any, threshold: Any = None) ->
     output = output.astype(np.promote_types(output.dtype, dtype))
     target = xp.asarray(target)
     if kind in CLASSES:
-        return _read_classes(xp, kind, output, target)
+        return _read_classes(xp, kind, output, target)._replace(names=names)
     if kind in ANSWERS:
         return _read_answers(xp, kind, output, target, threshold)
     if kind in NUMBERS:

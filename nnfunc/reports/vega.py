@@ -52,23 +52,24 @@ def library() -> str:
     return packed
 
 
-def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
+def draw_png(charts: Sequence[Chart], *, columns: int = 2, scale: float = SCALE) -> bytes:
     """The charts in one picture, on a transparent ground, legible on a light and a dark page.
 
-    charts: of Vega-Lite, or a single one of Vega. Raises: ModuleNotFoundError without vl-convert.
+    charts: of Vega-Lite, or a single one of Vega. scale: of its pixels.
+    Raises: ModuleNotFoundError without vl-convert.
     """
     import vl_convert  # pyright: ignore[reportMissingImports]
     from PIL import Image
 
     if charts[0].is_vega:
-        png = vl_convert.vega_to_png(json.dumps(charts[0].full_spec() | {"config": THEMES["picture"]}), scale=SCALE)
+        png = vl_convert.vega_to_png(json.dumps(charts[0].full_spec() | {"config": THEMES["picture"]}), scale=scale)
     else:
         views = [_without_params(chart.full_spec()) | {"title": chart.title} for chart in charts]
         columns = min(columns, len(views))
         wide = {"width": 400 if columns > 1 else 640}
         spec = {"concat": [view | wide for view in views], "columns": columns, "spacing": 30, "padding": 12}
         spec["resolve"] = {"scale": {"color": "independent"}, "legend": {"color": "independent"}}
-        png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"], scale=SCALE)
+        png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"], scale=scale)
     file = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:  # a palette takes a tenth of the bytes
         image.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)

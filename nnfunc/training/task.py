@@ -228,7 +228,7 @@ def _values_read(function: Any) -> tuple[_Identity, ...]:
             waiting += jax.tree.leaves((value.factory_call or ())[1:])
         if isinstance(value, Objective):
             waiting += [value.function, value.totals]
-        if type(value) in (list, tuple, dict) and len(value) <= ENTRIES:
+        if isinstance(value, list | tuple | dict) and type(value) in (list, tuple, dict) and len(value) <= ENTRIES:
             waiting += value.values() if isinstance(value, dict) else value
         methods = vars(value if isinstance(value, type) else type(value)).values()
         waiting += [f for f in methods if isinstance(f, FunctionType) and id(f.__globals__) in modules]

@@ -151,7 +151,7 @@ def metric_totals(
         return totals
     if objective.restore is not None:
         output, target = objective.restore(output, kind=kind), objective.restore(target)
-    reading = read(jnp, kind, output, target)
+    reading = read(jnp, kind, output, target, names=objective.names)
     counted = jnp.ones(len(target), bool) if mask is None else mask
     weight = jnp.repeat(counted.astype(reading.counted.dtype), reading.positions) * reading.counted
     exact = tuple(name for name in names if find_metric("metrics", kind, name).is_exact)

@@ -175,7 +175,7 @@ def test_one_column(tmp_path, expected):
     if expected == "none":
         cells = [f"{i * 7 + 3:x}zz" for i in range(60)]
     (tmp_path / "it.csv").write_text("a,b\n" + "".join(f'"{cell}",{i % 2}\n' for i, cell in enumerate(cells)))
-    columns, rows = look_at_columns(tmp_path / "it.csv", ",")
+    columns, rows, _ = look_at_columns(tmp_path / "it.csv", ",")
     assert (columns["a"].type, columns["b"].type, rows) == (expected, "number", len(cells))
     assert columns["a"].reason == {"date": "%d.%m.%Y", "none": "nearly a different word in each row"}.get(expected, "")
     assert columns["a"].missing == (3 if expected in ("number", "category") else 0)
@@ -205,21 +205,6 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
         out, err = capsys.readouterr()
         assert message in err
         assert (out, err.count("\n")) == ("", 1)
-
-
-def test_decimal_commas_are_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    rows = [f"{100 + i},{i % 10};{i % 7};{'ab'[i % 2]}" for i in range(40)]
-    (tmp_path / "height.csv").write_text("\n".join(["height;age;kind", *rows]) + "\n")
-    assert main("new", "table", "height.csv") == 0
-    text = (tmp_path / "height.toml").read_text()
-    assert 'columns = ["age"]' in text
-    assert "height (decimal commas are not read, write decimal points)" in text
-    config = text.replace('columns = ["age"]', 'columns = ["age", "height"]')
-    (tmp_path / "height.toml").write_text(config)
-    capsys.readouterr()
-    assert main("train", "height.toml") == 2
-    assert "Write numbers with decimal points and no commas, such as 1177.3." in capsys.readouterr().err
 
 
 def test_the_commands_in_a_config_are_of_its_type(tmp_path, monkeypatch):

@@ -1,10 +1,10 @@
 """The scripts of data are deterministic, and the configs that name their files train on them."""
 
-import importlib.util
-
 import numpy as np
 import pytest
+from helpers.command_line import content
 from helpers.project import ROOT
+from helpers.shipped_configs import SMALL, load_script
 
 from nnfunc.config import ConfigError, load
 from nnfunc.config.dry_run import dry_run
@@ -15,25 +15,13 @@ CASES = {
     "forecasting": ("sales", "data.source=", "sales.csv"),
     "image_folder": ("shapes", "data.path=", "shapes"),
 }
-PARTS = {  # small, to be quick
-    "docstrings": {"PACKAGES": {"dates": ["calendar.py"], "files": ["tempfile.py", "gzip.py"]}, "SHORTEST": 20},
-    "python_tags": {"FILES": ["calendar", "heapq"]},
-    "sales": {"SHOPS": 2, "DAYS": 500},
-    "shapes": {"COUNT": 12},
-}
 OPTIONS = {"text_classification": ["data.batch_size=16"], "image_folder": ["data.batch_size=8"], "forecasting": []}
 
 
 def write(name, folder):
     """Run a script with less data."""
-    spec = importlib.util.spec_from_file_location(f"data_{name}", ROOT / "scripts" / "data" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for constant, value in PARTS[name].items():
-        assert hasattr(module, constant)
-        setattr(module, constant, value)
-    module.main(folder)
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    load_script(name, **SMALL[name]).main(folder)
+    return content(folder)
 
 
 @pytest.mark.parametrize("config", CASES)

@@ -1,11 +1,11 @@
 """The configs of classes with names and of several labels: their script is deterministic, and they train on its data."""
 
-import importlib.util
 import json
 
 import pytest
 from helpers.command_line import main
 from helpers.project import ROOT
+from helpers.shipped_configs import load_script
 
 import nnfunc as nf
 from nnfunc.evaluation import figures
@@ -15,9 +15,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("data_labels", ROOT / "scripts" / "data" / "labels.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("labels")
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
     module.main(one)
     module.main(other)

@@ -101,6 +101,11 @@ def test_a_run_is_evaluated_on_its_splits_and_on_a_file(run, capsys):
     assert "other." in capsys.readouterr().out
     held_out = nf.load_run(folder / "run").held_out("test")
     assert len(held_out.output) == len(held_out.target) > 0
+    if "day" in text:  # in the units of the file
+        assert set(held_out.target.round(3).ravel()) <= {float(value) for row in ROWS.values() for value in row}
+        error = np.abs(held_out.reading().prediction - held_out.target).mean()
+        assert values["file_mae"] == pytest.approx(error)
+        assert values["mae"] < values["file_mae"]
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(run, tmp_path):

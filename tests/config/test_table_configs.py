@@ -1,9 +1,9 @@
 """The configs of tables: their script is deterministic, and they train on its data."""
 
-import importlib.util
-
 import pytest
+from helpers.command_line import content
 from helpers.project import ROOT
+from helpers.shipped_configs import SMALL, load_script
 
 from nnfunc.config import ConfigError, load
 from nnfunc.config.dry_run import dry_run
@@ -16,23 +16,18 @@ CONFIGS = {
     "regression_gaussian": "deliveries",
     "table_mixed": "rents",
 }
-ROWS = {"payments": {"rows": 2000}, "deliveries": {"rows": 500}, "rents": {"rows": 500}, "diabetes": {}}
 
 
-def write(folder, name):
-    """The bytes of a table with fewer rows."""
-    spec = importlib.util.spec_from_file_location("data_tables", ROOT / "scripts" / "data" / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    folder.mkdir()
-    getattr(module, name)(folder, **ROWS[name])
-    return (folder / f"{name}.csv").read_bytes()
+def write(folder):
+    """The bytes of the tables with fewer rows."""
+    load_script("tables", **SMALL["tables"]).main(folder)
+    return content(folder)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_config_trains_on_the_table_of_the_script(config, tmp_path):
     name = CONFIGS[config]
-    assert write(tmp_path / "one", name) == write(tmp_path / "other", name)
+    assert write(tmp_path / "one") == write(tmp_path / "other")
     loaded = load(ROOT / "configs" / f"{config}.toml", [f"data.source={tmp_path}/one/{name}.csv"])
     dry_run(loaded)
     assert loaded.tables["data"]["source"].endswith(f"one/{name}.csv")
@@ -54,10 +49,7 @@ def test_a_config_beats_gradient_boosting(config, metric, limit, tmp_path):
     from nnfunc.config.restore import load_run
     from nnfunc.evaluation import figures
 
-    spec = importlib.util.spec_from_file_location("data_tables", ROOT / "scripts" / "data" / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    getattr(module, CONFIGS[config])(tmp_path)
+    getattr(load_script("tables"), CONFIGS[config])(tmp_path)
     source = f"data.source={tmp_path}/{CONFIGS[config]}.csv"
     train(ROOT / "configs" / f"{config}.toml", [source], folder=tmp_path / "run")
     assert figures(load_run(tmp_path / "run").held_out("test"), [metric])[metric] < limit

@@ -520,6 +520,11 @@ def test_numbers_out_of_range(make, words):
             r"keep shape and dtype, int32\[4, 12\], got int32\[4, 3\]",
         ),
         (nf.augment.flip(), {"y": FLOATS}, "a batch should be arrays"),
+        (
+            nf.augment.mixup(0.4, 3),
+            ({"numbers": FLOATS, "categories": FLOATS}, LABELS),
+            "read them as one_hot, or leave",
+        ),
     ],
 )
 def test_batches_that_do_not_fit(key, augment, batch, words):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from nnfunc.commands.evaluate_run import describe_broken, evaluation_result
 from nnfunc.evaluation import (
     HeldOut,
     baseline,
@@ -13,6 +14,7 @@ from nnfunc.evaluation import (
     constant_output,
     curves,
     figures,
+    metric_names,
     per_class,
     read_outputs,
     thresholds,
@@ -86,7 +88,7 @@ def test_intervals_equal_a_bootstrap_by_hand(held_out):
     """The same draws, each metric computed from the rows drawn."""
     names = ["accuracy", "f1", "roc_auc", "average_precision", "log_loss"]
     random, n = np.random.default_rng(3), 60
-    draws = random.multinomial(120, np.full(120, 1 / 120), n)
+    draws = [np.bincount(rows, minlength=120) for rows in random.integers(0, 120, (n, 120))]
     by_hand = [figures(held_out._replace(weight=draw), names) for draw in draws]
     intervals = bootstrap(held_out, names, n=n, seed=3)
     for name in names:
@@ -250,3 +252,25 @@ def test_thresholds_between_neighboring_probabilities():
         truth = np.array([False, True])
         assert low < thresholds._best_cut(truth, probability, np.ones(2), "accuracy") <= high
         low = high
+
+
+@pytest.mark.parametrize("kind", ["classes", "binary", "labels", "values", "deviation", "quantiles", "tags", "tokens"])
+@pytest.mark.parametrize("rows", [[3, 5], range(12)], ids=["some", "all"])
+def test_outputs_that_are_not_finite_are_counted_and_left_out(kind, rows):
+    draw, labels = np.random.RandomState(0), np.arange(12) % 3
+    output = draw.normal(size=(12, 2, 3) if kind in ("tags", "tokens") else (12, 1) if kind == "binary" else (12, 4))
+    output[rows] = np.nan
+    output[rows[0], ..., 0] = np.inf
+    target = {"classes": labels, "binary": labels % 2, "labels": np.eye(4)[labels], "values": draw.normal(size=(12, 4))}
+    target |= {"deviation": draw.normal(size=(12, 2)), "quantiles": draw.normal(size=(12, 1))}
+    held_out = HeldOut(kind, output, target.get(kind, np.stack([labels, labels], 1)))
+    assert np.flatnonzero(~held_out.finite()).tolist() == [*rows]
+    assert f"{len(rows)} of 12 rows have outputs that are not finite (rows {rows[0]}, " in describe_broken(held_out)
+    names = [name for name in metric_names(kind) if not name.startswith("entity")]
+    result = evaluation_result(held_out, names, held_out.target, {"loss": np.nan, "baseline": 1.0})
+    assert {name: row["value"] for name, row in result["metrics"].items()}.keys() == {"loss", *names}
+    rest = held_out.take(held_out.finite())
+    assert len(rest.target) == 12 - len(rows)
+    if len(rest.target):
+        assert curves(held_out) == curves(rest)
+        assert describe_broken(rest) == ""

@@ -4,7 +4,7 @@ import csv
 import gzip
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.sources.column_store import StringColumn
-from nnfunc.data.sources.columns import CODE, DECIMAL_COMMA, is_missing, parse_numbers, read_columns
+from nnfunc.data.sources.columns import CODE, is_missing, read_columns
+from nnfunc.data.sources.number_style import NumberStyle, guess_styles
 from nnfunc.data.sources.table_cells import parse_dates
 
 __all__ = ["Column", "find_label", "guess_separator", "look_at_columns"]
@@ -21,6 +22,7 @@ LABELS = ("label", "target", "class", "y", "outcome", "output", "category", "kin
 DATE_FORMATS = (None, "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%Y%m%d")
 ID = re.compile(r"(.*[_ ])?(id|index|nr|no|key)|unnamed.*", re.IGNORECASE)
 TEXT_LENGTH = 4  # mean number of words, from which on strings are texts
+PLAIN, FLOAT32 = NumberStyle(), 3e38
 CATEGORIES = 1000  # the most categories of a column
 
 
@@ -53,15 +55,18 @@ def guess_separator(file: Path) -> str:
     return max(widths, key=lambda separator: widths[separator])
 
 
-def look_at_columns(file: Path, separator: str) -> tuple[dict[str, Column], int]:
-    """({name: column}, the number of rows) of a table."""
+def look_at_columns(file: Path, separator: str) -> tuple[dict[str, Column], int, NumberStyle]:
+    """({name: column}, the number of rows, how numbers are written) of a table."""
     _, columns, _ = read_columns(file, separator)
-    _, columns, _ = read_columns(file, separator, texts=list(columns))  # 007 is no number
+    _, columns, _ = read_columns(file, separator, texts=None)  # 007 is no number
     count = len(next(iter(columns.values())))
-    return {name: _look(name, values, count) for name, values in columns.items()}, count
+    texts = [values.distinct for values in columns.values() if isinstance(values, StringColumn)]
+    styles = guess_styles([word.strip() for word in distinct if not is_missing(word)] for distinct in texts)
+    style = styles[0] if len(styles) == 1 else PLAIN
+    return {name: _look(name, values, count, styles) for name, values in columns.items()}, count, style
 
 
-def _look(name: str, values: Any, rows: int) -> Column:
+def _look(name: str, values: Any, rows: int, styles: Sequence[NumberStyle]) -> Column:
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         return Column("date", int(np.isnat(values).sum()), len(np.unique(values)))
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
@@ -74,12 +79,16 @@ def _look(name: str, values: Any, rows: int) -> Column:
     table = counts if len(counts) <= 50 else {}
     if len(counts) < 2:
         return Column("none", missing, len(counts), "always the same" if counts else "empty", table)
-    if not any(CODE.match(word) for word in present.distinct) and _parses(lambda: parse_numbers("", name, present)):
-        of_word = {word: float(word) for word in counts}
-        numbers = np.array([of_word.get(word, math.nan) for word in strings.distinct])[strings.codes]
-        return _look_at_numbers(name, numbers, rows)
-    if any("," in word for word in present.distinct) and all(map(DECIMAL_COMMA.fullmatch, present.distinct)):
-        return Column("none", missing, len(counts), "decimal commas are not read, write decimal points", table)
+    style = styles[0] if len(styles) == 1 else PLAIN
+    plain = {word: style.plain(word.strip()) for word in counts}
+    if not any(CODE.match(word) for word in present.distinct) and None not in plain.values():
+        of_word = {word: float(number or "nan") for word, number in plain.items()}
+        if max(map(abs, of_word.values())) < FLOAT32:
+            numbers = np.array([of_word.get(word, math.nan) for word in strings.distinct])[strings.codes]
+            return _look_at_numbers(name, numbers, rows)
+    if len(styles) > 1 and all(style.plain(word) is not None for style in styles for word in present.distinct):
+        marks = " or ".join(", ".join(f'{key} = "{mark}"' for key, mark in s.facts().items()) for s in styles)
+        return Column("none", missing, len(counts), f"ambiguous numbers: add {marks}", table)
     for date_format in DATE_FORMATS:
         if _parses(lambda form=date_format: parse_dates("", name, present, date_format=form)):
             return Column("date", missing, len(counts), date_format or "", table)

@@ -20,7 +20,7 @@ VALUES = ("value", "y", "sales", "target")
 def draft_table(file: Path, label: str | None) -> Draft:
     """A config for a table. file: .csv, .parquet or .jsonl. label: the column to predict, or None to guess it."""
     separator = guess_separator(file)
-    columns, rows = look_at_columns(file, separator)
+    columns, rows, style = look_at_columns(file, separator)
     label = find_label(columns, label)
     target = columns[label]
     regression = target.type == "number" and target.distinct > max(20, math.isqrt(rows))
@@ -38,7 +38,7 @@ def draft_table(file: Path, label: str | None) -> Draft:
         reasons = ", ".join(f"{name} ({inputs[name].reason})" for name in by_type["none"][:4])
         options["columns"] = Note(used, f"without {reasons}")
     options |= {"task": "regression"} if regression else {}
-    options |= {"separator": separator} if separator != "," else {}
+    options |= ({"separator": separator} if separator != "," else {}) | style.facts()
     for key, kind, comment in (
         ("categorical", "category", "a learned vector for each category"),
         ("dates", "date", "become year, month, day, weekday, ..."),
@@ -100,7 +100,7 @@ def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
 def draft_forecasting(file: Path, label: str | None) -> Draft:
     """A config for time series: a column of times, and a column for each series, or those of series and values."""
     separator = guess_separator(file)
-    columns, rows = look_at_columns(file, separator)
+    columns, rows, style = look_at_columns(file, separator)
     times = [
         n for n, c in columns.items() if c.type == "date" or n.lower() in ("time", "date", "day", "month", "t", "step")
     ]
@@ -112,7 +112,7 @@ def draft_forecasting(file: Path, label: str | None) -> Draft:
     time, numbers = times[0], [n for n, c in columns.items() if c.type == "number" and n != times[0]]
     groups = [n for n, c in columns.items() if c.type == "category" and n != time and c.distinct * 10 <= rows]
     options: dict[str, Any] = {"name": "forecasting", "source": str(file), "time": time}
-    options |= {"separator": separator} if separator != "," else {}
+    options |= ({"separator": separator} if separator != "," else {}) | style.facts()
     length = columns[time].distinct
     if groups or label or len(numbers) == 1:
         value = label or next(

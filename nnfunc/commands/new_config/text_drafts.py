@@ -17,7 +17,7 @@ def draft_text(path: Path, label: str | None) -> Draft:
     options: dict[str, Any] = {"name": "text_classification", "source": str(path)}
     if path.is_file():
         separator = guess_separator(path)
-        columns, _ = look_at_columns(path, separator)
+        columns, _, _ = look_at_columns(path, separator)
         candidates = [name for name, column in columns.items() if column.type == "text"]
         candidates += [name for name, column in columns.items() if column.type == "none" and column.distinct > 50]
         if not candidates:

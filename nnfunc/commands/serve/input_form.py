@@ -11,6 +11,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.prediction_inputs import load_inputs
 from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.sources.number_style import NumberStyle
 
 
 class Field(NamedTuple):
@@ -74,11 +75,11 @@ def _column_fields(facts: Mapping[str, Any]) -> list[Field]:
     groups = {
         name: group for group, part in (features or {}).items() if isinstance(part, Mapping) for name in part["columns"]
     }
-    fields = []
+    fields, mark = [], NumberStyle.of(facts).decimal
     for i, name in enumerate(facts["columns"]):
         group = groups.get(name, "numbers")
         if group == "numbers":
-            fields.append(Field(f"column{i}", name, "number", value=f"{means.get(name, 0):.4g}"))
+            fields.append(Field(f"column{i}", name, "number", value=f"{means.get(name, 0):.4g}".replace(".", mark)))
         elif group == "dates":
             fields.append(Field(f"column{i}", name, "date", value="2000-01-01"))
         elif group == "texts" or features is None:

@@ -1,12 +1,14 @@
 """The command `nnfunc sweep-best`: the config of a trial, or the trial saved as a run."""
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnfunc import check
 from nnfunc.check import counted
-from nnfunc.commands.run_training import new_folder
+from nnfunc.commands.run_training import choose_run_threshold, new_folder
 from nnfunc.commands.sweep.finish_sweep import no_best_reason
 from nnfunc.config import Config, restore
 from nnfunc.config.restore import save_run
@@ -76,5 +78,7 @@ def _save_as_run(sweep: Path, result: Result, trial: int, folder: Path, config: 
         save_run(config, folder)
         run_folder.write_environment(folder)
         result.save_trial(trial, folder)
-        _, step = restore.restore(config, folder, "best")  # raises when it cannot be read back
+        state, step = restore.restore(config, folder, "best")  # raises when it cannot be read back
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the config
+            choose_run_threshold(config, folder, state, step)
         run_folder.write_json(folder / run_folder.TRIAL, {"sweep": str(sweep), "trial": trial, "step": step})

@@ -176,13 +176,12 @@ class Study:
 
     def ignored_settings(self) -> str:
         """A line about the settings of single runs that a sweep does not follow, "" without any."""
-        tables = self.sweep.tables
-        named = [
-            f"{table}.{key}"
-            for table, key in (("task", "threshold"), ("train", "patience"))
-            if tables.get(table, {}).get(key) is not None
-        ]
-        return f"note: single runs follow {' and '.join(named)}, a sweep does not" if named else ""
+        tables, notes = self.sweep.tables, []
+        if tables.get("train", {}).get("patience") is not None:
+            notes.append("single runs follow train.patience, a sweep does not")
+        if tables.get("task", {}).get("threshold") is not None:
+            notes.append("trials are compared at a threshold of 0.5, the winner's test metrics are at task.threshold")
+        return "\n".join(f"note: {note}" for note in notes)
 
     def trials(self, engine: Engine) -> int:
         """The number of runs in all, with those that are proposed later. engine: of the sweep."""

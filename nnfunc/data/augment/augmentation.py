@@ -65,7 +65,11 @@ def get_inputs(batch: PyTree) -> Array:
     x = x.get("x") if isinstance(x, dict) else x
     if not hasattr(x, "dtype"):
         expected = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'
-        check.fail("augment", expected=expected, actual=check.describe(batch), exc_type=TypeError)
+        hint = ""
+        for part in batch[:1] if isinstance(batch, tuple | list) else [batch]:
+            if isinstance(part, dict) and "categories" in part:
+                hint = "Categories have no values between them: read them as one_hot, or leave the augmentation out."
+        check.fail("augment", expected=expected, actual=check.describe(batch), hint=hint, exc_type=TypeError)
     return jnp.asarray(x)
 
 

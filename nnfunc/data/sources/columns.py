@@ -24,6 +24,7 @@ from nnfunc.data.download import (
 )
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
+from nnfunc.data.sources.number_style import guess_styles
 
 __all__ = [
     "DescribeRow",
@@ -60,19 +61,22 @@ MISSING = {
     "nat",
     "null",
 }
-DECIMAL_COMMA = re.compile(r"[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?")
-"""Numbers with decimal commas, and points between thousands, as 1.234,5."""
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
 def read_columns(
-    source: Any, separator: str, only: Collection[str] | None = None, texts: Collection[str] = (), *, where: str = WHERE
+    source: Any,
+    separator: str,
+    only: Collection[str] | None = None,
+    texts: Collection[str] | None = (),
+    *,
+    where: str = WHERE,
 ) -> tuple[str, dict[str, Any], DescribeRow]:
     """(the name of the table for messages, {name: column}, row -> its position).
 
     source: a file (CSV, Parquet or JSON lines), a data frame, a dict of columns or a list of dicts. separator: of a
     CSV file. only: the names of the columns to read, None for all; the others may be None. texts: the columns to read
-    as texts in a CSV file, such as labels. where: begins the message of an error, here and below.
+    as texts in a CSV file, such as labels, None for all. where: begins the message of an error, here and below.
     """
     if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
         source = {key: [row.get(key) for row in source] for key in dict.fromkeys(key for row in source for key in row)}
@@ -270,8 +274,9 @@ def parse_numbers(
         problem = f"{position} of column {column!r} should hold a number, got {str(value)[:60]!r}{count}"
         others = ", name the column in categorical, one_hot, dates or texts," if where == WHERE else ""
         hint = f"Turn it into numbers{others} or leave it out."
-        if DECIMAL_COMMA.fullmatch(str(value)):
-            hint = "Write numbers with decimal points and no commas, such as 1177.3."
+        styles = [", ".join(f'{k} = "{mark}"' for k, mark in s.facts().items()) for s in guess_styles([[str(value)]])]
+        if any(styles):
+            hint = f"Write numbers with decimal points alone, or name their marks: {' or '.join(styles)}."
         fail_damaged(where, name, problem, hint)
     return result
 

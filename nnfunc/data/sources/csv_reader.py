@@ -29,14 +29,14 @@ Columns = dict[str, Any]
 
 
 def read_csv(
-    where: str, file: Path, separator: str, only: Collection[str] | None, texts: Collection[str]
+    where: str, file: Path, separator: str, only: Collection[str] | None, texts: Collection[str] | None
 ) -> tuple[Columns, Callable[[int], str]]:
     """({name: column}, row -> its line in the file, such as "line 7").
 
     A column of numbers is an array, any other a `StringColumn`; columns that are not in `only` are None.
     Blank lines are skipped, as pandas does. Peak memory is about that of the file and of the columns.
     where: begins the message of an error. file: to read. separator: between values. only: the names of the
-    columns to read, None for all. texts: the columns to read as texts, such as labels.
+    columns to read, None for all. texts: the columns to read as texts, such as labels; None for all.
     """
     if len(separator) != 1 or separator in '"\r\n':
         check.fail(where, expected="separator should be one character", actual=f"{separator!r}")
@@ -48,7 +48,7 @@ def read_csv(
             fail_damaged(where, file, problem, "Name it, or name the columns to use: columns = [...].")
         used = [i for i, name in enumerate(head) if only is None or name in only]
         table = _Table(where, file, data, separator, len(head), used)
-        text = {i for i in used if head[i] in texts}
+        text = {i for i in used if texts is None or head[i] in texts}
         result = table.quick(text)
         while result is None:
             result = table.exact(text)

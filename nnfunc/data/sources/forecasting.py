@@ -9,10 +9,11 @@ import numpy as np
 from nnfunc import check
 from nnfunc.data.fingerprint import split_fingerprint
 from nnfunc.data.preprocessing import PARTS, Preprocessing, restore_targets
+from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
 from nnfunc.data.sources.time_series import Series, read_table
 from nnfunc.data.splits import Splits
 
-__all__ = ["forecasting", "read_series", "restore_series"]
+__all__ = ["forecasting", "read_series", "restore_series", "window_series"]
 
 WHERE = "data.forecasting"
 
@@ -30,6 +31,8 @@ def forecasting(
     season: int | None = None,
     stride: int = 1,
     separator: str = ",",
+    decimal: Decimal = ".",
+    thousands: Thousands = "",
     validation: float = 0.1,
     test: float = 0.2,
     preprocessing: Preprocessing | None = None,
@@ -37,7 +40,8 @@ def forecasting(
     """Windows of time series: from `context` values of a series as x, its next `horizon` values as y [n, horizon].
 
     Each series is scaled to (value - mean) / std, of its values in the time of training, so that all count alike;
-    losses and metrics are in this unit, and a prediction of a run is in the original one. All series are split at
+    losses and metrics are in this unit, and predictions, reports and evaluations of a run also in the original one. All
+    series are split at
     the same times: training windows end before the validation begins, and the values to predict in validation and
     test are in their own time, after a context that may reach back. `preprocessing.facts["baselines"]` has the errors
     of two forecasts without a model: the last value repeated, and with a season the value of one season before.
@@ -51,7 +55,7 @@ def forecasting(
     and horizon, for `nf.mlp`; or "sequence", x [n, context, 1 + 2 * covariates], at each time the value, the
     covariates, and the covariates a horizon later, for `nf.rnn_classifier`. season: the steps of a season, at most
     context. stride: the steps from one training window to the next, at least 1; windows are stored, so a
-    larger one saves memory. separator: of a CSV file.
+    larger one saves memory. separator: of a CSV file. decimal, thousands: the marks of its numbers, as for a table.
     validation, test: the last times, below 1 a fraction, from 1 on a number of times, 0 for none. preprocessing: of
     an earlier run (`splits.preprocessing`), which fixes scaling and splits; later times are in no split.
     Raises: FileNotFoundError; ValueError, with file and line, for times that are missing or repeated, values that
@@ -75,7 +79,9 @@ def forecasting(
         if series is not None and value is None:
             check.fail(WHERE, "series names a column, so value should name the column of the values.")
         facts: dict[str, Any] = {"time": time, "value": value, "series": series, "covariates": list(covariates)}
-        facts |= {"separator": separator, "context": context, "horizon": horizon, "layout": layout}
+        style = NumberStyle(decimal, thousands)
+        style.check(WHERE)
+        facts |= style.facts() | {"separator": separator, "context": context, "horizon": horizon, "layout": layout}
     else:
         preprocessing.check_factory(WHERE)
         facts = dict(preprocessing.facts)
@@ -89,6 +95,9 @@ def forecasting(
         facts |= _scaling(name, table, facts["cuts"][0])
     pieces = [_windows(facts, key, one, stride) for key, one in table.items()]
     splits: dict[str, Any] = {}
+    facts["windows"] = {
+        part: {key: len(piece[part][0]) for key, piece in zip(table, pieces, strict=True)} for part in PARTS
+    }
     for part in PARTS:
         x, y = (np.concatenate([piece[part][i] for piece in pieces]) for i in (0, 1))
         splits[part] = (x, y) if len(x) else None
@@ -228,3 +237,9 @@ def restore_series(preprocessing: Preprocessing, y: Any, kind: str, names: Seque
     mean, std = np.array([preprocessing.facts["scaling"][name] for name in names]).T[..., None]
     target = {"mean": mean, "std": std, "log": False}
     return restore_targets(y, target, "values" if kind == "quantiles" else kind)  # one factor for all of a series
+
+
+def window_series(facts: Mapping[str, Any], split: str) -> list[str] | None:
+    """The series of each window of a split, in their order; None for a run of an older version. facts: of its data."""
+    counts = facts.get("windows", {}).get(split)
+    return None if counts is None else [name for name, count in counts.items() for _ in range(count)]

@@ -13,6 +13,7 @@ from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
+from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
 from nnfunc.data.sources.table_cells import fold_column
 from nnfunc.data.sources.table_labels import check_log, fit_scaling, fit_target, read_labels, read_order
 from nnfunc.data.splits import Splits
@@ -49,6 +50,8 @@ def table(
     scale_target: bool = False,
     log_target: bool = False,
     separator: str = ",",
+    decimal: Decimal = ".",
+    thousands: Thousands = "",
     validation: float = 0.1,
     test: float = 0.2,
     stratify: bool = True,
@@ -80,6 +83,8 @@ def table(
     in float32, so that seconds since 1970 keep their precision; "robust" takes the median and the interquartile
     range instead. scale_target: the same for y in a regression. log_target: y becomes log(1 + y) before that.
     `splits.preprocessing.restore_target` undoes both. separator: of the columns of a CSV file, one character.
+    decimal, thousands: the decimal mark of texts that are numbers, and the mark between groups of three digits, ""
+    for none; decimal = "," reads 12,5 and refuses 12.5. A run reads its predictions in the same way.
     validation, test: below 1 fractions of the rows, from 1 on numbers of rows, 0 for none; split at random, and
     always the same. stratify: whether splits get the same fraction of every class. group: a column each of whose
     values is in one split alone. time: a column of numbers or dates; the latest rows are the test split, those
@@ -103,8 +108,11 @@ def table(
         label, columns, task = facts["label"], facts["columns"], facts["task"]
         features, group, time, date_format = (facts.get(key) for key in ("features", "group", "time", "date_format"))
         log_target = facts.get("target", {}).get("log", False)
+        style = NumberStyle.of(facts)
     else:
         special = {"dates": dates, "one_hot": one_hot, "texts": texts, "categorical": categorical}
+        style = NumberStyle(decimal, thousands)
+        style.check(WHERE)
         features = _describe_features(special, impute, standardise, date_format, text_features)
         if not isinstance(standardise, bool) and standardise != "robust":
             check.fail(WHERE, expected="standardise should be true, false or 'robust'", actual=repr(standardise))
@@ -121,9 +129,12 @@ def table(
         *(() if group is None else [group]),
         *(labels if task != "regression" else ()),
     ]
-    name, source_columns, describe_row = read_columns(source, separator, only, strings)
+    as_texts = None if style.facts() else strings
+    name, source_columns, describe_row = read_columns(source, separator, only, as_texts)
     check_columns(name, named, source_columns)
     columns = _check_roles(name, labels, columns, special, order, source_columns)
+    numeric = {*columns, *labels, *order} - set(strings)
+    source_columns = style.convert(WHERE, name, source_columns, numeric, describe_row)
     y, names, ids = read_labels(name, labels, task, source_columns, describe_row, preprocessing)
     if log_target:
         check_log(name, labels, y, describe_row)
@@ -198,7 +209,7 @@ def table(
         "shape": [numbers.shape[1]],
     }
     facts |= {} if features is None else {"features": features, "categories": category_sizes(features)}
-    facts |= {} if target is None else {"target": target}
+    facts |= ({} if target is None else {"target": target}) | style.facts()
     order_facts = {"group": group, "time": time, "date_format": date_format}
     facts |= {key: value for key, value in order_facts.items() if value is not None}
     record = Preprocessing("table", facts, rows=rows)

@@ -10,6 +10,7 @@ from nnfunc import check
 from nnfunc.data.download import fail_damaged
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import check_columns, is_missing, parse_numbers, read_columns
+from nnfunc.data.sources.number_style import NumberStyle
 
 __all__ = ["Series", "read_table"]
 
@@ -30,18 +31,20 @@ class Series(NamedTuple):
 def read_table(where: str, source: Any, facts: dict[str, Any]) -> tuple[str, dict[str, Series]]:
     """(the name of the table, its series by name).
 
-    where: begins the message of an error. source, and time, value, series, covariates and separator in `facts`: as
-    for `nf.data.forecasting`. facts: takes the resolution and the step of the times, or has those of the run.
+    where: begins the message of an error. source, and time, value, series, covariates, separator, decimal and thousands
+    in `facts`: as for `nf.data.forecasting`. facts: takes the resolution and the step of the times, or has them.
     Raises: ValueError, with file and line.
     """
     time, value, series, covariates = (facts[key] for key in ("time", "value", "series", "covariates"))
     columns = [time, *([value] if value else []), *([series] if series else []), *covariates]
     if len(set(columns)) < len(columns):
         check.fail(where, expected="time, value, series and covariates should be different columns", actual=columns)
-    name, result, describe_row = read_columns(
-        source, facts["separator"], set(columns) if value else None, [time, *([series] if series else [])], where=where
-    )
+    texts, style = [time, *([series] if series else [])], NumberStyle.of(facts)
+    only = set(columns) if value else None
+    read = None if style.facts() else texts
+    name, result, describe_row = read_columns(source, facts["separator"], only, read, where=where)
     check_columns(name, columns, result, where=where)
+    result = style.convert(where, name, result, set(result) - set(texts), describe_row)
     times = _parse_times(where, name, time, result[time], describe_row, facts)
     known = np.empty((len(times), len(covariates)))
     for i, column in enumerate(covariates):

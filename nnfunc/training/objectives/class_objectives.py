@@ -1,6 +1,7 @@
 """Objectives of models whose outputs are logits of classes: of examples, tokens and tags."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nnfunc import check, losses
 from nnfunc.base import Array, Scalar
@@ -116,14 +117,19 @@ def language_modelling(*, label_smoothing: Scalar = 0.0, ignore_index: int | Non
 
 
 def tagging(
-    *, label_smoothing: Scalar = 0.0, weight: Array | Sequence[Scalar] | None = None, ignore_index: int | None = -100
+    *,
+    label_smoothing: Scalar = 0.0,
+    weight: Array | Sequence[Scalar] | None = None,
+    ignore_index: int | None = -100,
+    names: tuple[str, ...] | None = None,
 ) -> Objective:
     """Cross-entropy of logits [batch, time, classes] against one tag for each position [batch, time].
 
     Batches are pairs (x, tags). Metrics: accuracy, over all positions that count.
     label_smoothing: the fraction of the target spread over all tags, in [0, 1]. weight: one factor for each tag, at
     least 0, as in `classification`; None for 1. ignore_index: the tag of positions that are left out of every mean,
-    such as padding and the later pieces of a word; None for none.
+    such as padding and the later pieces of a word; None for none. names: of the tags, such as ("B-PER", "I-PER", "O"),
+    which the metrics entity_f1, entity_precision and entity_recall need; a config has those of its data.
     Raises: ValueError for numbers out of range, and tags that are not classes of the model.
     Source: torch.nn.functional.cross_entropy, whose ignore_index is -100 too.
 
@@ -142,4 +148,5 @@ def tagging(
         options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index, "weight": weight}
         return cross_entropy_totals(where, predict(x), tags, mask, **options)
 
-    return mean_objective(totals, label_check(where, soft=False, ignore_index=ignore_index), "tags", ignore_index)
+    inspect = label_check(where, soft=False, ignore_index=ignore_index)
+    return replace(mean_objective(totals, inspect, "tags", ignore_index), names=None if names is None else tuple(names))

@@ -55,7 +55,8 @@ class Objective(Described):
     function and totals are also passed key and step if they have parameters of these names. ignore_index: the
     label of the targets that do not count, or None. restore: (y, kind="values") -> outputs or targets in the units of
     the data's file, None if they are. quantiles: their number for each output, None for other kinds. centered:
-    restore but for the mean of the targets, for metrics of differences; None where it is not exact.
+    restore but for the mean of the targets, for metrics of differences; None where it is not exact. names: of the
+    tags, for the metrics of entities, or None.
     """
 
     function: ObjectiveFunction
@@ -66,6 +67,7 @@ class Objective(Described):
     restore: Callable[..., Any] | None = None
     quantiles: int | None = None
     centered: Callable[..., Any] | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def logits(self) -> bool:
