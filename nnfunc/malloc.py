@@ -2,13 +2,14 @@
 buffers to the system, which has to map and clear their pages again.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
 
 from nnfunc.calls import explain_call
 
-__all__ = ["is_keeping_memory", "keep_memory", "keep_memory_by_default"]
+__all__ = ["is_keeping_memory", "keep_memory", "keep_memory_by_default", "return_memory"]
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8  # of malloc.h
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_ARENA_MAX")
@@ -56,6 +57,13 @@ def keep_memory_by_default() -> None:
 def is_keeping_memory() -> bool:
     """Whether `keep_memory` was called and had an effect."""
     return _is_keeping
+
+
+def return_memory() -> None:
+    """Return freed memory to the system, between two stages that need memory of other sizes; with glibc only."""
+    if sys.platform.startswith("linux") and _glibc():
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _glibc() -> bool:

@@ -1,6 +1,7 @@
 """Fingerprints of data: digests of whole splits, and an id of each row."""
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ def fold_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
         block = slice(start, start + _ROWS)
         part = values[block]
         if part.dtype != np.uint64:
-            part = (part.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+            part = part.astype(np.float64) + 0.0  # -0.0 becomes 0.0
+            part[np.isnan(part)] = math.nan  # NaN has many forms
+            part = part.view(np.uint64)
         ids[block] = _mixed(_mixed(ids[block]) ^ part)
     return ids
 

@@ -94,7 +94,9 @@ def sentence_lengths(preprocessing: Preprocessing, x: Any) -> np.ndarray | None:
 def _encode(preprocessing: Preprocessing, name: str, columns: dict[str, Any], describe_row: Any) -> Any:
     """The inputs of a network from the raw columns of a table that has more than numbers."""
     cells = parse_cells(name, preprocessing.facts["features"], columns, describe_row)
-    return encode(preprocessing.transformer, cells, np.arange(len(next(iter(columns.values())))))
+    return encode(
+        preprocessing.transformer, preprocessing.facts["features"], cells, np.arange(len(next(iter(columns.values()))))
+    )
 
 
 def _image_files(source: Any) -> list[Path]:

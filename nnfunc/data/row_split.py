@@ -31,7 +31,7 @@ def _number(ids: np.ndarray) -> None:
 
 def assign_rows(
     where: str,
-    ids: np.ndarray,
+    row_ids: Callable[[], np.ndarray],
     y: np.ndarray,
     preprocessing: Preprocessing | None,
     *,
@@ -41,36 +41,50 @@ def assign_rows(
 ) -> tuple[dict[str, np.ndarray | None], np.ndarray | None]:
     """(the indices of the examples of each split, the `Preprocessing.rows` or None if nothing was split).
 
-    where: begins the message of an error. ids: of `row_ids`; they are changed, into the rows. y: labels [n], for
-    stratify: whether each split gets the same fraction of every class. fractions: by split, as for `cut_splits`.
+    where: begins the message of an error. row_ids: () -> the ids, as of `fingerprint.row_ids`, which are changed into
+    the rows; it is called after the cut, because both need memory. y: labels [n], for stratify: whether each split gets
+    the same fraction of every class. fractions: by split, as for `cut_splits`.
     cut: (**fractions) -> the indices of each split, in place of `cut_splits`. preprocessing: of an earlier run, or
     None. The examples that it knows are in the splits and the order that they had there, other examples in none. If it
     knows none of them, they are split anew.
     """
     if preprocessing is not None and preprocessing.rows is None:
-        return {"train": np.arange(len(ids))}, None  # all held-out splits were in the files
+        return {"train": np.arange(len(y))}, None  # all held-out splits were in the files
+
+    def cut_anew() -> dict[str, np.ndarray | None]:
+        cuts = cut(**fractions) if cut else cut_splits(where, len(y), y, stratify=stratify, **fractions)
+        return dict(zip(("train", *fractions), cuts, strict=True))
+
+    parts = cut_anew() if preprocessing is None else None
+    ids = row_ids()
     _number(ids)
-    before = None if preprocessing is None else preprocessing.rows
-    here, there = (), ()
-    if before is not None:
-        _, here, there = np.intersect1d(ids, before & ~SPLIT_BITS, return_indices=True)
-    if before is None or not len(here):
-        cuts = cut(**fractions) if cut else cut_splits(where, len(ids), y, stratify=stratify, **fractions)
-        parts = dict(zip(("train", *fractions), cuts, strict=True))
-    else:
-        order = np.argsort(there)
-        here, split = here[order], before[there[order]] & SPLIT_BITS
-        parts = {name: here[split == i] for i, name in enumerate(PARTS)}
-        parts = {name: at if len(at) else None for name, at in parts.items()}
-        if parts["train"] is None:
-            hint = "Use the file that the run was trained on."
-            check.fail(where, "the data has none of the training examples of the run.", hint=hint)
+    if preprocessing is not None and preprocessing.rows is not None:
+        parts = _earlier_parts(where, ids, preprocessing.rows)
+    parts = parts or cut_anew()
     split = np.full(len(ids), NO_SPLIT, np.uint8)
     for i, name in enumerate(PARTS):
         if (at := parts.get(name)) is not None:
             split[at] = i
     np.bitwise_or(ids, split, out=ids)
     return parts, ids
+
+
+def _earlier_parts(where: str, ids: np.ndarray, before: np.ndarray) -> dict[str, np.ndarray | None] | None:
+    """The indices of the rows in each split of an earlier run, in the order that they had there; None if it has none.
+
+    ids: of the rows. before: `Preprocessing.rows` of the run.
+    """
+    _, here, there = np.intersect1d(ids, before & ~SPLIT_BITS, return_indices=True)
+    if not len(here):
+        return None
+    order = np.argsort(there)
+    here, split = here[order], before[there[order]] & SPLIT_BITS
+    parts = {name: here[split == i] for i, name in enumerate(PARTS)}
+    parts = {name: at if len(at) else None for name, at in parts.items()}
+    if parts["train"] is None:
+        hint = "Use the file that the run was trained on."
+        check.fail(where, "the data has none of the training examples of the run.", hint=hint)
+    return parts
 
 
 def split_pairs(
@@ -92,7 +106,7 @@ def split_pairs(
     if fractions:
         x, y = parts["train"]
         options: dict[str, Any] = {"stratify": stratify, "cut": cut} | fractions
-        cuts, rows = assign_rows(where, row_ids(x, y), y, preprocessing, **options)
+        cuts, rows = assign_rows(where, lambda: row_ids(x, y), y, preprocessing, **options)
         for name in ("train", *fractions):
             at = cuts.get(name)
             splits[name] = None if at is None else (x[at], y[at])

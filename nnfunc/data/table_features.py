@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, device_memory
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.columns import WHERE, DescribeRow, parse_numbers
 from nnfunc.data.sources.table_cells import parse_dates, parse_strings
@@ -21,7 +21,8 @@ BLOCK = 1 << 14  # rows that are transformed at a time
 DAY = 86_400  # seconds
 SPECIAL = ("dates", "one_hot", "texts", "categorical")
 """The columns that are not numbers, by the argument of `nf.data.table` that names them."""
-GROUPS = ("numbers", *SPECIAL)
+TRANSFORMED = ("numbers", "dates", "one_hot", "texts")
+"""Those of which scikit-learn makes numbers; the categories only become indices."""
 
 Cells = dict[str, "np.ndarray | StringColumn"]
 Features = dict[str, Any]
@@ -72,14 +73,14 @@ def date_parts(seconds: np.ndarray, parts: Sequence[Sequence[str]]) -> np.ndarra
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _untrained(features: Features) -> Any:
+def untrained_transformer(features: Features) -> Any:
     """The ColumnTransformer of these features, before it is fitted."""
     check.package(WHERE, "sklearn", "nnfunc[programs]")
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, RobustScaler, StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, RobustScaler, StandardScaler
 
     def numeric(*steps: tuple[str, Any], add_indicator: bool) -> Pipeline:
         if features["impute"] is not None:
@@ -89,14 +90,11 @@ def _untrained(features: Features) -> Any:
             steps += (("scale", StandardScaler() if features["scaling"] == "standard" else RobustScaler()),)
         return Pipeline([*(steps or [("identity", "passthrough")])])
 
-    columns = [column for group in GROUPS for column in features[group]["columns"]]
-    at = {group: [columns.index(column) for column in features[group]["columns"]] for group in GROUPS}
+    columns = [column for group in TRANSFORMED for column in features[group]["columns"]]
+    at = {group: [columns.index(column) for column in features[group]["columns"]] for group in TRANSFORMED}
     parts = FunctionTransformer(date_parts, kw_args={"parts": features["dates"].get("parts")})
     known: Any = features["one_hot"].get("categories", "auto")
     one_hot = OneHotEncoder(categories=known, handle_unknown="ignore", sparse_output=False)
-    known = features["categorical"].get("categories")
-    known = "auto" if known is None else [["", *names] for names in known]  # "" is a missing value
-    ordinal = OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=-1)
     terms = features["texts"].get("terms", [None] * len(at["texts"]))
     limit = features["texts"]["limit"]
     transformers = [
@@ -107,59 +105,81 @@ def _untrained(features: Features) -> Any:
             (f"texts_{i}", TfidfVectorizer(max_features=limit, vocabulary=terms[i]), column)
             for i, column in enumerate(at["texts"])
         ),
-        ("categorical", ordinal, at["categorical"]),
     ]
     return ColumnTransformer([item for item in transformers if item[2] != []], sparse_threshold=0)
 
 
-def fit_features(features: Features, cells: Cells, rows: np.ndarray) -> tuple[Features, Any]:
-    """(the features with the numbers that were fitted to the training rows, scikit-learn's fitted transformer).
+def fit_features(features: Features, cells: Cells, rows: np.ndarray) -> Features:
+    """The features with the numbers that scikit-learn's transformers fit to the training rows.
 
+    They are fitted column by column, to save memory.
     features: the columns, and how to transform them. cells: of `parse_cells`. rows: the indices of the training rows.
     Raises: ValueError when a column of texts has no words.
     """
     fitted = {key: dict(value) if isinstance(value, dict) else value for key, value in features.items()}
-    dates = fitted["dates"]
-    dates["parts"] = [_varying_parts(cells[column], rows) for column in dates["columns"]]
-    transformer = _untrained(fitted)
-    for name, vectorizer, _ in transformer.transformers:
-        if name.startswith("texts_"):
-            column = fitted["texts"]["columns"][int(name.removeprefix("texts_"))]
-            analyze, strings = vectorizer.build_analyzer(), cast(StringColumn, cells[column])
-            if not any(analyze(strings.distinct[code]) for code in np.unique(strings.codes[rows])):
-                check.fail(WHERE, expected=f"column {column!r} should hold texts", actual="no word of two letters")
-    transformer.fit(_matrix(cells, rows))
-    named = transformer.named_transformers_
-    for group in ("numbers", "dates"):
-        steps = named[group].named_steps if group in named else {}
-        if (imputer := steps.get("impute")) is not None:
-            fitted[group]["fill"] = imputer.statistics_.tolist()
-            fitted[group]["indicators"] = imputer.indicator_.features_.tolist() if imputer.add_indicator else []
-        if (scaler := steps.get("scale")) is not None:
-            fitted[group] |= {"center": getattr(scaler, _center(scaler)).tolist(), "scale": scaler.scale_.tolist()}
-    if "one_hot" in named:
-        fitted["one_hot"]["categories"] = [names.tolist() for names in named["one_hot"].categories_]
-    if "categorical" in named:
-        categories = named["categorical"].categories_
-        fitted["categorical"]["categories"] = [[name for name in names.tolist() if name] for names in categories]
-    vectorizers = [named[f"texts_{i}"] for i in range(len(fitted["texts"]["columns"]))]
-    fitted["texts"]["terms"] = [vectorizer.get_feature_names_out().tolist() for vectorizer in vectorizers]
-    fitted["texts"]["idf"] = [vectorizer.idf_.tolist() for vectorizer in vectorizers]
-    return fitted, transformer
+    for group in TRANSFORMED:
+        names = features[group]["columns"]
+        facts = [_fit_column(features, group, column, cells[column], rows) for column in names]
+        always = {"dates": ["parts"], "texts": ["terms", "idf"]}.get(group, [])
+        for key in facts[0] if facts else always:
+            lists = [fact[key] for fact in facts]
+            if group == "numbers":  # an imputer appends its indicators to the columns
+                lists = [values[:1] for values in lists] + [values[1:] for values in lists]
+            fitted[group][key] = [value for values in lists for value in values]
+        if "indicators" in fitted[group]:  # of which columns there are some
+            fitted[group]["indicators"] = [i for i, fact in enumerate(facts) if fact["indicators"]]
+    if features["categorical"]["columns"]:
+        columns = (cast(StringColumn, cells[column]) for column in features["categorical"]["columns"])
+        words = ({strings.distinct[code] for code in np.unique(strings.codes[rows])} for strings in columns)
+        fitted["categorical"]["categories"] = [sorted(names - {""}) for names in words]
+    return fitted
+
+
+def _fit_column(
+    features: Features, group: str, column: str, values: np.ndarray | StringColumn, rows: np.ndarray
+) -> dict[str, list[Any]]:
+    """What is fitted to a column: lists by the names that they have in the features of its group."""
+    alone: Features = {key: {**features[key], "columns": []} for key in TRANSFORMED}
+    alone |= {key: features[key] for key in ("impute", "scaling")}
+    alone[group]["columns"] = [column]
+    result: dict[str, list[Any]] = {}
+    if group == "dates":
+        result["parts"] = alone["dates"]["parts"] = [_varying_parts(values, rows)]
+    elif group == "one_hot":  # a row of each category is enough
+        rows = rows[np.unique(cast(StringColumn, values).codes[rows], return_index=True)[1]]
+    transformer = untrained_transformer(alone)
+    ((_, step, _),) = transformer.transformers
+    if group == "texts":
+        analyze, strings = step.build_analyzer(), cast(StringColumn, values)
+        if not any(analyze(strings.distinct[code]) for code in np.unique(strings.codes[rows])):
+            check.fail(WHERE, expected=f"column {column!r} should hold texts", actual="no word of two letters")
+    transformer.fit(cell_matrix({column: values}, rows))
+    ((_, step, _), *_) = transformer.transformers_
+    steps = getattr(step, "named_steps", {})
+    if (imputer := steps.get("impute")) is not None:
+        result["fill"] = imputer.statistics_.tolist()
+        result["indicators"] = imputer.indicator_.features_.tolist() if imputer.add_indicator else []
+    if (scaler := steps.get("scale")) is not None:
+        result |= {"center": getattr(scaler, _center(scaler)).tolist(), "scale": scaler.scale_.tolist()}
+    if group == "one_hot":
+        result["categories"] = [step.categories_[0].tolist()]
+    if group == "texts":
+        result |= {"terms": [step.get_feature_names_out().tolist()], "idf": [step.idf_.tolist()]}
+    return result
 
 
 def build_transformer(features: Features) -> Any:
     """The fitted ColumnTransformer of `fit_features`, from its numbers. features: that it returned."""
-    rows = _untrained(features)
+    rows = untrained_transformer(features)
     cells: Cells = {}
     for i, column in enumerate(features["numbers"]["columns"]):
         lacks = i in features["numbers"].get("indicators", ())
         cells[column] = np.array([0.0, math.nan if lacks else 0.0])
     cells |= {column: np.zeros(2) for column in features["dates"]["columns"]}
-    for group, names in (("one_hot", "categories"), ("texts", "terms"), ("categorical", "categories")):
+    for group, names in (("one_hot", "categories"), ("texts", "terms")):
         for column, strings in zip(features[group]["columns"], features[group].get(names, ()), strict=True):
             cells[column] = StringColumn(np.zeros(2, np.int32), [strings[0] if strings else ""])
-    transformer = rows.fit(_matrix(cells, np.arange(2)))
+    transformer = rows.fit(cell_matrix(cells, np.arange(2)))
     named = transformer.named_transformers_
     for group in ("numbers", "dates"):
         steps, numbers = named[group].named_steps if group in named else {}, features[group]
@@ -179,21 +199,30 @@ def category_sizes(features: Features) -> list[int]:
     return [len(names) + 2 for names in features["categorical"].get("categories", ())]
 
 
-def encode(transformer: Any, cells: Cells, rows: np.ndarray) -> Any:
+def encode(transformer: Any, features: Features, cells: Cells, rows: np.ndarray) -> Any:
     """The inputs of the network: float32 [rows, numbers], with categories {"numbers", "categories": int32 [rows, c]}.
 
-    Without any number, "numbers" is missing. transformer: of `build_transformer`. cells: of `parse_cells`. rows: the
-    indices of the rows.
+    Without any number, "numbers" is missing. transformer: of `build_transformer`. features: of `fit_features`. cells:
+    of `parse_cells`. rows: the indices of the rows.
     Raises: ValueError for numbers that float32 does not have.
     """
-    numbers, categories = [], []
-    for start in range(0, len(rows), BLOCK):
-        block = transformer.transform(_matrix(cells, rows[start : start + BLOCK]))
-        split = transformer.output_indices_.get("categorical", slice(block.shape[1], None)).start
+    inputs = {column: cells[column] for group in TRANSFORMED for column in features[group]["columns"]}
+    most = max(map(len, features["one_hot"].get("categories", ())), default=0)
+    problem = f"one_hot: a column of {most} categories makes as many numbers of each of {len(rows)} rows"
+    device_memory.check_fits(WHERE, 4.0 * most * len(rows), problem, "Name it in categorical.")
+    x = np.empty((len(rows), 0), np.float32)
+    for start in range(0, len(rows) if inputs else 0, BLOCK):
+        block = transformer.transform(cell_matrix(inputs, rows[start : start + BLOCK]))
+        if not start:
+            x = np.empty((len(rows), block.shape[1]), np.float32)
         with np.errstate(over="ignore"):
-            numbers.append(block[:, :split].astype(np.float32))
-        categories.append(block[:, split:].astype(np.int32) + 1)
-    x, ids = np.concatenate(numbers), np.concatenate(categories)
+            x[start : start + BLOCK] = block
+    categories = features["categorical"]
+    ids = np.empty((len(rows), len(categories["columns"])), np.int32)
+    for i, column in enumerate(categories["columns"]):
+        index = {"": 1} | {name: 2 + at for at, name in enumerate(categories["categories"][i])}
+        strings = cast(StringColumn, cells[column])
+        ids[:, i] = np.array([index.get(word, 0) for word in strings.distinct], np.int32)[strings.codes[rows]]
     wrong = np.flatnonzero(~np.isfinite(x).all(1))
     if len(wrong):
         expected = "the numbers of a row should be finite as float32 after scaling"
@@ -215,7 +244,7 @@ def _varying_parts(seconds: Any, rows: np.ndarray) -> list[str]:
     return [part for part, a, b in zip(DATE_PARTS, low, high, strict=True) if a < b or part == "elapsed"]
 
 
-def _matrix(cells: Cells, rows: np.ndarray) -> np.ndarray:
+def cell_matrix(cells: Cells, rows: np.ndarray) -> np.ndarray:
     """The cells of the rows, [rows, columns]: float64, or objects where there are strings."""
     has_strings = any(isinstance(values, StringColumn) for values in cells.values())
     matrix = np.empty((len(rows), len(cells)), object if has_strings else np.float64)

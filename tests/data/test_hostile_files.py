@@ -238,6 +238,33 @@ def test_the_memory_of_a_table_is_at_most_three_times_its_file(tmp_path):
         assert float(run.stdout) < 3.5, (name, quick)  # pyarrow takes 50 MB for itself, of 15 to 20
 
 
+@pytest.mark.slow
+def test_the_splits_of_short_rows_take_three_times_their_file(tmp_path):
+    """Of which the splits are two thirds: 16 bytes for a row of 8.9."""
+    draw = np.random.RandomState(0)
+    for name, rows in (("small.csv", 300_000), ("large.csv", 3_000_000)):
+        pairs = zip(draw.randint(0, 10**6, rows), draw.randint(0, 3, rows), strict=True)
+        (tmp_path / name).write_text("a,y\n" + "".join(f"{a},{y}\n" for a, y in pairs))
+    script = """
+        import sys
+        from pathlib import Path
+        import nnfunc as nf
+        folder, status = Path(sys.argv[1]), Path("/proc/self/status")
+        memory = lambda name: int(status.read_text().split(name)[1].split()[0])
+        nf.data.table(folder / "small.csv", label="y")  # libraries take memory once
+        Path("/proc/self/clear_refs").write_text("5")
+        before, size = memory("VmRSS:"), (folder / "large.csv").stat().st_size
+        splits = nf.data.table(folder / "large.csv", label="y")
+        print((memory("VmHWM:") - before) * 1024 / size)
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peak memory is reset through /proc")
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert float(run.stdout) < 3
+
+
 def test_rows_to_predict_are_as_careful(tmp_path):
     from nnfunc.data.prediction_inputs import load_inputs
 

@@ -319,7 +319,7 @@ def test_splits_in_parts_are_those_of_one_sort(size):
 
 def test_equal_rows_get_ids_by_their_order():
     ids = np.random.RandomState(0).randint(0, 50, 300).astype(np.uint64) << np.uint64(58)
-    _, rows = assign_rows("here", ids.copy(), np.zeros(300), None, stratify=False, validation=0, test=0.5)
+    _, rows = assign_rows("here", ids.copy, np.zeros(300), None, stratify=False, validation=0, test=0.5)
     assert len(np.unique(rows)) == 300
     once = np.unique(ids, return_index=True)[1]
     np.testing.assert_array_equal(rows[once] >> np.uint64(2), ids[once] >> np.uint64(2))

@@ -61,6 +61,12 @@ MISSING = {
     "nat",
     "null",
 }
+<<<<<<< HEAD
+=======
+DECIMAL_COMMA = re.compile(r"[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?")
+"""Numbers with decimal commas, and points between thousands, as 1.234,5."""
+BLOCK = 1 << 16  # rows
+>>>>>>> hostile12
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
@@ -243,7 +249,7 @@ def parse_numbers(
     allow_missing: bool = False,
     where: str = WHERE,
 ) -> np.ndarray:
-    """A column of numbers [n], all finite: float64, but a narrow integer or boolean type stays as it is.
+    """A column of numbers [n], all finite: float64, but a narrower type stays as it is.
 
     name: of the table. column: its name. values: the column. describe_row: of `read_columns`. Numbers are
     written as in CSV: 1e-3. allow_missing: whether missing values become NaN; otherwise they are refused.
@@ -252,13 +258,17 @@ def parse_numbers(
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
         return values if values.itemsize < 8 else values.astype(np.float64)
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
-        result = values.astype(np.float64, copy=False)
+        result = values if values.itemsize <= 8 else values.astype(np.float64)
     elif isinstance(values, StringColumn):
         result = _numbers_or_nan(values.distinct)[values.codes]
     else:
         result = _numbers_or_nan(values)
     with np.errstate(over="ignore"):
-        wrong = np.flatnonzero(~np.isfinite(result.astype(np.float32)))
+        bad = np.empty(len(result), bool)
+        for start in range(0, len(result), BLOCK):  # block by block to save memory
+            block = slice(start, start + BLOCK)
+            bad[block] = ~np.isfinite(result[block].astype(np.float32))
+        wrong = np.flatnonzero(bad)
     if allow_missing:
         wrong = [row for row in map(int, wrong) if not is_missing(values[row])]
     if len(wrong):

@@ -7,15 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, malloc
 from nnfunc.data.dataset import warn_if_coarse_in_float32
-from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
 from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
 from nnfunc.data.sources.table_cells import fold_column
-from nnfunc.data.sources.table_labels import check_log, fit_scaling, fit_target, read_labels, read_order
+from nnfunc.data.sources.table_labels import check_log, fit_scaling, fit_target, label_ids, read_labels, read_order
 from nnfunc.data.splits import Splits
 from nnfunc.data.table_features import (
     SPECIAL,
@@ -135,40 +134,41 @@ def table(
     columns = _check_roles(name, labels, columns, special, order, source_columns)
     numeric = {*columns, *labels, *order} - set(strings)
     source_columns = style.convert(WHERE, name, source_columns, numeric, describe_row)
-    y, names, ids = read_labels(name, labels, task, source_columns, describe_row, preprocessing)
+    y, names = read_labels(name, labels, task, source_columns, describe_row, preprocessing)
     if log_target:
         check_log(name, labels, y, describe_row)
 
+    ordered = read_order(name, group, time, date_format, source_columns, describe_row)
     cells: Cells = {}
     if features is not None:
         others = set(chain(*special.values()))
         features |= {"numbers": features.get("numbers", {"columns": [c for c in columns if c not in others]})}
         cells = parse_cells(name, features, source_columns, describe_row)
-        for column in columns:
-            fold_column(ids, cells[column])
     else:
-        for column in columns:
-            stored = source_columns[column]
-            values = parse_numbers(name, column, stored, describe_row)
-            fold_ids(ids, values)
-            if not (isinstance(stored, np.ndarray) and stored.dtype.kind in "fiub"):  # else it may need less memory
-                source_columns[column] = values
-            del values
-    cut = read_order(name, group, time, date_format, ids, source_columns, describe_row)
+        cells = {column: parse_numbers(name, column, source_columns.pop(column), describe_row) for column in columns}
+    source_columns.clear()
+    cut = None if ordered is None else ordered[0]
+
+    def row_ids() -> np.ndarray:
+        ids = label_ids(y)
+        for values in (*(cells[column] for column in columns), *(() if ordered is None else ordered[1:])):
+            fold_column(ids, values)
+        return ids
+
     by_class = stratify and names is not None and y.ndim == 1
     fractions = {"validation": validation, "test": test}
-    cuts, rows = assign_rows(WHERE, ids, y, preprocessing, stratify=by_class, cut=cut, **fractions)
-    del ids
+    cuts, rows = assign_rows(WHERE, row_ids, y, preprocessing, stratify=by_class, cut=cut, **fractions)
+    malloc.return_memory()
     scaling = target = transformer = None
     if preprocessing is not None:
         scaling, target = (preprocessing.facts.get(key) for key in ("standardise", "target"))
     else:
         train: Any = cuts["train"]
         if features is not None:
-            features, _ = fit_features(features, cells, train)
+            features = fit_features(features, cells, train)
         elif standardise:
             scale = _robust_scaling if standardise == "robust" else fit_scaling
-            scaling = scale(source_columns[column][train].astype(np.float64) for column in columns)
+            scaling = scale((np.asarray(cells[column]) for column in columns), train)
         if scale_target or log_target:
             target = fit_target(y[train], scale_target, log_target)
         del train
@@ -176,7 +176,7 @@ def table(
         transformer = build_transformer(features)
     elif scaling is None:
         for column in columns:
-            warn_if_coarse_in_float32(f"{name}: column {column!r}", np.asarray(source_columns[column]))
+            warn_if_coarse_in_float32(f"{name}: column {column!r}", np.asarray(cells[column]))
     if task == "regression" and target is None:
         for i, column in enumerate(labels):
             warn_if_coarse_in_float32(f"{name}: column {column!r}", y[:, i])
@@ -186,13 +186,13 @@ def table(
         if at is None:
             parts.append(None)
             continue
-        if transformer is not None:
-            x = encode(transformer, cells, at)
+        if transformer is not None and features is not None:
+            x = encode(transformer, features, cells, at)
         else:
             x = np.empty((len(at), len(columns)), np.float32)
             for i, column in enumerate(columns):
                 mean, std = (scaling["mean"][i], scaling["std"][i]) if scaling else (0.0, 1.0)
-                _fill(x[:, i], source_columns[column], at, mean, std)
+                _fill(x[:, i], np.asarray(cells[column]), at, mean, std)
         values = y[at] if target is None else scale_targets(y[at], target)
         parts.append((x, values.astype(np.float32 if y.ndim == 2 else np.int32)))
     x = parts[0][0]
@@ -264,9 +264,10 @@ def _check_roles(
     return columns
 
 
-def _robust_scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
+def _robust_scaling(columns: Iterable[np.ndarray], rows: np.ndarray) -> dict[str, list[float]]:
     """Median and interquartile range of each column, which is 1 if it is 0, as scikit-learn's RobustScaler has them."""
-    quartiles = [np.percentile(column, (25, 50, 75)) for column in columns]
+    training = (column[rows].astype(np.float64) for column in columns)
+    quartiles = [np.percentile(column, (25, 50, 75), overwrite_input=True) for column in training]
     return {"mean": [float(q[1]) for q in quartiles], "std": [float(q[2] - q[0]) or 1.0 for q in quartiles]}
 
 

@@ -37,7 +37,8 @@ def parse_strings(name: str, column: str, values: Any, *, categories: bool = Tru
         values = StringColumn.from_strings(map(str, values))
     convert = _category if categories else str
     named = StringColumn.from_strings("" if is_missing(text) else convert(text.strip()) for text in values.distinct)
-    return StringColumn(named.codes[values.codes], named.distinct)
+    codes = named.codes.astype(np.min_scalar_type(len(named.distinct)))
+    return StringColumn(codes[values.codes], named.distinct)
 
 
 def parse_dates(
@@ -96,7 +97,7 @@ def fold_column(ids: np.ndarray, values: "np.ndarray | StringColumn") -> np.ndar
     ids: uint64 [n]. values: numbers, or strings, which count by their text.
     """
     if not isinstance(values, StringColumn):
-        return fold_ids(ids, np.where(np.isnan(values), math.nan, values) if values.dtype.kind == "f" else values)
+        return fold_ids(ids, values)
     digests = [hashlib.blake2b(word.encode(), digest_size=8).digest() for word in values.distinct]
     return fold_ids(ids, np.frombuffer(b"".join(digests), np.uint64)[values.codes])
 

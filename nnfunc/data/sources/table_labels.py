@@ -1,6 +1,7 @@
 """The labels of a table, its scaled targets, and the column that its rows are split by."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 from nnfunc.data.download import fail_damaged
 from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing
-from nnfunc.data.sources.columns import WHERE, DescribeRow, parse_class_labels, parse_numbers
-from nnfunc.data.sources.table_cells import fold_column, parse_flags, parse_order, parse_strings
+from nnfunc.data.sources.column_store import StringColumn
+from nnfunc.data.sources.columns import BLOCK, WHERE, DescribeRow, parse_class_labels, parse_numbers
+from nnfunc.data.sources.table_cells import parse_flags, parse_order, parse_strings
 from nnfunc.data.splits import cut_in_order
 
-__all__ = ["check_log", "fit_scaling", "fit_target", "read_labels", "read_order"]
+__all__ = ["check_log", "fit_scaling", "fit_target", "label_ids", "read_labels", "read_order"]
 
 
 def read_labels(
@@ -23,8 +25,8 @@ def read_labels(
     columns: dict[str, Any],
     describe_row: DescribeRow,
     preprocessing: Preprocessing | None,
-) -> tuple[np.ndarray, tuple[str, ...] | None, np.ndarray]:
-    """(y: classes [n], flags [n, labels] or numbers [n, labels]; the names of classes or labels; ids of the rows).
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """(y: classes [n], flags [n, labels] or numbers [n, labels]; the names of classes or labels).
 
     name: of the table. labels: the columns of the labels. task: "classification" or "regression". columns,
     describe_row: of `read_columns`. preprocessing: of an earlier run, or None.
@@ -32,14 +34,21 @@ def read_labels(
     if task == "classification" and len(labels) == 1:
         names = None if preprocessing is None else preprocessing.names
         y, names = parse_class_labels(name, labels[0], columns[labels[0]], describe_row, names)
-        return y, names, y.astype(np.uint64)
+        return y, names
     parse = parse_numbers if task == "regression" else parse_flags
     parsed = [parse(name, label, columns[label], describe_row) for label in labels]
-    ids = np.zeros(len(parsed[0]), np.uint64)
-    for values in parsed:
-        fold_ids(ids, values)
     names = None if task == "regression" else tuple(labels)
-    return np.stack(parsed, axis=1, dtype=np.float64, casting="unsafe"), names, ids
+    return np.stack(parsed, axis=1, dtype=np.float64, casting="unsafe"), names
+
+
+def label_ids(y: np.ndarray) -> np.ndarray:
+    """uint64 [n]: an id of each row's labels. y: of `read_labels`."""
+    if y.ndim == 1:
+        return y.astype(np.uint64)
+    ids = np.zeros(len(y), np.uint64)
+    for values in y.T:
+        fold_ids(ids, values)
+    return ids
 
 
 def read_order(
@@ -47,14 +56,13 @@ def read_order(
     group: str | None,
     time: str | None,
     date_format: str | None,
-    ids: np.ndarray,
     columns: dict[str, Any],
     describe_row: DescribeRow,
-) -> Callable[..., Any] | None:
-    """(**fractions) -> the indices of each split, by group or by time; None without either.
+) -> tuple[Callable[..., Any], np.ndarray | StringColumn] | None:
+    """((**fractions) -> the indices of each split by group or by time, the values of that column); None without either.
 
-    name: of the table. group, time: their columns, or None. date_format: of time. ids: of the rows, which then depend
-    on that column too. columns, describe_row: of `read_columns`.
+    name: of the table. group, time: their columns, or None. date_format: of time. columns, describe_row: of
+    `read_columns`.
     """
     column = group or time
     if column is None:
@@ -71,8 +79,7 @@ def read_order(
         # RandomState's random numbers never change; the groups' order does not depend on that of the rows
         shuffled = np.random.RandomState(0).permutation(len(values.distinct))
         ranks = shuffled[np.argsort(np.argsort(values.distinct))][values.codes]
-    fold_column(ids, values)
-    return partial(cut_in_order, WHERE, column, ranks)
+    return partial(cut_in_order, WHERE, column, ranks), values
 
 
 def check_log(name: str, labels: list[str], y: np.ndarray, describe_row: DescribeRow) -> None:
@@ -84,13 +91,29 @@ def check_log(name: str, labels: list[str], y: np.ndarray, describe_row: Describ
         fail_damaged(WHERE, name, problem, "log_target takes log(1 + y): leave it out.")
 
 
-def fit_scaling(columns: Iterable[np.ndarray]) -> dict[str, list[float]]:
-    """Mean and standard deviation of each of the columns; the value and 1 for a constant column."""
-    pairs = [
-        (float(column[0]), 1.0) if np.ptp(column) == 0 else (float(column.mean()), float(column.std()))
-        for column in columns
-    ]
+def fit_scaling(columns: Iterable[np.ndarray], rows: np.ndarray | None = None) -> dict[str, list[float]]:
+    """Mean and standard deviation of each of the columns; the value and 1 for a constant column.
+
+    They are computed in float64. rows: the indices of the rows that count, None for all.
+    """
+    pairs = [_moments(column, rows) for column in columns]
     return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}
+
+
+def _moments(column: np.ndarray, rows: np.ndarray | None) -> tuple[float, float]:
+    """Mean and standard deviation, block by block to save memory."""
+    count = len(column) if rows is None else len(rows)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, count, BLOCK):
+            block = slice(start, start + BLOCK)
+            yield column[block if rows is None else rows[block]].astype(np.float64)
+
+    first = next(blocks())[0]
+    if all((block == first).all() for block in blocks()):
+        return float(first), 1.0
+    mean = math.fsum(block.sum() for block in blocks()) / count
+    return mean, math.sqrt(math.fsum(np.square(block - mean).sum() for block in blocks()) / count)
 
 
 def fit_target(y: np.ndarray, scale: bool, log: bool) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def read_table(where: str, source: Any, facts: dict[str, Any]) -> tuple[str, dic
     }
     table = {}
     for key, at in groups.items():
-        one = values[value or key][at]
+        one = values[value or key][at].astype(np.float64)
         present = np.flatnonzero(~np.isnan(one))
         if not len(present):
             fail_damaged(where, name, f"series {key!r} should have values, but has none", "Leave it out.")
