@@ -459,6 +459,11 @@ def reads_values(error: Exception) -> bool:
     )
 
 
+def runs_eagerly(error: Exception, *trees: PyTree) -> bool:
+    """Whether a layer that read its values, which is this error, can have them: outside of jit, from these arrays."""
+    return reads_values(error) and not any(map(check.is_traced, jax.tree.leaves(trees)))
+
+
 def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
     """The state to run the model with: {} of a model without state; others cannot do without one.
 
@@ -547,7 +552,7 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
             expected, actual = "a layer should be a Model", f"the function {name}"
             check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
         function = unpack_parts(layer, name)
-        return Model(lambda key: {}, lambda params, x: function(x), name=name)
+        return Model(lambda key: {}, forward=lambda params, x, ctx: (function(x), Out(ctx.state)), name=name)
     expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"
     hint = "For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     check.fail(where, expected=expected, actual=check.describe(layer), hint=hint, exc_type=TypeError)

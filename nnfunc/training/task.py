@@ -214,10 +214,10 @@ def _values_read(function: Any) -> tuple[_Identity, ...]:
     classes of its module, the methods.
     """
     values: dict[int, Any] = {}
-    waiting = [function] if isinstance(function, FunctionType | MethodType | partial) else []
+    waiting: list[Any] = [function] if isinstance(function, FunctionType | MethodType | partial) else []
     modules = _modules_of(function)
     while waiting:
-        value = waiting.pop()
+        value: Any = waiting.pop()
         if isinstance(value, MethodType):  # another object at each access
             waiting += [value.__self__, value.__func__]
             continue
@@ -228,8 +228,9 @@ def _values_read(function: Any) -> tuple[_Identity, ...]:
             waiting += jax.tree.leaves((value.factory_call or ())[1:])
         if isinstance(value, Objective):
             waiting += [value.function, value.totals]
-        if type(value) in (list, tuple, dict) and len(value) <= ENTRIES:
-            waiting += value.values() if isinstance(value, dict) else value
+        entries = list(value.values()) if type(value) is dict else value
+        if type(entries) in (list, tuple) and len(entries) <= ENTRIES:  # pyright: ignore
+            waiting += entries  # pyright: ignore
         methods = vars(value if isinstance(value, type) else type(value)).values()
         waiting += [f for f in methods if isinstance(f, FunctionType) and id(f.__globals__) in modules]
         if isinstance(value, partial):
