@@ -43,7 +43,14 @@ from nnfunc.context import Context, Nudge, Out, Partition, Patch, PatchFunction,
 from nnfunc.display import html_text
 from nnfunc.errors import MissingKeyError
 from nnfunc.mesh_axes import DATA_AXIS, batch_parts, divide_examples, is_partitioned, vary_like, varying_axes
-from nnfunc.model_state import check_new_state, check_unchanged_state, match_state, reads_values, trace_state
+from nnfunc.model_state import (
+    check_new_state,
+    check_unchanged_state,
+    match_state,
+    reads_values,
+    runs_eagerly,
+    trace_state,
+)
 from nnfunc.random_keys import draws_same_under_vmap, fold, fold_in, indexed_keys, vmap_keys
 from nnfunc.signatures import (
     factory_name,
@@ -342,7 +349,7 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
             expected, actual = "a layer should be a Model", f"the function {name}"
             check.fail(where, expected=expected, actual=actual, hint=hint, exc_type=TypeError)
         function = unpack_parts(layer, name)
-        return Model(lambda key: {}, lambda params, x: function(x), name=name)
+        return Model(lambda key: {}, forward=lambda params, x, ctx: (function(x), Out(ctx.state)), name=name)
     expected = "a layer should be a Model, a pair (init, apply) or a function x -> y"
     hint = "For a list of layers: serial(*layers)." if isinstance(layer, list) else ""
     check.fail(where, expected=expected, actual=check.describe(layer), hint=hint, exc_type=TypeError)

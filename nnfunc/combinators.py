@@ -31,7 +31,7 @@ from nnfunc.base import (
     factory_name,
     fold,
     indexed_keys,
-    reads_values,
+    runs_eagerly,
     shape_struct,
     trace_state,
     unpack_parts,
@@ -318,7 +318,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
         try:
             return run(x)
         except (TypeError, AttributeError, IndexError) as error:
-            if not reads_values(error) or any(map(check.is_traced, jax.tree.leaves((x, inputs)))):
+            if not runs_eagerly(error, x, inputs):
                 raise
         with jax.disable_jit():  # one layer after another, for one that reads its values, as to print them
             return run(x)
@@ -352,9 +352,17 @@ def ensemble(model: Layer, n: int) -> Model:
             return tap(copy, "/".join(copy.path), *model.forward(params, x, copy))
 
         inputs = (params, ctx.state, patches, jnp.arange(n, dtype=jnp.int32))
-        if ctx.key is None:
-            return jax.vmap(partial(run_copy, None), axis_size=n)(*inputs)
-        return vmap_keys(run_copy, indexed_keys(ctx.key, n), *inputs)
+        keys = None if ctx.key is None else indexed_keys(ctx.key, n)
+        try:
+            if keys is None:
+                return jax.vmap(partial(run_copy, None), axis_size=n)(*inputs)
+            return vmap_keys(run_copy, keys, *inputs)
+        except (TypeError, AttributeError, IndexError) as error:
+            if not runs_eagerly(error, x, keys, inputs):
+                raise
+        # one copy after another, for a layer that reads its values, as to print them
+        copies = [run_copy(*jax.tree.map(lambda leaf, i=i: leaf[i], (keys, *inputs))) for i in range(n)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
 
     return Model(init, forward=forward, init_state=init_state, name="ensemble", parts={"*": model})
 

@@ -25,7 +25,7 @@ def html_text(text: str) -> str:
 
 
 def tree_html(tree: Any) -> str | None:
-    """A pytree as HTML that unfolds, by treescope; None, which notebooks take for no HTML, where it is missing."""
+    """A pytree as HTML that unfolds, by treescope; None where it is missing."""
     try:
         import treescope  # pyright: ignore
     except ImportError:

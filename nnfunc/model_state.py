@@ -26,6 +26,11 @@ def reads_values(error: Exception) -> bool:
     )
 
 
+def runs_eagerly(error: Exception, *trees: PyTree) -> bool:
+    """Whether a layer that read its values, which is this error, can have them: outside of jit, from these arrays."""
+    return reads_values(error) and not any(map(check.is_traced, jax.tree.leaves(trees)))
+
+
 def trace_state() -> Any:
     """What tells whether two calls belong to the same trace: equal in one, other inside `jax.vmap` and the like."""
     from jax.extend.core import get_opaque_trace_state  # `import jax` does not bring it

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 
 from nnfunc import check, paths
-from nnfunc.base import Context, Layer, Model, Out, Params, PyTree, Remat, as_model
+from nnfunc.base import Context, Layer, Model, Out, Params, PyTree, Remat, as_model, runs_eagerly
 from nnfunc.sums import without_sums
 from nnfunc.taps import SAVED, absolute, call_watched
 
@@ -42,8 +42,13 @@ def recomputed(forward: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     """The forward, recomputed in the backward pass."""
 
     def run(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
-        names = ctx.names if remat.names is None else remat.names
-        return jax.checkpoint(forward, policy=remat.policy)(params, x, replace(ctx, names=names))
+        ctx = replace(ctx, names=ctx.names if remat.names is None else remat.names)
+        try:
+            return jax.checkpoint(forward, policy=remat.policy)(params, x, ctx)
+        except (TypeError, AttributeError, IndexError) as error:
+            if not runs_eagerly(error, params, x, ctx):
+                raise
+        return forward(params, x, ctx)  # for a layer that reads its values, as to print them
 
     return run
 

@@ -431,6 +431,22 @@ def test_a_block_of_a_repeat_may_read_its_values_too(key, name):
             jax.jit(net.apply)(params, x)
 
 
+@pytest.mark.parametrize("name", ["numpy", "print"])
+@pytest.mark.parametrize("wrap", [nf.remat, lambda net: nf.ensemble(net, 2), lambda net: nf.remat(nf.repeat(net, 2))])
+def test_layers_inside_of_transformations_may_read_too(key, name, wrap):
+    net = wrap(nf.serial(nf.linear(3, 3), DEBUGGING[name], nf.batch_norm(3)))
+    plain = wrap(nf.serial(nf.linear(3, 3), lambda h: h + 1 if name == "numpy" else h, nf.batch_norm(3)))
+    params, state, x = net.init(key), net.init_state(), jnp.arange(12.0).reshape(4, 3)
+    actual, expected = (model.apply_train(params, state, x, key=key) for model in (net, plain))
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_a_key_error_of_a_plain_function_stays_one():
+    with pytest.raises(KeyError, match="missing"):
+        nf.serial(lambda x: {}["missing"]).apply({}, jnp.ones(2))
+
+
 def test_settings_in_x_stay_what_they_are():
     net = nf.as_model(lambda x: sum(x["a"] for _ in range(x["n"])) if x["mode"] == "sum" else None)
     assert float(net.apply({}, {"a": jnp.ones(()), "n": 4, "mode": "sum"})) == 4.0

@@ -120,7 +120,8 @@ def test_models_that_were_unpacked_and_partials_pickle():
 def test_a_train_state_unfolds_where_treescope_is_installed(key, monkeypatch):
     state = nf.trainer(lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(0.1))).init({}, key)
     monkeypatch.setitem(sys.modules, "treescope", None)
-    assert state._repr_html_() is None  # a notebook then shows the text
+    assert state._repr_html_().startswith("<code>TrainState after 0 steps, 3 parameters:</code><table>")
+    assert "<td>weight</td><td>float32[2, 1]</td>" in state._repr_html_()
     monkeypatch.setitem(sys.modules, "treescope", SimpleNamespace(render_to_html=lambda tree: f"<p>{sorted(tree)[:2]}"))
     assert state._repr_html_() == "<p>['average', 'diverged_at']"
 
@@ -160,6 +161,8 @@ def test_tasks_and_their_parts_print_without_addresses():
         nf.schedules.plateau(0.1),
         nf.debug.Finding("error", "loss", "no gradient", "It is 0.", "Train it."),
     ]
+    losses = np.ones((201, 5))
+    others.append(nf.debug.Verdict("memorised", "It is 0.", "", "", 1.0, 0.0, None, None, None, losses[0], losses))
     for value in others:
         assert " at 0x" not in repr(value)
         assert len(repr(value)) < 250

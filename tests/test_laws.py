@@ -398,3 +398,8 @@ def test_check_model_skips_laws_by_name():
     testing.check_model(rounding, X, any_width=True, skip=["derivatives_are_right"])
     with pytest.raises(ValueError, match=r"there is no law 'derivatives'"):
         testing.check_model(rounding, X, skip=["derivatives"])
+
+
+def test_check_model_asks_for_a_function_that_returns_the_model():
+    with pytest.raises(TypeError, match=r"check_model: make should be a function .* Write lambda: model\."):
+        testing.check_model(nf.linear(3, 2), jnp.ones((2, 3)))

@@ -32,6 +32,9 @@ class RangeTest(NamedTuple):
     hyper_value: float | None
     current: float
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         score, start = final_losses(self.losses), float(self.losses[0].min())
         least = float(score.min())

@@ -43,6 +43,9 @@ class Verdict(NamedTuple):
     learning_rates: np.ndarray
     losses: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         return " ".join(part for part in (f"{self.outcome}: {self.message}", self.cause, self.hint) if part)
 

@@ -47,11 +47,14 @@ def check_model(
     key: for `init` and for layers that draw; `jax.random.key(0)` by default. skip: the names of laws to leave
     out, such as "derivatives_are_right" of a layer that rounds; `nf.testing.LAWS` has them. all: check every law
     and report all that fail; False, the default, stops at the first.
-    Raises: AssertionError; InvalidValueError for a name in skip that is no law.
+    Raises: AssertionError; InvalidValueError for a name in skip that is no law; TypeError for a model as make.
 
     >>> check_model(lambda rate: nf.serial(nf.linear(3, 2), nf.dropout(rate)), jnp.ones((4, 3)),
     ...             numbers={"rate": (0.1, 0.4)})
     """
+    if isinstance(make, Model):
+        expected, hint = "make should be a function that returns the model", "Write lambda: model."
+        check.fail("check_model", expected=expected, actual=repr(make), hint=hint, exc_type=TypeError)
     case = Case(make, x, dict(numbers or {}), key, any_width, leading_axes, smooth, tolerance, order, at_once)
     known = [law.__name__ for law in LAWS]
     for name in skip:

@@ -29,7 +29,7 @@ from nnfunc.base import (
     widen,
 )
 from nnfunc.calls import Described, explain_call
-from nnfunc.display import tree_html
+from nnfunc.display import html_table, html_text, tree_html
 from nnfunc.distributed.mesh import as_mesh
 from nnfunc.distributed.model_partition import divided
 from nnfunc.distributed.placement import Placement, Shard
@@ -75,16 +75,22 @@ class TrainState(NamedTuple):
     rate_scale: PyTree = ()
 
     def __repr__(self) -> str:
-        leaves = paths.flatten(self.params)
-        lines = [f"  {path}: {shape_text(leaf)}" for path, leaf in leaves.items()]
+        lines = [f"  {path}: {shape}" for path, shape in self._shapes()]
         more = [f"  and {len(lines) - 12} more"] if len(lines) > 12 else []
-        total = sum(getattr(leaf, "size", 0) for leaf in leaves.values())
+        return "\n".join([self._title(), *lines[:12], *more])
+
+    def _repr_html_(self) -> str:
+        rows = [("parameter", "shape"), *self._shapes()]
+        return tree_html(self._asdict()) or html_text(self._title()) + html_table(rows)
+
+    def _shapes(self) -> list[tuple[str, str]]:
+        return [(path, shape_text(leaf)) for path, leaf in paths.flatten(self.params).items()]
+
+    def _title(self) -> str:
+        total = sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.params))
         plain = isinstance(self.step, jax.Array) and not check.is_traced(self.step) and self.step.ndim == 0
         after = f" after {check.counted(int(self.step), 'step')}" if plain else ""
-        return "\n".join([f"TrainState{after}, {total:,} parameters:", *lines[:12], *more])
-
-    def _repr_html_(self) -> str | None:
-        return tree_html(self._asdict())
+        return f"TrainState{after}, {total:,} parameters:"
 
 
 @dataclass(frozen=True, repr=False)

@@ -214,10 +214,10 @@ def _values_read(function: Any) -> tuple[_Identity, ...]:
     classes of its module, the methods.
     """
     values: dict[int, Any] = {}
-    waiting = [function] if isinstance(function, FunctionType | MethodType | partial) else []
+    waiting: list[Any] = [function] if isinstance(function, FunctionType | MethodType | partial) else []
     modules = _modules_of(function)
     while waiting:
-        value = waiting.pop()
+        value: Any = waiting.pop()
         if isinstance(value, MethodType):  # another object at each access
             waiting += [value.__self__, value.__func__]
             continue

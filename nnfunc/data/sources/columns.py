@@ -61,12 +61,7 @@ MISSING = {
     "nat",
     "null",
 }
-<<<<<<< HEAD
-=======
-DECIMAL_COMMA = re.compile(r"[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?")
-"""Numbers with decimal commas, and points between thousands, as 1.234,5."""
 BLOCK = 1 << 16  # rows
->>>>>>> hostile12
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
