@@ -72,6 +72,15 @@ class Placement:
                 check.fail(where, expected=expected, actual=f"the axes {', '.join(mesh.shape)}")
         return Placement(mesh, frozenset(names))
 
+    def check_batch(self, where: str, batch_size: int) -> None:
+        """Refuse a batch that the devices of the axis `data` do not divide. where: begins the message."""
+        count = axis_size(self.mesh, DATA)
+        if batch_size % count:
+            expected = f"the {count} devices of the mesh axis {DATA!r} should divide batch_size"
+            check.fail(
+                where, expected=expected, actual=batch_size, hint=f"Use a multiple of {count}, or fewer devices."
+            )
+
     def partition(self, model: Model) -> "ModelPartition | None":
         """How the values inside a model are divided; None where the compiler divides them by the arrays alone."""
         leaves = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))

@@ -13,6 +13,7 @@ from nnfunc.base import Key, PyTree
 from nnfunc.data.dataset import Data
 from nnfunc.sweeps.compiled_trials import CompiledTrials, compile_trials
 from nnfunc.sweeps.grouping import Group
+from nnfunc.sweeps.trials_mesh import TrialsMesh
 from nnfunc.training.compiled import Carry
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
@@ -65,7 +66,8 @@ class Job(NamedTuple):
     build: of the trials. group: the trials. key: trial -> its key. data: on the device. intervals: when to
     report. until: the step at which they stop. programs: (vmapped, devices) -> the functions compiled so far.
     carries: trial -> its carry on the host, for trials past step 0. on_report: called at every report.
-    should_stop: whether to stop at the next report. save: called after each report.
+    should_stop: whether to stop at the next report. save: called after each report. on: the mesh of trials that
+    each have several devices, None for one.
     """
 
     build: Build
@@ -79,11 +81,12 @@ class Job(NamedTuple):
     on_report: ReportCallback | None = None
     should_stop: Callable[[], bool] = lambda: False
     save: Callable[["RunningBatch"], None] = lambda running: None
+    on: TrialsMesh | None = None
 
     def compiled(self, vmapped: bool, devices: int = 1) -> CompiledTrials:
         """The jitted functions of the group; vmapped, devices: as for `compile_trials`."""
         if (vmapped, devices) not in self.programs:
-            self.programs[vmapped, devices] = compile_trials(self.build, self.group, vmapped, devices)
+            self.programs[vmapped, devices] = compile_trials(self.build, self.group, vmapped, devices, self.on)
         return self.programs[vmapped, devices]
 
     def shapes(self) -> Any:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from nnfunc.base import Array, Key, PyTree
 from nnfunc.data.dataset import Data
 from nnfunc.data.eval_batches import eval_total, even_batch_size
 from nnfunc.sweeps.grouping import Group, static_key, varies
+from nnfunc.sweeps.trials_mesh import TRIALS_AXIS, TrialsMesh
 from nnfunc.training.compiled import Carry, RunFunctions, run_functions
 from nnfunc.training.evaluate import can_mask, eval_batch_size
 from nnfunc.training.step import TrainState
@@ -46,18 +47,24 @@ class CompiledTrials(NamedTuple):
     warm: set[Any]
 
 
-def compile_trials(build: Build, group: Group, vmapped: bool, devices: int = 1) -> CompiledTrials:
+def compile_trials(
+    build: Build, group: Group, vmapped: bool, devices: int = 1, on: TrialsMesh | None = None
+) -> CompiledTrials:
     """The jitted functions of a group, cached: other numbers compile nothing.
 
     build: of the trials. group: the trials. vmapped: whether there is an axis of trials. devices: how many
-    devices the axis of trials is sharded over; none waits for another.
+    devices the axis of trials is sharded over; none waits for another. on: a mesh with that many `trials`, each of
+    which is divided over its other axes.
     """
     axes = tuple(0 if varies(number) else None for number in group.numbers) if vmapped else None
-    return _cached_compile(build, group.leaves, group.treedef, axes, devices, static_key(group.leaves))
+    return _cached_compile(build, group.leaves, group.treedef, axes, devices, on, static_key(group.leaves))
 
 
-def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, cache_key: Any) -> CompiledTrials:
-    functions = run_functions(build, static, treedef)
+def _compile(
+    build: Build, static: Any, treedef: Any, axes: Any, devices: int, on: TrialsMesh | None, cache_key: Any
+) -> CompiledTrials:
+    on = on or TrialsMesh.of_trials(devices)
+    functions = run_functions(build, static, treedef, placement=on.placement() if axes is not None else None)
 
     def one(carry, numbers, data):
         return functions.step(carry, numbers[:-1], data if numbers[-1] is None else replace(data, seed=numbers[-1]))
@@ -84,8 +91,8 @@ def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, c
         carry = one(reset_meter(carry, fresh), numbers, data)
         return carry, carry.meter.means()
 
-    if axes is not None and devices > 1:
-        spread = lambda function, *in_axes, out: _shard(function, in_axes, out, devices)
+    if axes is not None and on.size > 1:
+        spread = lambda function, *in_axes, out: _shard(function, in_axes, out, on)
         init = spread(init, axes_list, 0, None, out=TRIALS)
         run_steps = spread(run_steps, None, None, TRIALS, axes_list, None, out=(TRIALS, 0))
         step = spread(step, None, None, TRIALS, axes_list, None, out=(TRIALS, 0))
@@ -105,21 +112,23 @@ def _compile(build: Build, static: Any, treedef: Any, axes: Any, devices: int, c
 _cached_compile = cache_calls(_compile, 64)
 
 
-def _shard(function: Callable[..., Any], in_axes: Any, out: Any, devices: int) -> Callable[..., Any]:
-    """The function with the axis of trials sharded over devices, which exchange nothing."""
-    mesh = _mesh(devices)
-    spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec("trials")
+def _shard(function: Callable[..., Any], in_axes: Any, out: Any, on: TrialsMesh) -> Callable[..., Any]:
+    """The function with the axis of trials sharded over devices, which exchange nothing between trials."""
+    spec = lambda axis: PartitionSpec() if axis is None else PartitionSpec(TRIALS_AXIS)
     specs = lambda tree: jax.tree.map(spec, tree, is_leaf=lambda axis: axis is None)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out), check_vma=False)
+    inside, outside = specs(in_axes), specs(out)
+    names = {TRIALS_AXIS}  # the compiler divides over the others
+    return jax.shard_map(
+        function, mesh=on.mesh(), in_specs=inside, out_specs=outside, axis_names=names, check_vma=False
+    )
 
 
-def replicate(tree: PyTree, devices: int) -> PyTree:
-    """The arrays of a tree on each of the first `devices` devices; otherwise every call copies them there."""
-    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
+def replicate(tree: PyTree, devices: int, on: TrialsMesh | None = None) -> PyTree:
+    """The arrays of a tree on each device of an execution; otherwise every call copies them there.
 
-
-def _mesh(devices: int) -> Mesh:
-    return jax.make_mesh((devices,), ("trials",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
+    devices, on: as for `compile_trials`.
+    """
+    return jax.device_put(tree, NamedSharding((on or TrialsMesh.of_trials(devices)).mesh(), PartitionSpec()))
 
 
 def _init_each(init: Callable[..., Carry], axes: list[int | None]) -> Callable[..., Carry]:

@@ -26,6 +26,7 @@ from nnfunc.sweeps.plan import GroupPlan, Plan, build_plan, plan_group, structur
 from nnfunc.sweeps.sampling import Draws
 from nnfunc.sweeps.strategy import EXECUTIONS, choose_execution, measure_speed, run_timed, split_batches
 from nnfunc.sweeps.trial import Program, TrialSpec, TrialState
+from nnfunc.sweeps.trials_mesh import TrialsMesh
 from nnfunc.training.compiled import Carry, compiled_functions
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.task_metrics import refuse_exact
@@ -43,9 +44,9 @@ class Engine:
     """The state of a sweep, and what a search may do with it. Trials are counted in the order of being added.
 
     build_spec: (settings, trial, run) -> TrialSpec. draws: the source of the settings. metric: ranks the
-    trials. execution, chunk: as for `nf.sweep`. store: the folder to save in, or None. on_report: called at
-    every report. should_stop: asked at every report. jobs: runs trials elsewhere, into the store; see
-    `nnfunc.sweeps.executors`.
+    trials. execution, chunk: as for `nf.sweep`. on: its mesh, None without one. store: the folder to save in, or None.
+    on_report: called at every report. should_stop: asked at every report. jobs: runs trials elsewhere, into the store;
+    see `nnfunc.sweeps.executors`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Engine:
         *,
         execution: str = "auto",
         chunk: int | None = None,
+        on: TrialsMesh | None = None,
         store: Store | None = None,
         on_report: ReportCallback | None = None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -65,7 +67,7 @@ class Engine:
         if chunk is not None:
             check.size("sweep", chunk=chunk)
         self.build_spec, self.draws, self.metric = build_spec, draws, metric
-        self.execution, self.chunk = execution, chunk
+        self.execution, self.chunk, self.on = execution, chunk, on
         self.store, self.on_report, self.jobs = store, on_report, jobs
         self._should_stop, self._stopped = should_stop, False
         self.batches: list[list[dict[str, Any]]] = []  # the settings of each call of `add`
@@ -118,7 +120,10 @@ class Engine:
         """Add trials that share build, data and intervals; the errors of those that are refused together."""
         lead, data = self.specs[trials[0]], device_data(self.specs[trials[0]].data)
         hypers, train_data = [self.specs[trial].hypers for trial in trials], data.for_training()
+        placement = None if self.on is None else self.on.placement()
         try:
+            if placement is not None:
+                placement.check_batch("sweep", data.batch_size)
             grouping = group_trials(lead.build, hypers, lead.key, train_data, self.draws.varied)
         except Exception as error:  # of the first trial: all are refused
             self.refused |= dict.fromkeys(trials, refusal(error))
@@ -187,7 +192,8 @@ class Engine:
 
     def _job(self, program: Program, group: Group, until: int) -> Job:
         key = lambda trial: self.specs[trial].key
-        return Job(program.build, group, key, program.data, program.intervals, until, program.compiled)
+        job = Job(program.build, group, key, program.data, program.intervals, until, program.compiled)
+        return job._replace(on=self.on)
 
     @property
     def trials(self) -> list[int]:

@@ -177,6 +177,7 @@ def run_part(folder: str, payload: str, trials: list[int], fraction: float) -> N
             arguments["metric"],
             execution=arguments["execution"],
             chunk=arguments["chunk"],
+            on=arguments["on"],
             store=store,
             should_stop=lambda: not path.exists(),
         )
@@ -324,6 +325,7 @@ def _write_payload(engine: Engine, folder: Path) -> Path:
         "metric": engine.metric,
         "execution": engine.execution,
         "chunk": engine.chunk,
+        "on": engine.on,
         "batches": engine.batches,
         "cache": {name: getattr(jax.config, name) for name in CACHE},
         "settings": jax_settings.portable_settings(),

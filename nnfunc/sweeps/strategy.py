@@ -121,7 +121,11 @@ def choose_execution(job: Job, execution: str, chunk: int | None, finish: Finish
     threaded = Execution("threads", 1, threads, by_step=by_step)
     vmapped = Execution("vmap", most, by_step=by_step)
     sharded = Execution("devices", -(-most // devices) * devices, devices=devices, by_step=by_step)
-    if execution == "threads":
+    if job.on is not None:
+        if execution not in ("auto", "devices"):
+            check.fail("sweep", expected="execution should be 'devices' with a mesh", actual=repr(execution))
+        choice = sharded._replace(chunk=-(-most // job.on.trials) * job.on.trials, devices=job.on.trials)
+    elif execution == "threads":
         choice = threaded._replace(chunk=min(chunk or 1, count))
     elif execution != "auto" or count == 1:
         choice = {"vmap": vmapped, "devices": sharded}.get(execution, loop)
@@ -276,9 +280,9 @@ def _check_out_of_memory(error: Exception) -> None:
 
 def _replicate_data(job: Job, execution: Execution) -> Job:
     """The job with its data on all devices of the execution."""
-    if execution.devices == 1:
+    if execution.devices == 1 and job.on is None:
         return job
-    return job._replace(data=replicate(job.data, execution.devices))
+    return job._replace(data=replicate(job.data, execution.devices, job.on))
 
 
 def _compile_and_time(job: Job, execution: Execution) -> tuple[float, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Key, fold_in
 from nnfunc.data.dataset import Data
+from nnfunc.distributed.placement import Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.checkpoints import Store
 from nnfunc.sweeps.collect import collect
@@ -29,6 +30,7 @@ from nnfunc.sweeps.search.optuna_search import optuna
 from nnfunc.sweeps.search.patience import patience
 from nnfunc.sweeps.search.population import population
 from nnfunc.sweeps.trial import TrialSpec
+from nnfunc.sweeps.trials_mesh import trials_mesh
 from nnfunc.training.intervals import Intervals
 from nnfunc.training.task import Build
 
@@ -62,6 +64,8 @@ def sweep(
     best: str = "min loss",
     execution: ExecutionName = "auto",
     chunk: int | None = None,
+    mesh: Mapping[str, int] | None = None,
+    shard: Shard = None,
     jobs: Jobs | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
@@ -91,6 +95,9 @@ def sweep(
     another; "threads" runs them from one Python thread for each core; "devices" shards trials side by side over
     all devices; "auto" chooses the fastest by a short probe. Values that set shapes, such as widths, and values
     that are not numbers make groups, each with its own program.
+    mesh: for trials that each need several devices, the axes of a mesh of this process's devices, {"trials": 4, "data":
+    2}: so many trials side by side, each divided over the other axes as by `nf.train`. shard: where the parameters of a
+    trial lie on these, as for `nf.shardings`. Both are None by default: one device for a trial.
     jobs: other processes or machines that run the trials, such as `nf.sweeps.processes(4)`; they need
     a folder. folder: where progress is saved every few seconds; resume: whether to continue the sweep in that
     folder, to the same result. At the end the folder gets table.csv, curves.csv (see `Result.save`) and
@@ -119,6 +126,7 @@ def sweep(
         check.fail("sweep", expected=expected, actual=actual, exc_type=TypeError)
     draws = build_draws(space, method, trials, key, constraint, seeds)
     build_spec = _spec_builder(build, data, steps, key, seeds, evaluate_every, log_every, eval_batch_size)
+    on = trials_mesh(mesh, shard)
     store = None
     if folder is not None:
         of = {
@@ -139,6 +147,7 @@ def sweep(
                 BestMetric.parse(best),
                 execution=execution,
                 chunk=chunk,
+                on=on,
                 store=store,
                 on_report=watch,
                 should_stop=should_stop or (lambda: False),
@@ -221,6 +230,8 @@ def sweep_plan(
     best: str = "min loss",
     execution: ExecutionName = "auto",
     chunk: int | None = None,
+    mesh: Mapping[str, int] | None = None,
+    shard: Shard = None,
     probe: bool = False,
 ) -> Plan:
     """The plan of `nf.sweep` with these arguments: `print` it.
@@ -229,7 +240,7 @@ def sweep_plan(
     trials of each group. probe: whether to compile the programs and run some steps, to choose the execution of
     "auto" and to estimate time and memory; otherwise no step is run.
     build, space, data, steps, key, trials, method, constraint, seeds, eval_batch_size, best, execution,
-    chunk: as for `nf.sweep`.
+    chunk, mesh, shard: as for `nf.sweep`.
     Raises: as `nf.sweep` before it runs.
 
     >>> def build(h):
@@ -247,7 +258,8 @@ def sweep_plan(
     """
     draws = build_draws(space, method, trials, key, constraint, seeds)
     build_spec = _spec_builder(build, data, steps, key, seeds, None, None, eval_batch_size)
-    engine = Engine(build_spec, draws, BestMetric.parse(best), execution=execution, chunk=chunk)
+    on = trials_mesh(mesh, shard)
+    engine = Engine(build_spec, draws, BestMetric.parse(best), execution=execution, chunk=chunk, on=on)
     engine.begin()
     return engine.plan(probe=probe)
 

@@ -38,10 +38,8 @@ def placed_data(data: Data | Stream, placement: Placement) -> Data | Stream:
     data: of a run. placement: of the run. Raises: ValueError when the devices do not divide the batch.
     """
     count = axis_size(placement.mesh, DATA)
-    if data.batch_size % count and not isinstance(data, BatchStream):
-        expected = f"the {count} devices of the mesh axis {DATA!r} should divide batch_size"
-        hint = f"Use a multiple of {count}, or fewer devices."
-        check.fail("train", expected=expected, actual=data.batch_size, hint=hint)
+    if not isinstance(data, BatchStream):
+        placement.check_batch("train", data.batch_size)
     size = data.eval_batch_size
     fields: dict[str, Any] = {} if size is None else {"eval_batch_size": -(-size // count) * count}
     if isinstance(data, Data):

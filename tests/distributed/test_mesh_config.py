@@ -6,6 +6,8 @@ from nnfunc import config
 from nnfunc.config.config_errors import ConfigError
 from nnfunc.config.dry_run import dry_run
 from nnfunc.config.sweep.load_sweep import load_sweep
+from nnfunc.config.sweep.study import Study
+from nnfunc.sweeps.trials_mesh import TrialsMesh
 
 TABLES = {
     "data": {"name": "digits", "batch_size": 64},
@@ -53,7 +55,25 @@ def test_a_mesh_that_does_not_fit_is_found_before_the_training(tables, message):
         dry_run(config.resolve(TABLES | tables))
 
 
-def test_a_sweep_has_no_mesh(tmp_path):
-    config.resolve(TABLES | {"mesh": {"data": 1}}).dump(tmp_path / "config.toml")
-    with pytest.raises(ConfigError, match=r"mesh: a trial of a sweep trains on one device"):
-        load_sweep(tmp_path / "config.toml", ["optimizer.learning_rate=log(1e-4, 1e-2)"])
+RATES = ["optimizer.learning_rate=log(1e-4, 1e-2)"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"mesh": {"data": 1}}, r"mesh: a mesh of a sweep should have an axis trials"),
+        ({"mesh": {"trials": 16}}, r"trials = 16 should use at most the 4 devices"),
+        ({"shard": "fsdp"}, r"there should be a mesh to place the arrays of a trial on"),
+    ],
+)
+def test_a_mesh_of_a_sweep_that_does_not_fit(tmp_path, tables, message):
+    config.resolve(TABLES | tables).dump(tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match=message):
+        Study(load_sweep(tmp_path / "config.toml", RATES, {"trials": 4}), "config")
+
+
+def test_a_trial_of_a_sweep_is_a_run_on_its_part_of_the_mesh(tmp_path):
+    config.resolve(TABLES | {"mesh": {"trials": 2, "data": 2}, "shard": "fsdp"}).dump(tmp_path / "config.toml")
+    study = Study(load_sweep(tmp_path / "config.toml", RATES, {"trials": 4}), "config")
+    assert study.engine().on == TrialsMesh((("trials", 2), ("data", 2)), "fsdp")
+    assert study.config({"optimizer.learning_rate": 1e-2}, 0).mesh == {"mesh": {"data": 2}, "shard": "fsdp"}

@@ -18,7 +18,7 @@ from nnfunc.config.config_errors import ProblemList, describe, fail
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.file_paths import FILE_TABLES, make_absolute
 from nnfunc.config.key_path import KeyPath, find_type, get_value, hyper_name, parse_value, set_value
-from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, OPTIONAL_TABLES, TABLES, ValueType
+from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, ValueType
 from nnfunc.config.sweep.check_space import check_space, first_value, test_values
 from nnfunc.config.sweep.distributions import SpaceValue, parse_override, parse_values
 from nnfunc.config.sweep.entries import Entry, check_unique, override_entries, table_entries
@@ -27,6 +27,7 @@ from nnfunc.config.sweep.sweep_options import OPTIONS, check_options
 from nnfunc.config.toml import read_tables, reject_comparison
 from nnfunc.sweeps.space import Distribution
 from nnfunc.sweeps.trial import SEEDS
+from nnfunc.sweeps.trials_mesh import TRIALS_AXIS
 
 Tables = dict[str, Any]
 
@@ -61,10 +62,9 @@ def load_sweep(
     tables |= {name: make_absolute(name, tables[name], problems) for name in tables}
     file_options = {name: value for name, value in table.items() if name in OPTIONS}
     checked_options = check_options(file_options, options or {}, problems)
-    for table in MESH_TABLES:
-        if table in tables:
-            hint = 'Remove it: a sweep divides its trials over the devices (execution = "devices").'
-            problems.add(table, "a trial of a sweep trains on one device", hint=hint)
+    if isinstance(tables.get("mesh"), dict) and TRIALS_AXIS not in tables["mesh"]:
+        hint = "Write mesh = { trials = -1, data = 2 } for trials of two devices each, or remove it for one."
+        problems.add("mesh", f"a mesh of a sweep should have an axis {TRIALS_AXIS}", hint=hint)
     if not space and not problems.problems:
         hint = 'Give distributions, "schedule.peak=log(1e-4, 1e-1)" or seed=0:8, or a table [sweep] in the file.'
         problems.add("", "there is nothing to sweep", hint=hint, source=str(path))

@@ -27,6 +27,7 @@ from nnfunc.sweeps.sampling import Draws
 from nnfunc.sweeps.space import Distribution
 from nnfunc.sweeps.sweep import build_draws, conduct
 from nnfunc.sweeps.trial import TrialSpec
+from nnfunc.sweeps.trials_mesh import trials_mesh
 
 CONFIG_FILE, ARGUMENTS_FILE = run_folder.CONFIG_FILES["sweep"], "sweep.json"
 
@@ -114,6 +115,7 @@ class Study:
         self.key: Key = jax.random.key(sweep.seed)
         self.signals: list[int] = []
         try:
+            self._engine_options["on"] = trials_mesh(sweep.tables.get("mesh"), sweep.tables.get("shard"))
             check_search(self.search_name, len(space), trials, len(self.seeds))
             if not space:
                 if trials not in (None, len(self.seeds)):

@@ -20,6 +20,7 @@ from nnfunc.config.key_path import hyper_name, parse_key, set_value
 from nnfunc.config.load import fill_defaults
 from nnfunc.config.restore import save_base
 from nnfunc.sweeps.trial import SEEDS, TrialSpec
+from nnfunc.sweeps.trials_mesh import TRIALS_AXIS
 from nnfunc.training.intervals import Intervals
 
 Tables = dict[str, Any]
@@ -84,6 +85,9 @@ class SweepConfig:
         tables = set_value(tables, ("seed",), settings.get("seed", self.seed))
         if "data.seed" in settings:
             tables = set_value(tables, ("data", "seed"), settings["data.seed"])
+        mesh = {name: size for name, size in tables.get("mesh", {}).items() if name != TRIALS_AXIS}
+        tables = {name: table for name, table in tables.items() if name not in ("mesh", *([] if mesh else ["shard"]))}
+        tables |= {"mesh": mesh} if mesh else {}
         return resolve(tables, where=self.where, folders=self.folders, records=self.records)
 
     def keep_data(self, records: DataRecords) -> None:
