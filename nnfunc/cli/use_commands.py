@@ -192,20 +192,23 @@ def sample(
 @app.command("import", cls=JaxCommand, rich_help_panel=PANEL)
 def import_weights(
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="A folder with config.json, weights and tokenizer.json, or hf://owner/name."
-        ),
+        str, typer.Argument(metavar="SOURCE", help="A folder as transformers or timm writes it, or hf://owner/name.")
     ],
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A new folder for the run.")],
-    text: Annotated[Path, typer.Option(help="A text file, whose last tenth is the validation split.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="To evaluate on: a text, a table of texts with labels, or a folder of images with one for each class.",
+            show_default="none",
+        ),
+    ] = None,
     block_size: Annotated[int | None, typer.Option(help="Tokens per example.", show_default="as the model")] = None,
     revision: Annotated[str | None, typer.Option(help="The branch, tag or commit on the hub.")] = None,
 ) -> None:
-    """Make a run of a published language model, such as GPT-2 or Llama."""
+    """Make a run of a published model of text or images, such as Llama, BERT or ViT."""
     from nnfunc.commands.import_weights import import_weights
 
-    import_weights(source, folder, text, block_size=block_size, revision=revision)
+    import_weights(source, folder, data, block_size=block_size, revision=revision)
 
 
 @app.command(cls=JaxCommand, rich_help_panel=PANEL)

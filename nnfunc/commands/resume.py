@@ -31,6 +31,9 @@ def resume(folder: Path, settings: list[str] | None = None, *, changed_data: boo
     if (folder / run_folder.MERGED).exists():
         problem = f"{folder} is a merged run, which has no training to resume."
         check.fail("resume", problem, hint=f'Train new adapters on it: lora = {{ run = "{folder}" }}')
+    if (folder / run_folder.IMPORTED).exists():
+        problem = f"{folder} is an imported model, which has no training to resume."
+        check.fail("resume", problem, hint=f'Train from it in a new run: start = {{ run = "{folder}" }}')
     settings = settings or []
     with interrupt_message("stopped before the training resumed; nothing was changed"):
         old = read_config(folder, changed_data=changed_data, needs_start=True)

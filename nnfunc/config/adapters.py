@@ -13,7 +13,7 @@ from nnfunc.config.file_paths import last_saved
 from nnfunc.paths import flatten
 from nnfunc.runs import status
 from nnfunc.training.objectives import Objective, distillation
-from nnfunc.training.starting import StartReport, load_into, report_start
+from nnfunc.training.starting import Resize, StartReport, load_into, report_start
 
 
 class Adapters(NamedTuple):
@@ -67,12 +67,13 @@ class StartedModel(Model):
 class Start(NamedTuple):
     """A trained run to start from.
 
-    run, only, skip, checkpoint, base_saved_at: the arguments of `start_from`.
+    run, only, skip, resize, checkpoint, base_saved_at: the arguments of `start_from`.
     """
 
     run: str
     only: tuple[str, ...]
     skip: tuple[str, ...]
+    resize: Resize | None
     checkpoint: str
     base_saved_at: object
 
@@ -84,7 +85,7 @@ class Start(NamedTuple):
             base = _load_base(self.run, self.checkpoint, self.base_saved_at)
             pretrained = flatten(base.params) | flatten(base.state)
             leaves = flatten(params) | flatten(state)
-            return pretrained, *report_start("start", leaves, pretrained, self.only, self.skip)
+            return pretrained, *report_start("start", leaves, pretrained, self.only, self.skip, self.resize)
 
         def init(key):
             params = model.init(key)
@@ -105,16 +106,18 @@ def start_from(
     *,
     only: tuple[str, ...] = ("**",),
     skip: tuple[str, ...] = (),
+    resize: dict[str, Literal["part", "grid"]] | None = None,
     checkpoint: Literal["best", "last"] = "best",
     base_saved_at: object = None,
 ) -> Start:
     """Start from the parameters and the state, such as running statistics, of another run.
 
-    run: its folder. only, skip: as for `nf.starting_from`, patterns of parameters and state. checkpoint: "best" or
-    "last". base_saved_at: `last_saved(run)` when the config was built, by default now.
+    run: its folder. only, skip, resize: as for `nf.starting_from`, patterns of parameters and state; resize =
+    { "tokens/weight" = "part" } for a larger vocabulary. checkpoint: "best" or "last". base_saved_at: `last_saved(run)`
+    when the config was built, by default now.
     Raises: ValueError when there is no such run or checkpoint, or the run has adapters.
     """
-    return Start(run, only, skip, checkpoint, _check_base("start", run, checkpoint, base_saved_at))
+    return Start(run, only, skip, resize, checkpoint, _check_base("start", run, checkpoint, base_saved_at))
 
 
 def distillation_from(

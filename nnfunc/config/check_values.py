@@ -54,7 +54,7 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
             expected = f"{subject}should be below train.steps = {steps}, where the run ends"
             hint = "Use inf for never." if pattern else ""
             problems.add("train.steps" if by_steps else path, expected=expected, actual=str(value), hint=hint)
-    model, ids = resolved.get("model") or {}, data.get("vocab_size", 0)
+    model, ids = resolved.get("model") or {}, 0 if "codec" in data else data.get("vocab_size", 0)
     if model.get("vocab_size", ids) < ids:
         expected, hint = f"should be at least data.vocab_size = {ids}", "The model has no vector for larger ids."
         problems.add("model.vocab_size", expected=expected, actual=str(model["vocab_size"]), hint=hint)

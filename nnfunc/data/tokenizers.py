@@ -163,6 +163,24 @@ class Tokenizer:
         """The ids of each text, without special tokens, computed on all cores."""
         return [one.ids for one in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
 
+    def encode_whole(self, texts: list[str], length: int) -> list[list[int]]:
+        """The ids of each text with the special tokens around it; its end is cut off, so that there are at most length.
+
+        Raises: ValueError when no token of the text would be left.
+        """
+        special = self._tokenizer.num_special_tokens_to_add(False)
+        check.size("codec.encode_whole", special + 1, length=length)
+        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        for one in encoded:
+            one.truncate(length - special)
+        return [self._tokenizer.post_process(one).ids for one in encoded]
+
+    @property
+    def padding(self) -> int:
+        """The id of the token [PAD] or <pad>, 0 without one."""
+        ids = map(self._tokenizer.token_to_id, ("[PAD]", "<pad>"))
+        return next((one for one in ids if one is not None), 0)
+
     def decode(self, ids: Any) -> str:
         """The text of `ids` [n], special tokens included."""
         ids = _check_ids(ids, self.size).tolist()

@@ -1,7 +1,9 @@
 """The arrays of a model from published tensors, once every name and shape fits."""
 
 import fnmatch
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,6 +19,8 @@ from nnfunc.interop.tensor_files import FileTensor
 __all__ = ["Patterns", "load_leaves"]
 
 Patterns = str | Sequence[str]
+THREADS = min(8, os.cpu_count() or 1)
+"""That copy tensors at once; each has the pages of one tensor in memory."""
 
 
 def load_leaves(
@@ -49,9 +53,8 @@ def load_leaves(
     _check_dtype(tensors, names, dtype)
     values = _initial_values(model, leaves, missing, key)
     arrays = {path: _destination(path, leaves, entries, tensors, dtype, values) for path in leaves}
-    for entry in entries:
-        if entry.name not in tensors:
-            continue
+
+    def fill(entry: Entry) -> None:
         tensor = tensors[entry.name]
         for path, part in entry.split(tensor.read(), leaves):
             target = arrays[path][entry.layer] if entry.layer else arrays[path]
@@ -60,6 +63,13 @@ def load_leaves(
             else:
                 _copy(part, target)
         tensor.release()
+
+    present = [entry for entry in entries if entry.name in tensors]
+    with ThreadPoolExecutor(THREADS) as pool:  # NumPy copies without the lock of the interpreter
+        list(pool.map(fill, [entry for entry in present if not entry.change.added]))
+    for entry in present:
+        if entry.change.added:  # several tensors have one target
+            fill(entry)
     loaded = {path: jax.device_put(array) for path, array in arrays.items()}
     return loaded, (ignored, remaining, tuple(missing))
 

@@ -52,6 +52,11 @@ class Pretrained:
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.params))
 
+    @property
+    def stateless(self) -> Model:
+        """The model as its factory made it, without the published running statistics."""
+        return plain_model(self.model)
+
 
 def pretrained(
     source: str | os.PathLike,
@@ -210,6 +215,12 @@ def with_state(model: Model, state: PyTree) -> Model:
     result = Model(model.init, forward=model.forward, init_state=init_state, name=model.name)
     result.factory_call = (with_state, (model, state), {})
     return result
+
+
+def plain_model(model: Model) -> Model:
+    """The model that `with_state` was called with, or the model itself."""
+    factory, arguments = arguments_of(model)
+    return arguments["model"] if factory is inspect.unwrap(with_state) else model
 
 
 explain_calls(__name__)

@@ -15,7 +15,7 @@ from nnfunc.base import DType, Model, Params, PyTree
 from nnfunc.calls import explain_calls
 from nnfunc.interop.families.torch_modules import Table
 from nnfunc.interop.name_table import expand
-from nnfunc.interop.pretrained import CONFIG, as_family, leaf_shapes, with_state
+from nnfunc.interop.pretrained import CONFIG, as_family, leaf_shapes, plain_model
 from nnfunc.interop.published_config import Family, arguments_of
 from nnfunc.interop.registry import FAMILIES
 from nnfunc.interop.tensor_files import write_tensors
@@ -60,10 +60,8 @@ def to_pretrained(
     if folder.exists() and any(folder.iterdir()):
         check.fail("to_pretrained", f"{folder} is not empty.", hint="Choose another.", exc_type=FileExistsError)
     state = model.init_state() if state is None and not model.draws_state else state
+    model = plain_model(model)
     factory, arguments = arguments_of(model)
-    if factory is inspect.unwrap(with_state):
-        model = arguments["model"]
-        factory, arguments = arguments_of(model)
     chosen, config = _family_to_write(factory, arguments, None if family is None else as_family(family, model))
     if str(config.get("architectures", "")).endswith(("LMHeadModel']", "ForCausalLM']")):
         # the defaults of transformers name tokens of the first vocabulary, at which generation would stop

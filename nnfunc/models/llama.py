@@ -1,6 +1,7 @@
 """The decoder Transformer of Llama."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -12,6 +13,7 @@ from nnfunc.layers.attention.rotary_scaling import RotaryScaling
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
+from nnfunc.layers.mixture_of_experts import mixture_of_experts
 from nnfunc.layers.norm import rms_norm
 from nnfunc.models.transformer import token_model, transformer_block
 
@@ -45,6 +47,8 @@ def llama(
     embedding_scale: Scalar | None = None,
     dropout: Scalar | None = None,
     tied: bool = False,
+    experts: int = 0,
+    experts_per_token: int = 2,
     mlp: Model | None = None,
     unroll: int = 1,
 ) -> Model:
@@ -67,8 +71,9 @@ def llama(
     above 0, logits y become cap * tanh(y / cap); these four are of Gemma 2, None is off. eps: that of all norms,
     above 0; 1e-6 in the first Llama. embedding_scale: a factor of the embeddings, sqrt(dim) in Gemma; None for 1.
     dropout: the rate, in [0, 1], of attention weights and branches; Llama has none. tied: the head is the table of
-    tokens, transposed. mlp: another layer in place of the perceptron; `nf.mixture_of_experts(dim, hidden, 8,
-    activation="swiglu", bias=False)` makes Mixtral. unroll: that of `nf.repeat`.
+    tokens, transposed. experts: above 0, the number of perceptrons of which each token uses experts_per_token, as in
+    `nf.mixture_of_experts` (Mixtral: 8 and 2). mlp: another layer in place of the perceptron. unroll: that of
+    `nf.repeat`.
     layers, heads, dim: blocks, query heads of a block, width.
     Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the
     weights of Hugging Face.
@@ -85,6 +90,9 @@ def llama(
     check.size("llama", vocab_size=vocab_size, dim=dim, layers=layers)
     hidden = -(-8 * dim // 24) * 8 if hidden is None else hidden
     check.size("llama", hidden=hidden)
+    check.size("llama", 0, experts=experts)
+    if experts and mlp is not None:
+        check.fail("llama", expected="mlp should be None with experts", actual=repr(mlp))
     if logit_cap is not None:
         check.number("llama", 0, open_low=True, logit_cap=logit_cap)
     normal = initializers.normal(0.02)
@@ -110,7 +118,10 @@ def llama(
         out_bias=out_bias,
         weight_init=normal,
     )
-    mlp = mlp or feed_forward(dim, hidden, activation=activation, bias=False, weight_init=normal)
+    options: dict[str, Any] = {"activation": activation, "bias": False, "weight_init": normal}
+    if experts:
+        mlp = mixture_of_experts(dim, hidden, experts, top_k=experts_per_token, **options)
+    mlp = mlp or feed_forward(dim, hidden, **options)
     order = "both" if post_norm else "pre"
     block = transformer_block(dim, attend, mlp, norm="rms", order=order, eps=eps, dropout=dropout)
     scaled = {} if embedding_scale is None else {"scale": lambda x: x * jnp.asarray(embedding_scale, x.dtype)}

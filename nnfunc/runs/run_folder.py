@@ -36,6 +36,7 @@ from nnfunc import check, documents, malloc, xla_flags
 
 __all__ = [
     "CONFIG_FILES",
+    "IMPORTED",
     "MERGED",
     "START",
     "THRESHOLD",
@@ -50,6 +51,7 @@ __all__ = [
     "write_json",
 ]
 
+IMPORTED = "imported.json"
 MERGED = "merged.json"
 START = "start.json"
 THRESHOLD = "threshold.json"

@@ -10,15 +10,23 @@ import nnfunc as nf
 
 IN, DIM, LAYERS = 3, 4, 2
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+WIDTHS = {"lstm": DIM, "gru": DIM, "rnn": DIM, "lstm-projected": 2}
+"""The width of the hidden values, which an LSTM may project."""
 ENDS = {"": 0, "_reverse": 1}
 
 
-def state_dict(name):
-    shapes = {}
+def recurrent(case):
+    width = {} if WIDTHS[case] == DIM else {"proj_dim": WIDTHS[case]}
+    return getattr(nf, case[:4].rstrip("-"))(IN, DIM, layers=LAYERS, bidirectional=True, **width)
+
+
+def state_dict(case):
+    shapes, width = {}, WIDTHS[case]
     for layer in range(LAYERS):
         for end in ENDS:
-            rows, wide = GATES[name] * DIM, 2 * DIM if layer else IN
-            sizes = {"weight_ih": (rows, wide), "weight_hh": (rows, DIM), "bias_ih": (rows,), "bias_hh": (rows,)}
+            rows, wide = GATES[case.removesuffix("-projected")] * DIM, 2 * width if layer else IN
+            sizes = {"weight_ih": (rows, wide), "weight_hh": (rows, width), "bias_ih": (rows,), "bias_hh": (rows,)}
+            sizes |= {} if width == DIM else {"weight_hr": (width, DIM)}
             shapes |= {f"{part}_l{layer}{end}": shape for part, shape in sizes.items()}
     return {part: filled(part, shape) for part, shape in shapes.items()}
 
@@ -31,7 +39,7 @@ def step(name, pre, inner, h, c):
     """(h, c) after a step: the equations of torch.nn.LSTM, GRU and RNN; pre, inner: W x + b and U h + b'."""
     if name == "rnn":
         return np.tanh(pre + inner), c
-    if name == "lstm":
+    if name.startswith("lstm"):
         i, f, g, o = np.split(pre + inner, 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         return sigmoid(o) * np.tanh(c), c
@@ -45,22 +53,23 @@ def reference(name, state, x):
         results = []
         for end, backward in ENDS.items():
             w, u, b, d = (state[f"{part}_l{layer}{end}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            h, c, outputs = np.zeros(DIM), np.zeros(DIM), []
+            project = state.get(f"weight_hr_l{layer}{end}", np.eye(DIM))
+            h, c, outputs = np.zeros(len(project)), np.zeros(DIM), []
             for x_t in x[::-1] if backward else x:
                 h, c = step(name, w @ x_t + b, u @ h + d, h, c)
+                h = project @ h
                 outputs.append(h)
             results.append(np.stack(outputs[::-1] if backward else outputs))
         x = np.concatenate(results, axis=-1)
     return x
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", WIDTHS)
 def test_recurrent_layers_compute_what_pytorch_computes(name, tmp_path):
     state = state_dict(name)
     arrays = {f"encoder.{part}": array.astype("f4") for part, array in state.items()}
     save_file(arrays | {"head.weight": np.ones((2, 2), "f4")}, tmp_path / "weights.safetensors")
-    model = getattr(nf, name)(IN, DIM, layers=LAYERS, bidirectional=True)
-    model, params = nf.pretrained(tmp_path / "weights.safetensors", model=model, prefix="encoder.")
+    model, params = nf.pretrained(tmp_path / "weights.safetensors", model=recurrent(name), prefix="encoder.")
     x = filled("x", (5, IN))
     np.testing.assert_allclose(
         model.apply(params, jnp.asarray(x, jnp.float32)), reference(name, state, x), rtol=1e-4, atol=1e-5
@@ -71,13 +80,15 @@ def test_recurrent_layers_compute_what_pytorch_computes(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", WIDTHS)
 def test_pytorch_loads_what_is_written(name, tmp_path, key):
     torch = pytest.importorskip("torch")
-    model = getattr(nf, name)(IN, DIM, layers=LAYERS, bidirectional=True)
+    model = recurrent(name)
     params = model.init(key)
     folder = nf.to_pretrained(model, params, tmp_path / "out")
-    layer = getattr(torch.nn, name.upper())(IN, DIM, num_layers=LAYERS, bidirectional=True, batch_first=True)
+    module = getattr(torch.nn, name.removesuffix("-projected").upper())
+    options = {} if WIDTHS[name] == DIM else {"proj_size": WIDTHS[name]}
+    layer = module(IN, DIM, num_layers=LAYERS, bidirectional=True, batch_first=True, **options)
     layer.load_state_dict({part: torch.tensor(x) for part, x in load_file(folder / "model.safetensors").items()})
     x = filled("x", (2, 5, IN)).astype("f4")
     expected = layer(torch.tensor(x))[0].detach().numpy()

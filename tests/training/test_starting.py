@@ -106,3 +106,30 @@ def test_a_train_state_is_refused():
     ):
         with pytest.raises(ValueError, match=r"should be a tree of arrays, got a whole train state"):
             start()
+
+
+def test_leaves_of_another_size_are_resized_by_pattern():
+    small, large = (nf.gpt(v, block_size=b, layers=1, heads=2, dim=4) for v, b in ((5, 3), (7, 6)))
+    old, new = small.init(KEY), large.init(OTHER)
+    resize = {"tokens/weight": "part", "positions/*": "part"}
+    params, report = nf.starting_from(new, old, resize=resize)
+    np.testing.assert_array_equal(params["tokens"]["weight"][:5], old["tokens"]["weight"])
+    np.testing.assert_array_equal(params["tokens"]["weight"][5:], new["tokens"]["weight"][5:])
+    back, _ = nf.starting_from(old, params, resize=resize)
+    jax.tree.map(np.testing.assert_array_equal, back, old)
+    assert report.resized == {"positions/weight": "part", "tokens/weight": "part"}
+    assert "tokens/weight (resized by part)" in repr(report._replace(loaded=["tokens/weight"]))
+    with pytest.raises(ValueError, match=r'To take over the common part: resize=\{"positions/weight": "part"\}'):
+        nf.starting_from(new, old)
+
+
+def test_positions_of_a_grid_of_patches_are_interpolated():
+    old = {"positions": {"weight": np.concatenate([[[9.0]], np.repeat([[0.0], [1.0]], 2, axis=0)])}}  # two rows of two
+    new = {"positions": {"weight": np.zeros((1 + 16, 1))}}
+    params, _ = nf.starting_from(new, old, resize={"**": "grid"})
+    rows = params["positions"]["weight"][1:].reshape(4, 4)
+    assert params["positions"]["weight"][0] == 9
+    np.testing.assert_allclose(rows, rows[:, :1].repeat(4, 1), rtol=0, atol=1e-6)
+    assert (np.diff(rows[:, 0]) > 0).all()
+    with pytest.raises(ValueError, match=r"positions/weight should have the shape \(19, 1\)"):  # three before the grid
+        nf.starting_from({"positions": {"weight": np.zeros((19, 1))}}, old, resize={"**": "grid"})

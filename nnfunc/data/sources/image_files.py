@@ -35,8 +35,8 @@ class ImageReader:
 
     size: (height, width) to scale them to, or None. channels: 1 or 3. first: the file that set the shape, for
     messages. shape: of all images, by default that of the first one. white: the value of white in images of
-    floats, by default the least of 1, 255 and 65535 that no pixel of the first call of `read` exceeds. pillow:
-    the modules Image and ImageOps.
+    floats, by default the least of 1, 255 and 65535 that no pixel of the first call of `read` exceeds. stretch, crop,
+    interpolation: as for `nf.data.images`. pillow: the modules Image and ImageOps.
     """
 
     size: tuple[int, ...] | None
@@ -44,6 +44,9 @@ class ImageReader:
     first: Path | None = None
     shape: tuple[int, ...] | None = None
     white: float | None = None
+    stretch: bool = False
+    crop: float | None = None
+    interpolation: str = "bilinear"
     pillow: Any = field(default_factory=open_pillow)
 
     @staticmethod
@@ -52,7 +55,13 @@ class ImageReader:
         facts = preprocessing.facts
         shape = tuple(facts["image"])
         first = Path("the run's images")
-        return ImageReader(facts["size"], shape[2], first, shape, facts.get("white"))
+        return ImageReader(facts["size"], shape[2], first, shape, facts.get("white"), **facts.get("resize", {}))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `of` reads again from `Preprocessing.facts`, beside the shape of the images."""
+        resize = {"stretch": self.stretch, "crop": self.crop, "interpolation": self.interpolation}
+        return {"size": None if self.size is None else list(self.size), "white": self.white, "resize": resize}
 
     def read(self, files: list[Path]) -> np.ndarray:
         """The images of `files`: uint8 [n, height, width, channels]. Raises: ValueError, MemoryError, OSError."""
@@ -128,9 +137,21 @@ class ImageReader:
         mode = "L" if self.channels == 1 else "RGB"
         image = image if image.mode == mode else image.convert(mode)
         if self.size is not None:
-            size = self.size[1], self.size[0]
-            image = operations.fit(image, size, module.Resampling.BILINEAR)
+            image = self._resized(image, (self.size[1], self.size[0]))
         return np.array(image, np.uint8).reshape(image.height, image.width, self.channels), white
+
+    def _resized(self, image: Any, size: tuple[int, int]) -> Any:
+        """The image scaled and cropped to (width, height)."""
+        module, operations = self.pillow
+        method = module.Resampling[self.interpolation.upper()]
+        if self.crop is None:
+            return image.resize(size, method) if self.stretch else operations.fit(image, size, method)
+        large = [int(side / self.crop + 1e-6) for side in size]
+        if not self.stretch:  # as Resize and CenterCrop of torchvision round
+            short, factor = (0, large[0]) if image.width * large[1] <= image.height * large[0] else (1, large[1])
+            large = [int(side * factor / image.size[short]) for side in image.size]
+        x, y = (round((long - side) / 2) for long, side in zip(large, size, strict=True))
+        return image.resize(large, method).crop((x, y, x + size[0], y + size[1]))
 
 
 def _float_levels(file: Path, values: np.ndarray, whites: tuple[float, ...]) -> tuple[np.ndarray, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,9 @@ def images(
     path: str | Path,
     *,
     size: int | Sequence[int] | None = None,
+    stretch: bool = False,
+    crop: float | None = None,
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear",
     channels: int = 3,
     layout: Layout = "image",
     validation: float = 0.1,
@@ -45,8 +48,11 @@ def images(
     no training image exceeds; NaN and floats below 0 are refused. Hidden files and folders, and those of
     operating systems (__MACOSX, lost+found), are skipped.
     path: the folder. size: [height, width], or one number for both, to which each image is scaled so that it
-    covers them, and cropped to its center; by default all images must have the same size. channels: 3 (RGB) or
-    1 (gray). layout: as for `mnist`. validation, test: splits without a folder are cut off the training images,
+    covers them, and cropped to its center; by default all images must have the same size. stretch: whether it is
+    scaled to the size itself, whatever its sides. crop: the part of the scaled image that is used, in (0, 1], as
+    published models read images: with size = 224 and crop = 0.875 the shorter side, or with stretch each one, is scaled
+    to 256, and the center cropped. interpolation: of the pixels. channels: 3 (RGB) or 1 (gray). layout: as for `mnist`.
+    validation, test: splits without a folder are cut off the training images,
     stratified by class; below 1 a fraction of them, from 1 on a number of images, 0 for none. mean, std: of
     each channel, by default those of the training images. shift, flip: as for `cifar10`. preprocessing: of an
     earlier run (`splits.preprocessing`), which fixes classes, sizes, means, and the split of each image.
@@ -61,6 +67,10 @@ def images(
         if len(sides) != 2:
             check.fail(WHERE, expected="size should be [height, width] or one number", actual=size)
         check.size(WHERE, height=sides[0], width=sides[1])
+    if crop is not None:
+        check.number(WHERE, 0, 1, open_low=True, crop=crop)
+    if sides is None and (stretch or crop is not None):
+        check.fail(WHERE, expected="size should be given with stretch or crop", actual=None)
     root = resolve(WHERE, path)
     files = IMAGES.splits(root)
     names = list(files["train"] if preprocessing is None else preprocessing.names or ())
@@ -69,7 +79,7 @@ def images(
         preprocessing.check_factory(WHERE)
         reader = ImageReader.of(preprocessing)
     else:
-        reader = ImageReader(sides, channels)
+        reader = ImageReader(sides, channels, stretch=stretch, crop=crop, interpolation=interpolation)
     for part, classes in files.items():
         new = sorted(set(classes) - set(names))
         if new and preprocessing is not None:
@@ -81,7 +91,6 @@ def images(
         labels = [names.index(name) for name, paths in classes.items() for _ in paths]
         parts[part] = reader.read([path for paths in classes.values() for path in paths]), np.array(labels, np.int32)
     count = parts["train"][0].shape[-1]
-    facts = {"size": None if reader.size is None else list(reader.size), "white": reader.white}
     return build_image_splits(
         WHERE,
         parts,
@@ -91,7 +100,7 @@ def images(
         std=_each("std", std, count),
         fractions={"validation": validation, "test": test},
         preprocessing=preprocessing,
-        facts=facts,
+        facts=reader.facts,
         shift=shift,
         flip=flip,
     )

@@ -14,7 +14,7 @@ from nnfunc.data.sources.class_folders import ClassFolders, split_files
 from nnfunc.data.sources.columns import JSON_LINES, PARQUET, check_columns, parse_class_labels, read_columns
 from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, repeated_rows, split_examples
 from nnfunc.data.splits import Splits
-from nnfunc.data.tokenizers import Tokenizer
+from nnfunc.data.tokenizers import Tokenizer, load_codec
 
 __all__ = ["read_texts", "text_classification"]
 
@@ -30,6 +30,7 @@ def text_classification(
     label: str = "label",
     block_size: int = 128,
     vocab_size: int = 4000,
+    codec: str | Path | None = None,
     separator: str = ",",
     validation: float = 0.1,
     test: float = 0.1,
@@ -37,8 +38,9 @@ def text_classification(
 ) -> Splits:
     """Texts as x, int32 [n, block_size] token ids with 0 for padding at the end, and their classes as y, int32 [n].
 
-    The tokens are learned here: byte-pair encoding, trained on the training texts alone; `splits.codec` converts
-    between text and ids. A text that repeats an earlier one of its class is left out, with a warning, because it
+    The tokens are learned here, unless codec names those of a published model: byte-pair encoding, trained on the
+    training texts alone; `splits.codec` converts between text and ids. A text that repeats an earlier one of its class
+    is left out, with a warning, because it
     could be in two splits; the same text in several classes is in one split. Texts that two given files share get a
     warning.
     source: a table (.csv, .parquet, .jsonl with an object in each line, or a data frame), a folder of tables such as
@@ -46,7 +48,9 @@ def text_classification(
     for `images`. text, label: the names of the table's columns; the distinct labels are the classes,
     `splits.names`, in numerical or alphabetical order. block_size: the most tokens of a text, at least 1; the end of
     a longer text is cut off, with a warning if that happens to more than a tenth of the training texts. vocab_size:
-    the most token ids, at least 257. separator: of a CSV file. validation, test: splits that are not in the folder
+    the most token ids, at least 257. codec: a tokenizer.json, or the codec.json of a run, in place of learned
+    tokens: the special tokens that it adds to a text are in x, and the padding is its token [PAD] or <pad>. separator:
+    of a CSV file. validation, test: splits that are not in the folder
     are cut off, stratified by class; below 1 a fraction, from 1 on a number of texts, 0 for none. preprocessing: of
     an earlier run (`splits.preprocessing`), which fixes tokens, classes and the split of each text.
     Raises: FileNotFoundError; ModuleNotFoundError without tokenizers; ValueError, with file and line, for a text or
@@ -81,12 +85,18 @@ def text_classification(
     splits, fingerprints, rows = split_examples(
         WHERE, parts, preprocessing, stratify=True, validation=validation, test=test
     )
-    codec = Tokenizer.train(splits["train"][0], vocab_size) if preprocessing is None else preprocessing.codec
-    encoded: dict[str, Any] = {name: pair and codec.encode_batch(pair[0]) for name, pair in splits.items()}
-    longer = sum(len(row) > block_size for row in encoded["train"])
-    if 10 * longer > len(encoded["train"]):
-        problem = f"{longer:,} of {len(encoded['train']):,} training texts are longer than block_size = {block_size}"
-        longest = max(map(len, encoded["train"]))
+    if preprocessing is not None:
+        tokenizer, padding = preprocessing.codec, preprocessing.facts.get("padding")
+    elif codec is not None:
+        tokenizer = _read_tokenizer(codec)
+        padding = tokenizer.padding
+    else:
+        tokenizer, padding = Tokenizer.train(splits["train"][0], vocab_size), None
+    lengths = list(map(len, tokenizer.encode_batch(splits["train"][0])))
+    longer = sum(length > block_size for length in lengths)
+    if 10 * longer > len(lengths):
+        problem = f"{longer:,} of {len(lengths):,} training texts are longer than block_size = {block_size}"
+        longest = max(lengths)
         warnings.warn(
             f"{WHERE}: {problem} tokens, and their ends are cut off; the longest has {longest}.", stacklevel=2
         )
@@ -102,13 +112,33 @@ def text_classification(
             "dtype": "int32",
             "shape": [block_size],
             **({"repeats": repeats} if repeats else {}),
+            **({} if padding is None else {"padding": padding}),
         },
         fingerprints,
         rows,
-        codec,
+        tokenizer,
     )
-    arrays = (None if ids is None else (pad_rows(ids, block_size), splits[name][1]) for name, ids in encoded.items())
-    return Splits(*arrays, classes=record.classes, names=record.names, codec=codec, preprocessing=record)
+    arrays = (pair and (_encode(record, pair[0]), pair[1]) for pair in splits.values())
+    return Splits(*arrays, classes=record.classes, names=record.names, codec=tokenizer, preprocessing=record)
+
+
+def _read_tokenizer(codec: str | Path) -> Tokenizer:
+    tokenizer = load_codec(codec)
+    if not isinstance(tokenizer, Tokenizer):
+        expected, actual = (
+            "codec should be a tokenizer.json",
+            f"{codec}, which holds {type(tokenizer).__name__.lower()}",
+        )
+        check.fail(WHERE, expected=expected, actual=actual)
+    return tokenizer
+
+
+def _encode(preprocessing: Preprocessing, texts: list[str]) -> np.ndarray:
+    """The padded ids of texts, with special tokens where the tokenizer is that of a published model."""
+    length, padding = preprocessing.facts["block_size"], preprocessing.facts.get("padding")
+    if padding is None:
+        return pad_rows(preprocessing.codec.encode_batch(texts), length)
+    return pad_rows(preprocessing.codec.encode_whole(texts, length), length, padding)
 
 
 def _read_table(source: Any, text: str, label: str, separator: str) -> tuple[str, list[str], Any, Any]:
@@ -175,5 +205,4 @@ def read_texts(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, l
     read(source)
     if not texts:
         check.fail("predict", expected="the input should have at least one text", actual="none")
-    x = pad_rows(preprocessing.codec.encode_batch(texts), facts["block_size"])
-    return x, [name or "" for name in names] if any(names) else None
+    return _encode(preprocessing, texts), [name or "" for name in names] if any(names) else None

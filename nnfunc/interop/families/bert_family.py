@@ -81,7 +81,8 @@ def write_bert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, pool_activation="tanh")
     if not arguments["types"]:
         check.fail("to_pretrained", expected="types should be at least 1 in this family", actual=0)
-    return write_classes(arguments) | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
+    padding = {} if arguments["padding"] is None else {"pad_token_id": arguments["padding"]}
+    return write_classes(arguments) | padding | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
 
 
 def pooled(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +110,7 @@ LATE_POSITIONS = {"weight": ("weight", Change(lambda x: x[FIRST:], lambda x: np.
 
 def write_roberta(arguments: Mapping[str, Any]) -> dict[str, Any]:
     positions = {"max_position_embeddings": arguments["block_size"] + FIRST}
+    without(arguments, padding=FIRST - 1 if arguments["padding"] is not None else None)
     return write_bert(arguments) | positions | pooled("Roberta", arguments)
 
 
@@ -150,7 +152,8 @@ def write_distilbert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     check.choice("to_pretrained", ("hidden", "tokens", "classes"), output=arguments["output"])
     if arguments["output"] == "classes":
         without(arguments, pool_activation="relu")
-    return write_classes(arguments) | {"hidden_dim": arguments["hidden"] or 4 * arguments["dim"]}
+    padding = {} if arguments["padding"] is None else {"pad_token_id": arguments["padding"]}
+    return write_classes(arguments) | padding | {"hidden_dim": arguments["hidden"] or 4 * arguments["dim"]}
 
 
 DISTILBERT = Family(

@@ -7,8 +7,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.interop.families.rope_settings import read_rope, write_rope
 from nnfunc.interop.name_table import LINEAR, NORM, TABLE, Row
-from nnfunc.interop.published_config import GATED, Family, PublishedConfig, Setting, arguments_of, without
-from nnfunc.layers.mixture_of_experts import mixture_of_experts
+from nnfunc.interop.published_config import GATED, Family, PublishedConfig, Setting, without
 from nnfunc.models.llama import llama
 
 __all__ = ["LLAMA", "MISTRAL", "MIXTRAL", "PHI3", "QWEN2", "QWEN3"]
@@ -86,6 +85,7 @@ def common(arguments: Mapping[str, Any]) -> dict[str, Any]:
 PLAIN = {
     **dict.fromkeys(["mlp", "embedding_scale", "window", "windows", "rotary_bases", "scale", "soft_cap", "logit_cap"]),
     **dict.fromkeys(["qkv_bias", "out_bias", "qk_norm", "post_norm"], False),
+    "experts": 0,
 }
 """The arguments of Llama that other families change."""
 
@@ -178,35 +178,25 @@ PHI3 = LLAMA._replace(
 )
 
 
-def read_experts(config: PublishedConfig) -> dict[str, Any]:
-    sizes = [Setting("num_local_experts", "mlp"), Setting("num_experts_per_tok", "mlp", int, 2)]
-    experts, top_k = map(config.read, sizes)
-    dim, hidden = config.read(Setting("hidden_size", "dim")), config.read(Setting("intermediate_size", "hidden"))
-    activation = config.read(ACTIVATION)
-    mlp = mixture_of_experts(dim, hidden, experts, top_k=top_k, activation=activation, bias=False)
-    return read_window(config) | {"mlp": mlp}
-
-
 def write_experts(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    factory, options = arguments_of(arguments["mlp"]) if arguments["mlp"] is not None else (None, {})
-    if getattr(factory, "__name__", "") != "mixture_of_experts":
-        check.fail("to_pretrained", expected="mlp should be an nf.mixture_of_experts", actual=arguments["mlp"])
-    without(options, bias=False, weighing="chosen", activation=arguments["activation"])
-    return write_window(arguments) | {
-        "num_local_experts": options["num_experts"],
-        "num_experts_per_tok": options["top_k"],
-        "intermediate_size": options["hidden"],
-    }
+    if not arguments["experts"]:
+        check.fail("to_pretrained", expected="experts should be above 0 in this family", actual=0)
+    return write_window(arguments)
 
 
 MIXTRAL = LLAMA._replace(
     name="mixtral",
-    settings=[*settings(eps=1e-5), ACTIVATION],
+    settings=[
+        *settings(eps=1e-5),
+        ACTIVATION,
+        Setting("num_local_experts", "experts"),
+        Setting("num_experts_per_tok", "experts_per_token", int, 2),
+    ],
     rows=[*attention_rows(), *EXPERT_ROWS, *other_rows()],
     architectures={"MixtralForCausalLM": {}},
     fixed={},
-    read=read_experts,
-    write=writer(("window", "mlp"), write_experts),
+    read=read_window,
+    write=writer(("window", "experts"), write_experts),
 )
 
 

@@ -49,7 +49,7 @@ def recurrent(second: tuple[str, Change]) -> tuple[Leaves, ...]:
 
     def leaves(end: str, path: str) -> dict[str, tuple[str, Change]]:
         tensors = {"weight_ih": ("weight", axes(1, 0)), "weight_hh": ("recurrent_weight", axes(1, 0))}
-        tensors |= {"bias_ih": ("bias", SAME), "bias_hh": second}
+        tensors |= {"bias_ih": ("bias", SAME), "bias_hh": second, "weight_hr": ("projection", axes(1, 0))}
         return {f"{name}{end}": (f"{path}{leaf}", change) for name, (leaf, change) in tensors.items()}
 
     layer = "layer_{s}/"
