@@ -24,7 +24,7 @@ def epoch(params: Any, batch: Any) -> Contender:
     """A call of `nf.train` for each epoch."""
     x, labels, order = batch
     data, build, params = epoch_data((x, labels)), CASES["epoch"]().build, jax.device_put(params)
-    every = {"steps": len(order), "log_every": len(order)}
+    every: dict[str, Any] = {"steps": len(order), "log_every": len(order)}
 
     def step(state: Any) -> tuple[Any, float]:
         state, history = nf.train(build, {"lr": RATE}, data, key=jax.random.key(0), params=params, **every)
