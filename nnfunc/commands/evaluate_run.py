@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from nnfunc import check, tuning
+from nnfunc.base import as_model
 from nnfunc.commands.constant_baseline import (
     baselines,
     print_naive_forecasts,
@@ -37,6 +38,8 @@ from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hyp
 from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
 from nnfunc.training.evaluate import evaluate as evaluate_task
 from nnfunc.training.step import TrainState
+
+__all__ = ["evaluate", "evaluation_result", "run_programs", "split_metrics"]
 
 
 def evaluate(
@@ -85,8 +88,10 @@ def evaluate(
             constant = baselines(config, state, {name: arrays})
         held_out = None
         if getattr(task.objective, "kind", ""):
-            options = {"threshold": read_threshold(config), **most, "other_file": file is not None}
-            held_out = held_out_rows(config, data, split, task, state.params, state.model_state, **options)
+            model = (task.objective, as_model(task.model), state.params, state.model_state)
+            held_out = held_out_rows(
+                config, data, split, *model, threshold=read_threshold(config), **most, other_file=file is not None
+            )
     for metric in metrics:
         find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
     if held_out is not None and held_out.threshold is not None:

@@ -18,6 +18,8 @@ from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, 
 from nnfunc.reports.run.example_html import InputFormat
 from nnfunc.training.step import TrainState
 
+__all__ = ["evaluate_for_report"]
+
 SAMPLES, TOKENS = 3, 200
 
 
@@ -33,8 +35,8 @@ def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
     split = next((name for name in ("test", "validation") if getattr(data, name) is not None), None)
     if not kind or split is None:
         return None
-    threshold = read_threshold(config)
-    held_out = held_out_rows(config, data, split, task, state.params, state.model_state, threshold)
+    model = (task.objective, as_model(task.model), state.params, state.model_state)
+    held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config))
     if not np.isfinite(held_out.output).all():
         return None
     target, levels = restored_target(config, data), quantile_levels(config.tables["objective"])

@@ -4,12 +4,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnfunc import checkpoint, malloc, tuning
+from nnfunc.base import as_model
 from nnfunc.commands.constant_baseline import baselines, print_naive_forecasts, warn_if_not_better
 from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk, interrupt_message
@@ -32,6 +34,8 @@ from nnfunc.training.divergence import Diverged
 from nnfunc.training.step import TrainState
 from nnfunc.training.train_run import History
 from nnfunc.training.train_run import train as fit
+
+__all__ = ["Training", "fit_config", "new_folder", "run_training"]
 
 
 class Training(NamedTuple):
@@ -219,8 +223,9 @@ def _choose_threshold(config: Config, folder: Path, state: TrainState, step: int
     if metric is None:
         return {}
     task, data = rebuild_task(config, state), config.data()
-    read = lambda split: held_out_rows(config, data, split, task, state.params, state.model_state)
-    held_out = read("validation")
+    read = partial(held_out_rows, config, data)
+    model = (task.objective, as_model(task.model), state.params, state.model_state)
+    held_out = read("validation", *model)
     threshold = choose_threshold(held_out, metric)
     before, after = (figures(held_out._replace(threshold=level), [metric])[metric] for level in (None, threshold))
     table = {"metric": metric, "threshold": threshold, "value": after, "value_at_half": before, "step": step}
@@ -229,4 +234,4 @@ def _choose_threshold(config: Config, folder: Path, state: TrainState, step: int
     print(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
     names = [name for name in ("accuracy", *options.get("metrics", ())) if name in THRESHOLD_METRICS]
     splits = [split for split in ("validation", "test") if getattr(data, split) is not None]
-    return {split: figures(read(split)._replace(threshold=threshold), names) for split in splits}
+    return {split: figures(read(split, *model)._replace(threshold=threshold), names) for split in splits}

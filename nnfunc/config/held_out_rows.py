@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from nnfunc import check, device_memory
-from nnfunc.base import Params, PyTree, as_model
+from nnfunc.base import Model, Params, PyTree
 from nnfunc.config.config import Config
 from nnfunc.data.dataset import Dataset, count_examples
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
@@ -15,7 +15,8 @@ from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.evaluation.held_out import HeldOut
 from nnfunc.evaluation.readings import mark_ignored
 from nnfunc.training.objectives import Objective
-from nnfunc.training.task import Task
+
+__all__ = ["held_out_rows", "split_rows"]
 
 MOST_TRAINING_ROWS = 10_000
 
@@ -24,7 +25,8 @@ def held_out_rows(
     config: Config,
     data: Dataset,
     split: str,
-    task: Task,
+    objective: Any,
+    model: Model,
     params: Params,
     state: PyTree,
     threshold: Any = None,
@@ -34,12 +36,12 @@ def held_out_rows(
 ) -> HeldOut:
     """The outputs and targets of a split, in its order; of "train" at most 10,000 rows, evenly chosen.
 
-    config: of the run. data: its data set. split: "train", "validation" or "test". task: of the run, whose
-    objective says how outputs are read. params, state: of the trained model. threshold: of answers, or None. most: rows
-    of "train", None for all. other_file: whether the data is another file than those of the run, as its split "train".
+    config: of the run. data: its data set. split: "train", "validation" or "test". objective: of the run, which says
+    how outputs are read. model, params, state: the trained model. threshold: of answers, or None. most: rows of
+    "train", None for all. other_file: whether the data is another file than those of the run, as its split "train".
     Raises: ValueError when there is no such split, or its examples are not pairs (x, target).
     """
-    where, model, objective = "held_out", as_model(task.model), task.objective
+    where = "held_out"
     check.choice(where, PARTS, split=split)
     tree, rows = split_rows(data, split, most)
     if tree is None:

@@ -28,6 +28,19 @@ from nnfunc.training.starting import StartReport
 from nnfunc.training.step import TrainState, eval_params, trainer
 from nnfunc.training.task import Task, build_task
 
+__all__ = [
+    "Run",
+    "TrainedModel",
+    "load_run",
+    "read_config",
+    "read_threshold",
+    "rebuild_task",
+    "restore",
+    "restore_state",
+    "save_base",
+    "save_run",
+]
+
 
 class TrainedModel(NamedTuple):
     """A trained model: y = model.apply(params, x, state=state).
@@ -116,12 +129,12 @@ class Run(TrainedModel):
     @property
     def kind(self) -> str:
         """How the outputs are read, as `Objective.kind`."""
-        return getattr(self._task.objective, "kind", "")
+        return getattr(self._objective, "kind", "")
 
     @property
     def quantiles(self) -> int | None:
         """The number of quantiles of each output, as `Objective.quantiles`; None for other outputs."""
-        return getattr(self._task.objective, "quantiles", None)
+        return getattr(self._objective, "quantiles", None)
 
     @cached_property
     def threshold(self) -> Any:
@@ -140,12 +153,11 @@ class Run(TrainedModel):
         """
         from nnfunc.config.held_out_rows import held_out_rows
 
-        task = self._task._replace(model=self.model)
-        return held_out_rows(self.config, self.config.data(), split, task, self.params, self.state, self.threshold)
+        return held_out_rows(self.config, self.config.data(), split, self._objective, *self, threshold=self.threshold)
 
     @cached_property
-    def _task(self) -> Task:
-        return build_task(self.config.build, self.config.hypers)
+    def _objective(self) -> Any:
+        return build_task(self.config.build, self.config.hypers).objective
 
     @cached_property
     def _apply(self) -> Any:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 import nnfunc as nf
+from nnfunc.base import as_model
 from nnfunc.config.held_out_rows import held_out_rows
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.evaluation import HeldOut, figures, find_metric, metric_names
@@ -407,8 +408,8 @@ def held_out_by(objective, logits, labels):
     """The held-out rows of a model that gives its input."""
     config = SimpleNamespace(eval_batch_size=2, preprocessing=Preprocessing("arrays", {}))
     data = nf.data.arrays((logits, labels), 2, validation=(logits, labels))
-    task = nf.Task(nf.serial(same=lambda x: x), objective, None)
-    return held_out_rows(config, data, "validation", task, {}, {})
+    model = as_model(nf.serial(same=lambda x: x))
+    return held_out_rows(config, data, "validation", objective, model, {}, {})
 
 
 def test_held_out_labels_keep_what_is_ignored_and_soft():

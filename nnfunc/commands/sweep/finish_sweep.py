@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from nnfunc.base import as_model
 from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line
 from nnfunc.config.held_out_rows import held_out_rows
@@ -108,7 +109,8 @@ def _test_metrics(study: Study, result: Result, best: int) -> dict[str, Interval
         names = [name for name in metrics[0] if kind != "tokens" and name in metric_names(kind)]
         if result.seeds == 1 and names:
             config = study.config(result.hypers[i], result.seed[i])
-            intervals = bootstrap(held_out_rows(config, spec.data, "test", task, *eval_params(task, state)), names)
+            model = (as_model(task.model), *eval_params(task, state))
+            intervals = bootstrap(held_out_rows(config, spec.data, "test", task.objective, *model), names)
     test = {}
     for name in metrics[0] if metrics else ():
         values = np.asarray([m[name] for m in metrics], np.float64)
