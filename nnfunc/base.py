@@ -266,6 +266,14 @@ class _NamedPartial(NamedTuple):
     keywords: dict[str, Any]
 
 
+class _Call(NamedTuple):
+    """A function that a factory returned, such as `nf.initializers.normal(0.02)`, as this call."""
+
+    factory: Any
+    args: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
 def unpacked_model(pair: tuple[Any, ...]) -> Model | None:
     """The Model whose `init, apply` the pair is, or None."""
     owner = getattr(pair[1], "__self__", None) if len(pair) == 2 else None
@@ -282,6 +290,8 @@ def _by_name(value: Any) -> Any:
         return type(value)(map(_by_name, value))
     if type(value) is functools.partial:
         return _NamedPartial(_by_name(value.func), _by_name(value.args), _by_name(value.keywords))
+    if isinstance(value, FunctionType) and hasattr(value, "factory_call"):
+        return _Call(*map(_by_name, value.factory_call))  # pyright: ignore
     module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
     is_public = callable(value) and getattr(sys.modules.get(str(module)), str(name), None) is value
     return _Name(str(module), str(name)) if is_public else value
@@ -293,6 +303,8 @@ def _from_names(value: Any) -> Any:
         return getattr(importlib.import_module(value.module), value.name)
     if isinstance(value, _NamedPartial):
         return functools.partial(_from_names(value.function), *_from_names(value.args), **_from_names(value.keywords))
+    if isinstance(value, _Call):
+        return _from_names(value.factory)(*_from_names(value.args), **_from_names(value.keywords))
     if isinstance(value, dict):
         return {name: _from_names(one) for name, one in value.items()}
     return type(value)(map(_from_names, value)) if type(value) in (tuple, list) else value

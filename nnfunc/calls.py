@@ -55,11 +55,16 @@ def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
     nnfunc.errors.InvalidTypeError: <lambda>: there is no argument 'use_bias'; did you mean 'bias'? ...
     """
 
+    inner = f"{function.__qualname__}.<locals>."
+
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             result = function(*args, **kwargs)
-            if hasattr(result, "factory_call") and not any(_holds(arg, result) for arg in (*args, *kwargs.values())):
+            is_inner = isinstance(result, FunctionType) and result.__qualname__.startswith(inner)
+            if (is_inner or hasattr(result, "factory_call")) and not any(
+                _holds(arg, result) for arg in (*args, *kwargs.values())
+            ):
                 object.__setattr__(result, "factory_call", (called, _copied(args), _copied(kwargs)))  # also if frozen
             return result
         except TypeError:

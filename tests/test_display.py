@@ -117,6 +117,13 @@ def test_models_that_were_unpacked_and_partials_pickle():
     np.testing.assert_array_equal(again.apply(model.init(KEY), X), model.apply(model.init(KEY), X))
 
 
+def test_functions_of_a_factory_pickle_as_its_call():
+    model = nf.linear(2, 3, weight_init=nf.initializers.variance_scaling(2.0, "fan_in", "normal"))
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.init(KEY)["weight"], model.init(KEY)["weight"])
+    assert repr(again) == repr(model) == "<nnfunc model linear(in_dim=2, out_dim=3, weight_init=variance_scaling(...))>"
+
+
 def test_a_train_state_unfolds_where_treescope_is_installed(key, monkeypatch):
     state = nf.trainer(lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(0.1))).init({}, key)
     monkeypatch.setitem(sys.modules, "treescope", None)
