@@ -11,6 +11,7 @@
     python scripts/bench.py recipe --nanogpt FOLDER    # the whole process against a checkout of nanoGPT
     python scripts/bench.py --case tiny                # what a dispatch costs beyond hand-written jit
     python scripts/bench.py watching                   # what it costs to look at every layer
+    python scripts/bench.py mesh                       # data parallel on two CPU devices against one
     python scripts/bench.py sweeps                     # runs per second of nf.sweep, execution by execution
     python scripts/bench.py curve                      # the same by trials, 1 to 4096: for a GPU
     python scripts/bench.py gpt2 --nanogpt FOLDER      # GPT-2 124M in bfloat16, and nanoGPT's: for a GPU
@@ -44,7 +45,7 @@ PEER_CASES = (*CASES, "epoch")
 MORE = ("tiny", "gpt_gpu")
 """Cases that run when they are named; the last is for a GPU."""
 PEERS = ("linen", "nnx", "equinox", "haiku", "torch", "torch_compile")
-WHAT = ("steps", "peers", "startup", "decoding", "recipe", "gpt2", "watching", "sweeps", "curve", "bound")
+WHAT = ("steps", "peers", "startup", "decoding", "recipe", "gpt2", "watching", "mesh", "sweeps", "curve", "bound")
 MALLOC = "of nnfunc, with `keep_memory` or without; of peers also `all`: every contender with that setting"
 
 
@@ -86,6 +87,10 @@ def main():
         from speed import watching
 
         return watching.show(rows)
+    if args.what == "mesh":
+        from speed import mesh
+
+        return mesh.show(rows)
     report = {"machine": rows[0]["machine"], "rows": rows}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -224,9 +229,14 @@ def child(args: argparse.Namespace) -> None:
 
     if args.malloc == "tuned" and not keep_memory():
         sys.exit("--malloc tuned needs Linux with glibc: see nnfunc/malloc.py")
-    from speed import cases, timing, watching
+    from speed import cases, mesh, timing, watching
 
-    measure = watching.measure if args.what == "watching" else timing.measure
+    if args.what == "mesh":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", mesh.DEVICES)
+    measure = {"watching": watching.measure, "mesh": mesh.measure}.get(args.what, timing.measure)
     figures = measure(cases.CASES[args.case[0]](), args.rounds)
     args.child.write_text(json.dumps(figures | {"machine": machine()}))
 

@@ -543,3 +543,13 @@ def test_an_old_checkpoint_stays_until_the_new_one_is_there(tmp_path, monkeypatc
     assert_identical(nf.checkpoint.load(tmp_path / "step-00000100", small()), small(2.0))
     assert nf.checkpoint.consolidate(tmp_path / "step-00000100")
     assert_identical(nf.checkpoint.load(tmp_path / "step-00000100", small()), small(2.0))
+
+
+def test_a_checkpoint_of_cut_arrays_names_its_extra(tmp_path, monkeypatch):
+    pytest.importorskip("orbax.checkpoint")
+    monkeypatch.setattr(sharded_tensors, "is_cut", lambda leaf: True)
+    nf.checkpoint.save_step(tmp_path, 1, small())
+    nf.checkpoint.wait()
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"nnfunc\[distributed\]"):
+        nf.checkpoint.load(tmp_path / "step-00000001", small())

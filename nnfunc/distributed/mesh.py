@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh
 from nnfunc import check
 from nnfunc.base import DATA_AXIS
 
-__all__ = ["DATA", "MODEL", "as_mesh", "axis_size", "mesh"]
+__all__ = ["DATA", "MODEL", "as_mesh", "axis_size", "check_names", "mesh"]
 
 DATA, MODEL = DATA_AXIS, "model"
 """The axes that the presets divide over: the batch, and the weights of a layer."""
@@ -52,12 +52,21 @@ def mesh(*, devices: Sequence[Any] | None = None, **axes: int) -> Mesh:
 def as_mesh(where: str, value: Mesh | Mapping[str, int] | None) -> Mesh | None:
     """The mesh of an argument: a Mesh of Auto axes, or a dict of axes. where: begins the message of the error."""
     if isinstance(value, Mapping):
+        check_names(where, value)
         return mesh(devices=None, **value)
     if value is None or (isinstance(value, Mesh) and set(value.axis_types) == {AxisType.Auto}):
         return value
     actual = f"axes of the types {value.axis_types}" if isinstance(value, Mesh) else check.describe(value)
     expected = "mesh should be one of nf.mesh(data=-1), with Auto axes"
     check.fail(where, expected=expected, actual=actual, exc_type=TypeError)
+
+
+def check_names(where: str, axes: Mapping[Any, Any]) -> None:
+    """Refuse names that no axis of `mesh` can have. where: begins the message. axes: their sizes by name."""
+    for name in axes:
+        if not isinstance(name, str) or name == "devices":
+            expected = "an axis of the mesh should have a name such as 'data'"
+            check.fail(where, expected=expected, actual=repr(name), exc_type=TypeError)
 
 
 def axis_size(mesh: Mesh, name: str) -> int:

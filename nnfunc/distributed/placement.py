@@ -253,6 +253,9 @@ def layer_roles(model: Model) -> Iterator[tuple[tuple[str, ...], int, str]]:
 
 
 def _check_axes(where: str, mesh: Mesh, pattern: str, axes: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(pattern, str):
+        expected = "shard should be a dict of mesh axes by path pattern, such as {'tokens/weight': ['model', '']}"
+        check.fail(where, expected=expected, actual=f"the pattern {pattern!r}", exc_type=TypeError)
     if isinstance(axes, str) or not all(isinstance(axis, str) for axis in axes):
         expected = f"{pattern!r} should have a list of mesh axes, such as ['data', 'model'], '' for none"
         check.fail(where, expected=expected, actual=check.describe(axes), exc_type=TypeError)

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from nnfunc import check
-from nnfunc.distributed.mesh import mesh
+from nnfunc.distributed.mesh import check_names, mesh
 from nnfunc.distributed.placement import Placement, Shard
 
 __all__ = ["TRIALS_AXIS", "TrialsMesh", "trials_mesh"]
@@ -69,6 +69,7 @@ def trials_mesh(axes: Mapping[str, int] | None, shard: Shard) -> TrialsMesh | No
         expected = "mesh should have an axis 'trials', such as {'trials': -1, 'data': 2}"
         actual = f"the axes {', '.join(axes)}" if isinstance(axes, Mapping) else check.describe(axes)
         check.fail("sweep", expected=expected, actual=actual)
+    check_names("sweep", axes)
     ordered = {TRIALS_AXIS: axes[TRIALS_AXIS]} | dict(axes)
     sizes = dict(mesh(devices=jax.local_devices(), **ordered).shape)
     patterns = tuple((name, tuple(on)) for name, on in shard.items()) if isinstance(shard, Mapping) else shard

@@ -102,6 +102,7 @@ def test_patterns_change_the_default_and_the_last_axes_are_named():
         ({"tokens/weight": ["data", "data"]}, r"should name each mesh axis once"),
         ({"blocks/0/mlp/up/weight": ["data", ""]}, r"patterns should match whole leaves"),
         ({"tokens/weight": "data"}, r"should have a list of mesh axes"),
+        ({3: ["data"]}, r"shard should be a dict of mesh axes by path pattern, .* got the pattern 3"),
         ("fsdp+tensr", r"preset should be one of 'replicated', 'fsdp', .* got 'tensr'"),
         (3, r"shard should be a preset such as 'fsdp'"),
     ],
@@ -161,6 +162,13 @@ def test_batch_norm_may_be_that_of_each_device():
         assert jnp.allclose(new[name], jnp.stack([part[1][name] for part in parts]).mean(0), atol=1e-5)
     program = jax.jit(run).lower(params, state, placed).compile()
     assert [part.bytes for part in collectives(program)] == [2 * 2 * 4]  # the means of the running statistics
+
+
+@pytest.mark.parametrize("name", ["devices", 2])
+def test_an_axis_of_another_name(name):
+    build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
+    with pytest.raises(TypeError, match=rf"an axis of the mesh should have a name such as 'data', got {name!r}"):
+        nf.trainer(build, mesh={name: 2})
 
 
 def test_a_mesh_of_explicit_axes_is_refused():

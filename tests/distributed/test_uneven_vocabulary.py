@@ -102,7 +102,7 @@ rows = {"tokens/weight": ["model", ""]}
 for tied in (True, False):
     shard = rows if tied else rows | {"head/weight": ["", "model"]}
     expected = losses(gpt(tied=tied))[1]
-    for n in (2, 4, 8):
+    for n in (2, 4, 8) if tied else (8,):
         cases = [({"data": n}, "fsdp"), ({"model": n}, "tensor"), ({"model": n}, shard)]
         cases += [({"data": 2, "model": n // 2}, one) for one in ("fsdp+tensor", shard) if n > 2]
         for mesh, one in cases:
@@ -117,4 +117,4 @@ def test_losses_on_two_four_and_eight_devices(tmp_path):
     (tmp_path / "matrix.py").write_text(MATRIX)
     result = subprocess.run([sys.executable, str(tmp_path / "matrix.py"), TESTS], text=True, capture_output=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("equal") == 2 * (3 * 3 + 2 * 2)
+    assert result.stdout.count("equal") == (3 * 3 + 2 * 2) + (3 + 2)
