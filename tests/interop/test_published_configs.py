@@ -148,6 +148,7 @@ def test_the_text_part_of_gemma_3_with_images_is_read(tmp_path, key):
         ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "'llama3' needs low_freq_factor"),
         ("llama", {"rope_scaling": [8.0]}, r"rope_scaling should be a table, got \[8.0\] \(list\)"),
         ("llama", {"rope_theta": "1e4"}, r"rope_theta should be a number, got '1e4' \(str\)"),
+        ("deit", {"architectures": ["DeiTForImageClassification"]}, "architectures should be .*WithTeacher'"),
         ("llama", {"hidden_size": 16.5}, "hidden_size should be an integer, got 16.5"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings should be true or false, got 1"),
         (
