@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import nnfunc as nf
 from nnfunc.interop.families.timm_configs import timm_family
-from nnfunc.interop.published_config import PublishedConfig
+from nnfunc.interop.published_config import PublishedConfig, arguments_of
 from nnfunc.interop.registry import FAMILIES
 
 DECODER = {
@@ -273,3 +273,11 @@ def test_config_json_has_the_names_of_the_classes(tmp_path):
         nf.to_pretrained(model, params, tmp_path / "other", names=["cat"])
     files = [(tmp_path / "vit" / name).stat().st_mode for name in ("model.safetensors", "config.json")]
     assert files[0] == files[1]  # the weights may be read by whoever may read the config
+
+
+@pytest.mark.parametrize("family, options", [("qwen3", {"qk_norm": True}), ("gemma", {"activation": "geglu_tanh"})])
+def test_the_size_of_a_head_is_written(family, options):
+    """The default of transformers is another one in these families."""
+    scale = {"embedding_scale": 4.0} if family == "gemma" else {}
+    model = nf.llama(9, dim=16, layers=1, heads=2, hidden=8, tied=True, **options, **scale)
+    assert FAMILIES[family].config(arguments_of(model)[1])["head_dim"] == 8

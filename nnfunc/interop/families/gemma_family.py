@@ -12,6 +12,7 @@ from nnfunc.interop.families.llama_family import (
     LLAMA,
     MLP_ROWS,
     attention_rows,
+    head_size,
     other_rows,
     settings,
     write_windows,
@@ -39,7 +40,7 @@ GEMMA2_ACTIVATION = GEMMA_ACTIVATION._replace(name=("hidden_activation", "hidden
 
 def write_gemma(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, embedding_scale=math.sqrt(arguments["dim"]))
-    return {"pad_token_id": 0}
+    return {"pad_token_id": 0} | head_size(arguments)
 
 
 GEMMA = LLAMA._replace(
@@ -89,13 +90,17 @@ def read_gemma2(config: PublishedConfig, pattern: int = 2) -> dict[str, Any]:
 def write_gemma2(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, embedding_scale=math.sqrt(arguments["dim"]), post_norm=True)
     head_dim = arguments["head_dim"] or arguments["dim"] // arguments["heads"]
-    return write_windows(arguments) | {
-        "query_pre_attn_scalar": round((arguments["scale"] or head_dim**-0.5) ** -2),  # an integer there
-        "attn_logit_softcapping": arguments["soft_cap"],
-        "final_logit_softcapping": arguments["logit_cap"],
-        "hidden_activation": "gelu_pytorch_tanh",
-        "pad_token_id": 0,
-    }
+    return (
+        write_windows(arguments)
+        | head_size(arguments)
+        | {
+            "query_pre_attn_scalar": round((arguments["scale"] or head_dim**-0.5) ** -2),  # an integer there
+            "attn_logit_softcapping": arguments["soft_cap"],
+            "final_logit_softcapping": arguments["logit_cap"],
+            "hidden_activation": "gelu_pytorch_tanh",
+            "pad_token_id": 0,
+        }
+    )
 
 
 CAPPED = ("embedding_scale", "window", "windows", "scale", "soft_cap", "logit_cap", "post_norm")

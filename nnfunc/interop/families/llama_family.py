@@ -78,8 +78,13 @@ def common(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": arguments["kv_heads"] or heads,
         "intermediate_size": arguments["hidden"] or -(-8 * arguments["dim"] // 24) * 8,
     }
-    sizes |= {"head_dim": arguments["head_dim"] or arguments["dim"] // heads}
+    sizes |= {"head_dim": arguments["head_dim"]} if arguments["head_dim"] else {}
     return sizes | {"max_position_embeddings": 131072} | write_rope(arguments)
+
+
+def head_size(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """head_dim, for the families in which its default is a number."""
+    return {"head_dim": arguments["head_dim"] or arguments["dim"] // arguments["heads"]}
 
 
 PLAIN = {
@@ -243,5 +248,5 @@ QWEN3 = LLAMA._replace(
     architectures={"Qwen3ForCausalLM": {}},
     fixed={"attention_bias": False},
     read=lambda config: read_qwen(config) | {"qk_norm": True},
-    write=writer(("window", "windows", "qk_norm"), lambda a: without(a, qk_norm=True) or write_qwen(a)),
+    write=writer(("window", "windows", "qk_norm"), lambda a: without(a, qk_norm=True) or write_qwen(a) | head_size(a)),
 )
