@@ -19,6 +19,7 @@ from nnfunc.interop.tensor_files import FileTensor
 __all__ = ["Patterns", "load_leaves"]
 
 Patterns = str | Sequence[str]
+PARAMETER_DTYPES = tuple(map(jnp.dtype, ("float16", "bfloat16", "float32", "float64")))
 THREADS = min(8, os.cpu_count() or 1)
 """That copy tensors at once; each has the pages of one tensor in memory."""
 
@@ -100,7 +101,10 @@ def _check_coverage(
 def _check_dtype(tensors: Mapping[str, FileTensor], names: set[str], dtype: DType | None) -> None:
     if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
         check.fail("pretrained", expected="dtype should be of floats", actual=jnp.dtype(dtype))
-    for name in names & {*tensors}:
+    for name in sorted(names & {*tensors}):
+        if dtype is None and tensors[name].dtype not in PARAMETER_DTYPES:
+            hint = "Pass dtype=jnp.float32 to convert all parameters."
+            check.fail(str(tensors[name].file), f"{name} is {tensors[name].dtype}, no dtype of parameters.", hint=hint)
         result = jnp.dtype(tensors[name].dtype if dtype is None else dtype)
         if jax.dtypes.canonicalize_dtype(result) != result:
             hint = 'Pass dtype=jnp.float32, or enable it: jax.config.update("jax_enable_x64", True).'

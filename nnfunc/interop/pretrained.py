@@ -115,6 +115,10 @@ def pretrained(
         hint = f'It should be a folder, a file of weights, or "{HUB}owner/name".'
         check.fail("pretrained", f"there is no {where}.", hint=hint, exc_type=FileNotFoundError)
     config = _read_config(path)
+    if config.table("quantization_config") and model is None:
+        method = config["quantization_config"].get("quant_method", "an unknown method")
+        hint = "Read the model that it was made from, or pass model= and family= for tensors that are not quantized."
+        check.fail(config.where, f"the weights are quantized ({method}), which is not read.", hint=hint)
     tensors = open_tensors(path)
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if model is None:
@@ -125,6 +129,7 @@ def pretrained(
         if changes:
             check.fail("pretrained", f"the model is given, so {', '.join(changes)} should be left out.")
         chosen = None if family is None else as_family(family, model)
+    tensors = tensors if chosen is None else chosen.rename(tensors)
     leaves = leaf_shapes(model)
     chosen, entries = _match_names(model, chosen, leaves, tensors)
     values, report = load_leaves(chosen, model, leaves, entries, tensors, dtype, unused, unfilled, key, where)

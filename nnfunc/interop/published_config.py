@@ -70,6 +70,13 @@ class PublishedConfig(dict[str, Any]):
             check.fail(self.where, expected=f"{name} should be {expected}", actual=check.describe(value))
         return value
 
+    def table(self, name: str) -> dict[str, Any]:
+        """A setting that is a table, {} where it is not there."""
+        value = self.get(name)
+        if not isinstance(value, dict | None):
+            check.fail(self.where, expected=f"{name} should be a table", actual=check.describe(value))
+        return value or {}
+
     def require(self, **fixed: Any) -> None:
         """Raise where a setting has another value than the only one that the model has here."""
         for name, value in fixed.items():
@@ -88,7 +95,8 @@ class Family(NamedTuple):
     where the family has no such model. prefix: what precedes the names of the body where there is a head, and not
     where there is none. ignored: patterns of
     tensors that a model does not need, such as buffers. older: ends of names -> those in older files.
-    section: the part of a config.json of several models that has the settings.
+    section: the part of a config.json of several models that has the settings. renamed: beginnings of the names of the
+    tensors of such files, and those here; the first that the file has counts, and other tensors are left alone.
     """
 
     name: str
@@ -103,6 +111,7 @@ class Family(NamedTuple):
     ignored: tuple[str, ...] = ()
     older: Mapping[str, str] = {}
     section: str = ""
+    renamed: Mapping[str, str] = {}
 
     def arguments(self, config: PublishedConfig) -> dict[str, Any]:
         """The arguments of the factory that a config.json sets."""
@@ -113,6 +122,16 @@ class Family(NamedTuple):
         present = {name: value for name, value in values.items() if value is not None}
         architecture = (config.get("architectures") or [""])[0]
         return present | dict(self.architectures.get(architecture, {})) | dict(self.read(config))
+
+    def rename(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The tensors of the file of several models that are of this one, by their names here."""
+        for first, ours in self.renamed.items():
+            chosen = {
+                f"{ours}{name.removeprefix(first)}": one for name, one in tensors.items() if name.startswith(first)
+            }
+            if chosen:
+                return chosen
+        return tensors
 
     def config(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The config.json of a model with these arguments."""

@@ -5,7 +5,7 @@ from nnfunc.interop.families.bart_family import BART
 from nnfunc.interop.families.bert_family import BERT, DISTILBERT, ROBERTA, XLM_ROBERTA
 from nnfunc.interop.families.clip_family import CLIP, CLIP_TEXT, CLIP_VISION
 from nnfunc.interop.families.convnext_family import CONVNEXT, TIMM_CONVNEXT, TORCHVISION_CONVNEXT
-from nnfunc.interop.families.gemma_family import GEMMA, GEMMA2, GEMMA3
+from nnfunc.interop.families.gemma_family import GEMMA, GEMMA2, GEMMA3, GEMMA3_MULTIMODAL
 from nnfunc.interop.families.gpt2_family import GPT2, NANOGPT
 from nnfunc.interop.families.llama_family import LLAMA, MISTRAL, MIXTRAL, PHI3, QWEN2, QWEN3
 from nnfunc.interop.families.resnet_family import RESNET, TORCHVISION_RESNET
@@ -16,7 +16,7 @@ from nnfunc.interop.published_config import Family
 
 __all__ = ["FAMILIES", "find_family"]
 
-DECODERS = (GPT2, LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, PHI3, GEMMA, GEMMA2, GEMMA3)
+DECODERS = (GPT2, LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, PHI3, GEMMA, GEMMA2, GEMMA3, GEMMA3_MULTIMODAL)
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT)
 VISION = (VIT, DEIT, RESNET, CONVNEXT, CLIP, CLIP_TEXT, CLIP_VISION)
 WITHOUT_CONFIG = (

@@ -6,6 +6,8 @@ import mmap
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check, documents
+from nnfunc.errors import ERRORS, NnfuncError
 
 __all__ = ["FileTensor", "open_tensors", "save_tensors", "write_tensors"]
 
@@ -41,12 +44,15 @@ class FileTensor(NamedTuple):
         count = math.prod(self.shape)
         return np.frombuffer(self.buffer, self.dtype, count, self.start).reshape(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
     def release(self) -> None:
         """Give the pages back that were read; views stay valid."""
         if isinstance(self.buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            size = self.dtype.itemsize * math.prod(self.shape)
             first = self.start - self.start % mmap.PAGESIZE
-            self.buffer.madvise(mmap.MADV_DONTNEED, first, self.start + size - first)
+            self.buffer.madvise(mmap.MADV_DONTNEED, first, self.start + self.nbytes - first)
 
 
 def open_tensors(path: Path) -> dict[str, FileTensor]:
@@ -110,17 +116,36 @@ def _open_file(file: Path) -> dict[str, FileTensor]:
             raw = stream.read(length)
             buffer = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        check.fail(str(file), f"it cannot be read ({error.strerror}).", exc_type=type(error))
+        _fail_unreadable(file, error)
     try:
-        header = json.loads(raw)
+        header = json.loads(raw, object_pairs_hook=partial(_refuse_repeats, file))
+    except NnfuncError:
+        raise
     except (ValueError, RecursionError):
         _refuse(file, "its header is not JSON")
     if not isinstance(header, dict):
         _refuse(file, "its header is not a table")
     data = 8 + length
-    return {
-        name: _tensor(file, name, entry, buffer, data, size) for name, entry in header.items() if name != "__metadata__"
-    }
+    header.pop("__metadata__", None)
+    tensors = {name: _tensor(file, name, entry, buffer, data, size) for name, entry in header.items()}
+    in_order = sorted(tensors.items(), key=lambda item: item[1].start)
+    for (name, tensor), (other, after) in pairwise(in_order):
+        if tensor.start + tensor.nbytes > after.start:
+            _refuse(file, f"its header gives {name} and {other} the same bytes")
+    return tensors
+
+
+def _refuse_repeats(file: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        _refuse(file, f"its header has {next(name for name in names if names.count(name) > 1)} twice")
+    return table
+
+
+def _fail_unreadable(file: Path, error: OSError) -> NoReturn:
+    exc_type = type(error) if type(error) in ERRORS else OSError
+    check.fail(str(file), f"it cannot be read ({error.strerror}).", exc_type=exc_type)
 
 
 def _tensor(file: Path, name: str, entry: Any, buffer: Any, data: int, size: int) -> FileTensor:
@@ -159,7 +184,7 @@ def _open_torch(file: Path) -> dict[str, FileTensor]:
         mapped = zipfile.is_zipfile(file)  # not the form before PyTorch 1.6
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
-        check.fail(str(file), f"it cannot be read ({error.strerror}).", exc_type=type(error))
+        _fail_unreadable(file, error)
     except Exception as error:  # of PyTorch's unpickler: it names what it refuses
         reason = str(error).splitlines()[0]
         hint = "Only a dictionary of tensors is read, as torch.save(model.state_dict(), file) writes it."

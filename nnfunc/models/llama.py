@@ -32,6 +32,7 @@ def llama(
     activation: str = "swiglu",
     rotary_base: Scalar = 10000.0,
     rotary_bases: Sequence[Scalar] | None = None,
+    rotary_factors: Sequence[Scalar] | None = None,
     rotary_dim: int | None = None,
     rotary_scaling: RotaryScaling | None = None,
     window: Scalar | None = None,
@@ -64,16 +65,16 @@ def llama(
     rotary_base: 10000 in Llama 2, 500000 in Llama 3. rotary_dim: the channels of a head to rotate, all by default.
     rotary_scaling: for longer sequences than those of the first training, as `scaling` in `nf.rotary`; Llama 3.1 has
     {"name": "llama3", "factor": 8, "low": 1, "high": 4, "length": 8192}. window: how many positions, itself among
-    them, a token sees (Mistral); by default all before it. windows, rotary_bases: a number for each layer in place of
-    window and rotary_base, infinity for no window (Gemma 2 and 3). qkv_bias: whether query, key and value have biases
-    (Qwen2). out_bias: whether the result of attention has one. qk_norm: RMS norms of each head of query and key
-    (Qwen3). post_norm: a second norm after each branch; scale, soft_cap: of the scores, as in `nf.attend`; logit_cap:
-    above 0, logits y become cap * tanh(y / cap); these four are of Gemma 2, None is off. eps: that of all norms,
-    above 0; 1e-6 in the first Llama. embedding_scale: a factor of the embeddings, sqrt(dim) in Gemma; None for 1.
-    dropout: the rate, in [0, 1], of attention weights and branches; Llama has none. tied: the head is the table of
-    tokens, transposed. experts: above 0, the number of perceptrons of which each token uses experts_per_token, as in
-    `nf.mixture_of_experts` (Mixtral: 8 and 2). mlp: another layer in place of the perceptron. unroll: that of
-    `nf.repeat`.
+    them, a token sees (Mistral); by default all before it. windows, rotary_bases, rotary_factors: a number for each
+    layer in place of window, rotary_base and the factor of a linear scaling, infinity for no window (Gemma 2 and 3).
+    qkv_bias: whether query, key and value have biases (Qwen2). out_bias: whether the result of attention has one.
+    qk_norm: RMS norms of each head of query and key (Qwen3). post_norm: a second norm after each branch; scale,
+    soft_cap: of the scores, as in `nf.attend`; logit_cap: above 0, logits y become cap * tanh(y / cap); these four are
+    of Gemma 2, None is off. eps: that of all norms, above 0; 1e-6 in the first Llama. embedding_scale: a factor of the
+    embeddings, sqrt(dim) in Gemma; None for 1. dropout: the rate, in [0, 1], of attention weights and branches; Llama
+    has none. tied: the head is the table of tokens, transposed. experts: above 0, the number of perceptrons of which
+    each token uses experts_per_token, as in `nf.mixture_of_experts` (Mixtral: 8 and 2). mlp: another layer in place of
+    the perceptron. unroll: that of `nf.repeat`.
     layers, heads, dim: blocks, query heads of a block, width.
     Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the
     weights of Hugging Face.
@@ -107,6 +108,7 @@ def llama(
         positions="rotary",
         rotary_base=rotary_base,
         rotary_bases=rotary_bases,
+        rotary_factors=rotary_factors,
         rotary_dim=rotary_dim,
         rotary_scaling=rotary_scaling,
         qk_norm=qk_norm,

@@ -6,10 +6,11 @@ import math
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import nnfunc as nf
 from nnfunc.interop.families.timm_configs import timm_family
-from nnfunc.interop.published_config import PublishedConfig
+from nnfunc.interop.published_config import PublishedConfig, arguments_of
 from nnfunc.interop.registry import FAMILIES
 
 DECODER = {
@@ -98,6 +99,11 @@ def arguments(family, **config):
             {"num_hidden_layers": 7, "sliding_window": 8, "rope_theta": 1e6, "rope_local_base_freq": 1e4},
             {"windows": [8.0] * 5 + [math.inf, 8.0], "rotary_bases": [1e4] * 5 + [1e6, 1e4], "qk_norm": True},
         ),
+        ("gemma3_text", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, {"rotary_factors": [1.0] * 4}),
+        ("gemma3_text", {"sliding_window_pattern": 2, "sliding_window": 8}, {"windows": [8.0, math.inf] * 2}),
+        ("gemma2", {}, {"head_dim": 256}),  # the defaults of transformers
+        ("qwen3", {}, {"head_dim": 128}),
+        ("qwen3", {"head_dim": 64}, {"head_dim": 64}),
     ],
 )
 def test_published_forms_are_read(family, config, expected):
@@ -107,6 +113,32 @@ def test_published_forms_are_read(family, config, expected):
         assert "window" not in actual
 
 
+def test_the_text_part_of_gemma_3_with_images_is_read(tmp_path, key):
+    """Its config.json leaves out what is the default, and its tensors have a prefix."""
+    text = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 6, "sliding_window": 4, "vocab_size": 30}
+    text |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "head_dim": 4}
+    expected = arguments("gemma3", text_config=text)
+    assert expected["rotary_factors"] == [1.0] * 5 + [8.0]
+    assert [expected[name] for name in ("heads", "kv_heads", "tied", "scale")] == [8, 4, True, 1 / 16]
+    model = nf.llama(**expected)
+    params = model.init(key)
+    nf.to_pretrained(model, params, tmp_path / "text", family="gemma3_text")
+    ids = jax.numpy.array([[1, 2, 3, 4, 5, 6, 7]])
+    y = model.apply(params, ids)
+    again = nf.pretrained(tmp_path / "text")
+    np.testing.assert_array_equal(again.model.apply(again.params, ids), y)
+    plain = nf.llama(**expected | {"rotary_factors": None})
+    assert np.abs(plain.apply(params, ids) - y).max() > 1e-6  # the factors are used
+    tensors = load_file(tmp_path / "text" / "model.safetensors")
+    both = {f"language_model.{name}": x for name, x in tensors.items()} | {"vision_tower.x": np.ones(2, np.float32)}
+    (tmp_path / "both").mkdir()
+    save_file(both, tmp_path / "both" / "model.safetensors")
+    config = {"model_type": "gemma3", "text_config": text, "vision_config": {}}
+    (tmp_path / "both" / "config.json").write_text(json.dumps(config))
+    result = nf.pretrained(tmp_path / "both")
+    np.testing.assert_array_equal(result.model.apply(result.params, ids), y)
+
+
 @pytest.mark.parametrize(
     "family, config, message",
     [
@@ -114,12 +146,15 @@ def test_published_forms_are_read(family, config, expected):
         ("llama", {"hidden_act": "gelu_nwe"}, "hidden_act should be one of .* did you mean 'gelu_new'"),
         ("llama", {"rope_scaling": {"type": "linaer"}}, "rope_type should be one of .* did you mean 'linear'"),
         ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "'llama3' needs low_freq_factor"),
+        ("llama", {"rope_scaling": [8.0]}, r"rope_scaling should be a table, got \[8.0\] \(list\)"),
+        ("llama", {"rope_theta": "1e4"}, r"rope_theta should be a number, got '1e4' \(str\)"),
+        ("deit", {"architectures": ["DeiTForImageClassification"]}, "architectures should be .*WithTeacher'"),
         ("llama", {"hidden_size": 16.5}, "hidden_size should be an integer, got 16.5"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings should be true or false, got 1"),
         (
             "gemma3_text",
-            {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-            "the rope_type of full_attention should be 'default', got 'linear'",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}},
+            "the rope_type of full_attention should be 'default' or 'linear', got 'yarn'",
         ),
     ],
 )
@@ -238,3 +273,11 @@ def test_config_json_has_the_names_of_the_classes(tmp_path):
         nf.to_pretrained(model, params, tmp_path / "other", names=["cat"])
     files = [(tmp_path / "vit" / name).stat().st_mode for name in ("model.safetensors", "config.json")]
     assert files[0] == files[1]  # the weights may be read by whoever may read the config
+
+
+@pytest.mark.parametrize("family, options", [("qwen3", {"qk_norm": True}), ("gemma", {"activation": "geglu_tanh"})])
+def test_the_size_of_a_head_is_written(family, options):
+    """The default of transformers is another one in these families."""
+    scale = {"embedding_scale": 4.0} if family == "gemma" else {}
+    model = nf.llama(9, dim=16, layers=1, heads=2, hidden=8, tied=True, **options, **scale)
+    assert FAMILIES[family].config(arguments_of(model)[1])["head_dim"] == 8

@@ -299,9 +299,47 @@ def claim_another_shard(folder):
     file.write_text(file.read_text().replace('wte.weight": "model-2', 'wte.weight": "model-1'))
 
 
+def edit_header(change):
+    """A function of a folder that changes the header of its weights, as JSON."""
+
+    def edit(folder):
+        file = folder / "model.safetensors"
+        raw = file.read_bytes()
+        end = 8 + int.from_bytes(raw[:8], "little")
+        header = change(raw[8:end].decode()).encode()
+        file.write_bytes(len(header).to_bytes(8, "little") + header + raw[end:])
+
+    return edit
+
+
+def share_bytes(text):
+    header = json.loads(text)
+    first, second = sorted({*header} - {"__metadata__"}, key=lambda name: header[name]["shape"])[:2]
+    return json.dumps(header | {second: header[first]})
+
+
+def store_integers(folder):
+    arrays = load_file(folder / "model.safetensors")
+    arrays["transformer.ln_f.bias"] = arrays["transformer.ln_f.bias"].astype(np.int32)
+    save_file(arrays, folder / "model.safetensors")
+
+
+def replace_by_a_folder(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
+        (edit_header(lambda text: text.rstrip()[:-1] + ',"a":{},"a":{}}'), "its header has a twice. It is cut short"),
+        (edit_header(share_bytes), "its header gives .* and .* the same bytes. It is cut short or damaged"),
+        (store_integers, "transformer.ln_f.bias is int32, no dtype of parameters. Pass dtype=jnp.float32"),
+        (replace_by_a_folder, r"model.safetensors: it cannot be read \(Is a directory\)"),
+        (
+            lambda f: edit_config(f, quantization_config={"quant_method": "gptq"}),
+            r"config.json: the weights are quantized \(gptq\), which is not read",
+        ),
         (cut, r"model.safetensors: it has \d+ bytes, but its header says that \S+ ends at byte \d+. It is cut short"),
         (claim_a_longer_header, r"it has \d+ bytes, and its header claims to have 1000000000. It is cut short"),
         (spoil_the_header, "its header is not JSON. It is cut short or damaged: fetch it again"),
@@ -343,7 +381,7 @@ def claim_another_shard(folder):
 )
 def test_what_is_wrong_has_one_message(folder, damage, message):
     damage(folder)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, OSError), match=message):
         nf.pretrained(folder)
 
 
@@ -480,18 +518,21 @@ def test_only_models_of_factories_are_written(tmp_path):
 
 def test_the_hub_is_asked_only_by_name(monkeypatch, tmp_path):
     class Hub:
+        constants = type("Constants", (), {"HF_HUB_OFFLINE": False})
+
         class HfApi:
             def model_info(self, name, revision):
                 return type("Info", (), {"sha": f"commit of {name} at {revision}"})
 
         @staticmethod
-        def snapshot_download(name, revision, allow_patterns):
+        def snapshot_download(name, revision, allow_patterns, local_files_only):
             assert not any("py" in pattern or "bin" in pattern for pattern in allow_patterns)
-            return write("gpt2", tmp_path / "snapshot")
+            assert not local_files_only
+            return write("gpt2", tmp_path / revision.replace("/", "-"))
 
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", Hub)
     result = nf.pretrained("hf://openai/gpt2", revision="main")
-    assert result.revision == "commit of openai/gpt2 at main"
+    assert result.revision == "commit of openai-gpt2 at main"
     for source, message in (("hf://gpt2", "source should be hf://owner/name"), ("gpt2", "revision is that of hf://")):
         with pytest.raises(ValueError, match=message):
             nf.pretrained(source, revision="main")

@@ -12,6 +12,7 @@ from nnfunc.interop.families.llama_family import (
     LLAMA,
     MLP_ROWS,
     attention_rows,
+    head_size,
     other_rows,
     settings,
     write_windows,
@@ -21,7 +22,7 @@ from nnfunc.interop.families.rope_settings import read_rope
 from nnfunc.interop.name_table import Change, Row
 from nnfunc.interop.published_config import PublishedConfig, Setting, without
 
-__all__ = ["GEMMA", "GEMMA2", "GEMMA3"]
+__all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GEMMA3_MULTIMODAL"]
 
 SHIFTED_NORM = {
     "weight": ("scale", Change(lambda x: 1 + x.astype(np.float32), lambda x: x.astype(np.float32) - 1, widen=True))
@@ -34,15 +35,17 @@ GEMMA_ACTIVATION = ACTIVATION._replace(
     default="geglu_tanh",
 )
 
+GEMMA2_ACTIVATION = GEMMA_ACTIVATION._replace(name=("hidden_activation", "hidden_act"))  # the second is not read there
+
 
 def write_gemma(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, embedding_scale=math.sqrt(arguments["dim"]))
-    return {"pad_token_id": 0}
+    return {"pad_token_id": 0} | head_size(arguments)
 
 
 GEMMA = LLAMA._replace(
     name="gemma",
-    settings=[*settings(tied=True), GEMMA_ACTIVATION],
+    settings=[*settings(tied=True, head_dim=256), GEMMA_ACTIVATION],
     rows=[*attention_rows(), *MLP_ROWS, *other_rows(SHIFTED_NORM)],
     architectures={"GemmaForCausalLM": {}},
     fixed={"attention_bias": False},
@@ -87,19 +90,23 @@ def read_gemma2(config: PublishedConfig, pattern: int = 2) -> dict[str, Any]:
 def write_gemma2(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, embedding_scale=math.sqrt(arguments["dim"]), post_norm=True)
     head_dim = arguments["head_dim"] or arguments["dim"] // arguments["heads"]
-    return write_windows(arguments) | {
-        "query_pre_attn_scalar": round((arguments["scale"] or head_dim**-0.5) ** -2),  # an integer there
-        "attn_logit_softcapping": arguments["soft_cap"],
-        "final_logit_softcapping": arguments["logit_cap"],
-        "hidden_activation": "gelu_pytorch_tanh",
-        "pad_token_id": 0,
-    }
+    return (
+        write_windows(arguments)
+        | head_size(arguments)
+        | {
+            "query_pre_attn_scalar": round((arguments["scale"] or head_dim**-0.5) ** -2),  # an integer there
+            "attn_logit_softcapping": arguments["soft_cap"],
+            "final_logit_softcapping": arguments["logit_cap"],
+            "hidden_activation": "gelu_pytorch_tanh",
+            "pad_token_id": 0,
+        }
+    )
 
 
 CAPPED = ("embedding_scale", "window", "windows", "scale", "soft_cap", "logit_cap", "post_norm")
 GEMMA2 = GEMMA._replace(
     name="gemma2",
-    settings=[*settings(tied=True), GEMMA_ACTIVATION],
+    settings=[*settings(tied=True, head_dim=256), GEMMA2_ACTIVATION],
     rows=[*attention_rows(), *MLP_ROWS, *sandwich_rows()],
     architectures={"Gemma2ForCausalLM": {}},
     read=lambda config: read_rope(config) | read_gemma2(config),
@@ -108,35 +115,42 @@ GEMMA2 = GEMMA._replace(
 
 
 def read_gemma3(config: PublishedConfig) -> dict[str, Any]:
-    """Layers with a window rotate with another base, and without the scaling of the others."""
-    tables = config.get("rope_parameters") or {}
-    full = tables.get(
-        "full_attention", {"rope_theta": config.get("rope_theta", 1e6), **(config.get("rope_scaling") or {})}
-    )
+    """Layers with a window rotate with another base, and without the linear scaling of the others."""
+    tables = config.table("rope_parameters")
+    full = tables.get("full_attention", {"rope_theta": config.get("rope_theta", 1e6), **config.table("rope_scaling")})
     local = tables.get("sliding_attention", {"rope_theta": config.get("rope_local_base_freq", 1e4)})
-    if full.get("rope_type", "default") != "default":
-        expected = "the rope_type of full_attention should be 'default'"
-        check.fail(config.where, expected=expected, actual=repr(full["rope_type"]))
-    bases = [float((local if name.startswith("sliding") else full)["rope_theta"]) for name in layer_types(config, 6)]
-    return read_gemma2(config, 6) | {"qk_norm": True, "rotary_bases": bases}
+    name = full.get("rope_type", full.get("type", "default"))
+    if name not in ("default", "linear"):
+        expected = "the rope_type of full_attention should be 'default' or 'linear'"
+        check.fail(config.where, expected=expected, actual=repr(name))
+    pattern = config.read(Setting(("sliding_window_pattern", "_sliding_window_pattern"), "windows", int, 6))
+    parts = [local if name.startswith("sliding") else full for name in layer_types(config, pattern)]
+    scaled = {} if name == "default" else {"rotary_factors": [float(part.get("factor", 1)) for part in parts]}
+    bases = [float(part.get("rope_theta", 1e4 if part is local else 1e6)) for part in parts]
+    return read_gemma2(config, pattern) | scaled | {"qk_norm": True, "rotary_bases": bases}
 
 
 def write_gemma3(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, qk_norm=True, rotary_scaling=None)
     config = write_gemma2(arguments)
-    bases = list(arguments["rotary_bases"] or [arguments["rotary_base"]] * arguments["layers"])
-    by_type: dict[str, set[float]] = {"sliding_attention": set(), "full_attention": set()}
-    for name, number in zip(config["layer_types"], bases, strict=True):
-        by_type[name].add(float(number))
-    if any(len(numbers) > 1 for numbers in by_type.values()):
-        expected = "rotary_base should be one number for layers with a window, and one for the others"
-        check.fail("to_pretrained", expected=expected, actual=bases)
-    defaults = {"sliding_attention": 1e4, "full_attention": 1e6}
-    tables = {
-        name: {"rope_type": "default", "rope_theta": numbers.pop() if numbers else defaults[name]}
-        for name, numbers in by_type.items()
+    count = arguments["layers"]
+    bases = list(arguments["rotary_bases"] or [arguments["rotary_base"]] * count)
+    factors = list(arguments["rotary_factors"] or [1.0] * count)
+    tables = {"sliding_attention": (1e4, 1.0), "full_attention": (1e6, 1.0)}
+    for name in tables:
+        pairs = {
+            pair for pair, of in zip(zip(bases, factors, strict=True), config["layer_types"], strict=True) if of == name
+        }
+        if len(pairs) > 1:
+            expected = "rotary_base should be one number for layers with a window, and one for the others"
+            check.fail("to_pretrained", expected=expected, actual=bases)
+        tables |= {name: pairs.pop()} if pairs else {}
+    rope = {
+        name: {"rope_type": "default" if factor == 1 else "linear", "rope_theta": float(base)}
+        | ({} if factor == 1 else {"factor": float(factor)})
+        for name, (base, factor) in tables.items()
     }
-    return config | {"rope_parameters": tables}
+    return config | {"rope_parameters": rope}
 
 
 GEMMA3 = GEMMA2._replace(
@@ -144,5 +158,21 @@ GEMMA3 = GEMMA2._replace(
     rows=[*attention_rows(norm=SHIFTED_NORM), *MLP_ROWS, *sandwich_rows()],
     architectures={"Gemma3ForCausalLM": {}},
     read=read_gemma3,
-    write=writer((*CAPPED, "qk_norm", "rotary_bases"), write_gemma3),
+    write=writer((*CAPPED, "qk_norm", "rotary_bases", "rotary_factors"), write_gemma3),
 )
+
+
+def refuse_to_write(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    check.fail("to_pretrained", "the text part alone is here.", hint='Pass family="gemma3_text".')
+
+
+DEFAULTS = {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4}
+GEMMA3_MULTIMODAL = GEMMA3._replace(
+    name="gemma3",
+    settings=[one._replace(default=DEFAULTS.get(one.names[0], one.default)) for one in GEMMA3.settings],
+    architectures={},
+    section="text_config",
+    write=refuse_to_write,
+    renamed={"model.language_model.": "model.", "language_model.": ""},
+)
+"""The text part of Gemma 3 with images; its config.json leaves sizes out."""

@@ -56,15 +56,15 @@ EXPERT_ROWS: list[Row] = [
 ]
 
 
-def settings(*, tied: bool = False, eps: float = 1e-6) -> list[Setting]:
-    """Those of all these families. tied, eps: the defaults of the family."""
+def settings(*, tied: bool = False, eps: float = 1e-6, head_dim: int | None = None) -> list[Setting]:
+    """Those of all these families. tied, eps, head_dim: the defaults of the family."""
     return [
         Setting("vocab_size", "vocab_size"),
         Setting("hidden_size", "dim"),
         Setting("num_hidden_layers", "layers"),
         Setting("num_attention_heads", "heads"),
         Setting("num_key_value_heads", "kv_heads", int, None),
-        Setting("head_dim", "head_dim", int, None),
+        Setting("head_dim", "head_dim", int, head_dim),
         Setting("intermediate_size", "hidden"),
         Setting("rms_norm_eps", "eps", float, eps),
         Setting("tie_word_embeddings", "tied", bool, tied),
@@ -82,8 +82,25 @@ def common(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return sizes | {"max_position_embeddings": 131072} | write_rope(arguments)
 
 
+def head_size(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """head_dim, for the families in which its default is a number."""
+    return {"head_dim": arguments["head_dim"] or arguments["dim"] // arguments["heads"]}
+
+
 PLAIN = {
-    **dict.fromkeys(["mlp", "embedding_scale", "window", "windows", "rotary_bases", "scale", "soft_cap", "logit_cap"]),
+    **dict.fromkeys(
+        [
+            "mlp",
+            "embedding_scale",
+            "window",
+            "windows",
+            "rotary_bases",
+            "rotary_factors",
+            "scale",
+            "soft_cap",
+            "logit_cap",
+        ]
+    ),
     **dict.fromkeys(["qkv_bias", "out_bias", "qk_norm", "post_norm"], False),
     "experts": 0,
 }
@@ -227,8 +244,9 @@ QWEN2 = LLAMA._replace(
 )
 QWEN3 = LLAMA._replace(
     name="qwen3",
+    settings=[*settings(head_dim=128), ACTIVATION],
     architectures={"Qwen3ForCausalLM": {}},
     fixed={"attention_bias": False},
     read=lambda config: read_qwen(config) | {"qk_norm": True},
-    write=writer(("window", "windows", "qk_norm"), lambda a: without(a, qk_norm=True) or write_qwen(a)),
+    write=writer(("window", "windows", "qk_norm"), lambda a: without(a, qk_norm=True) or write_qwen(a) | head_size(a)),
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnfunc import check
-from nnfunc.interop.published_config import PublishedConfig
+from nnfunc.interop.published_config import PublishedConfig, Setting
 
 __all__ = ["read_rope", "write_rope"]
 
@@ -35,11 +35,12 @@ OPTIONAL = {"yarn": ("fast", "slow", "amplitude", "truncate"), "longrope": ("amp
 
 def read_rope(config: PublishedConfig) -> dict[str, Any]:
     """The rotary arguments; newer files have them in rope_parameters, older ones in rope_theta and rope_scaling."""
-    table = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    table = {**config.table("rope_scaling"), **config.table("rope_parameters")}
     where = f"{config.where}: rope_parameters"
     name = str(table.get("rope_type", table.get("type", "default")))
-    base = table.get("rope_theta", config.get("rope_theta", 10000.0))
-    fraction = table.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
+    numbers_of = PublishedConfig({**config, **table}, where)
+    base = numbers_of.read(Setting("rope_theta", "rotary_base", float, 10000.0))
+    fraction = numbers_of.read(Setting("partial_rotary_factor", "rotary_dim", float, 1.0))
     arguments: dict[str, Any] = {"rotary_base": float(base)}
     if fraction != 1:
         head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nnfunc import check
 from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import CONV, IN_PROJECTION, LINEAR, NORM, Change, Row, vector
 from nnfunc.interop.published_config import (
@@ -76,6 +77,16 @@ VIT = Family(
     prefix="vit.",
     ignored=("*pooler.*",),
 )
+
+
+def read_deit(config: PublishedConfig) -> dict[str, Any]:
+    """The head of the first token alone, beside a second token, is no model here."""
+    if (config.get("architectures") or [""])[0] == "DeiTForImageClassification":
+        expected = "architectures should be ['DeiTForImageClassificationWithTeacher'], with both heads"
+        check.fail(config.where, expected=expected, actual=config["architectures"])
+    return read_image(config)
+
+
 DEIT = VIT._replace(
     name="deit",
     rows=[*rows("deit"), ("cls_classifier", "head", LINEAR), ("distillation_classifier", "second_head", LINEAR)],
@@ -83,6 +94,7 @@ DEIT = VIT._replace(
         "DeiTModel": {"classes": None, "pool": "distilled"},
         "DeiTForImageClassificationWithTeacher": {"pool": "distilled"},
     },
+    read=read_deit,
     write=lambda arguments: without(arguments, pool="distilled") or write_image(arguments),
     prefix="deit.",
     ignored=("*pooler.*",),

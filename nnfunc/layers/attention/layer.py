@@ -67,6 +67,7 @@ def attention(
     positions: Literal["rotary", "alibi"] | None = None,
     rotary_base: Scalar = 10000.0,
     rotary_bases: Sequence[Scalar] | None = None,
+    rotary_factors: Sequence[Scalar] | None = None,
     rotary_dim: int | None = None,
     rotary_tables: tuple[Array, Array] | None = None,
     rotary_scaling: RotaryScaling | None = None,
@@ -91,8 +92,9 @@ def attention(
     heads, by default as many: fewer is grouped-query, 1 multi-query attention. head_dim: the width of a head,
     by default dim / heads. context_dim: the width of the context; None, the default, is self-attention.
     value_dim: the width of the values' own sequence; None, the default, takes the values from where the keys are from.
-    causal, window, scale, soft_cap, implementation: as in `nf.attend`. windows, rotary_bases: in a `repeat`, a
-    number for each layer in place of window and rotary_base; a window of infinity is none.
+    causal, window, scale, soft_cap, implementation: as in `nf.attend`. windows, rotary_bases, rotary_factors: in a
+    `repeat`, a number for each layer in place of window, rotary_base and the factor of a linear rotary_scaling; a
+    window of infinity is none, and so is a factor of 1.
     positions: "rotary" rotates q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the number of channels
     to rotate, by default all, rotary_tables, cosines and sines in place of the base, rotary_scaling, for longer
     sequences, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`); None, the default,
@@ -141,6 +143,12 @@ def attention(
         check.fail("attention", expected=expected, actual=actual, hint=hint)
     if positions == "rotary":  # rotary's checks, before any call
         turn = partial(rotary, dim=rotary_dim, interleaved=interleaved, scaling=rotary_scaling, tables=rotary_tables)
+        if rotary_factors is not None:
+            for factor in rotary_factors:
+                check.number("attention", 0, open_low=True, rotary_factors=factor)
+            if rotary_scaling is not None:
+                expected = "rotary_scaling should be left out with rotary_factors"
+                check.fail("attention", expected=expected, actual=rotary_scaling)
         for base in (rotary_base, *(rotary_bases or ())):
             jax.eval_shape(partial(turn, base=base), jax.ShapeDtypeStruct((1, 1, head_dim), jnp.float32))
     elif rotary_tables is not None:
@@ -184,7 +192,11 @@ def attention(
             y = run(f"{name}_norm", y) if qk_norm and name != "value" else y
             if positions != "rotary" or name == "value":
                 return y
-            return turn(y, positions_of_x, base=_of_layer("rotary_bases", rotary_base, rotary_bases, ctx))
+            base = _of_layer("rotary_bases", rotary_base, rotary_bases, ctx)
+            if rotary_factors is None:
+                return turn(y, positions_of_x, base=base)
+            factor = _of_layer("rotary_factors", 1.0, rotary_factors, ctx)
+            return turn(y, positions_of_x, base=base, scaling={"name": "linear", "factor": factor})
 
         def observe(name, value):
             value, out = tap(ctx, "/".join((*ctx.path, name)), value, Out(), by_name=True)
