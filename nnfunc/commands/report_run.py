@@ -12,7 +12,7 @@ from nnfunc.commands.evaluate_run import describe_broken
 from nnfunc.commands.sample import generate_texts
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import held_out_rows, split_rows
-from nnfunc.config.restore import read_threshold, rebuild_task
+from nnfunc.config.restore import rebuild_task
 from nnfunc.evaluation import baseline
 from nnfunc.reports.html_page import render_note
 from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, sample_section
@@ -24,10 +24,10 @@ __all__ = ["evaluate_for_report"]
 SAMPLES, TOKENS = 3, 200
 
 
-def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
+def evaluate_for_report(config: Config, state: TrainState, threshold: Any = None) -> Evaluation | None:
     """The sections on the test split, or else the validation split; None where outputs have no metrics.
 
-    config: of the run. state: of the best checkpoint.
+    config: of the run. state: of the best checkpoint. threshold: of the run, or None.
     """
     task, data = rebuild_task(config, state), config.data()
     kind = getattr(task.objective, "kind", "")
@@ -37,7 +37,7 @@ def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
     if not kind or split is None:
         return None
     model = (task.objective, as_model(task.model), state.params, state.model_state)
-    held_out = held_out_rows(config, data, split, *model, threshold=read_threshold(config))
+    held_out = held_out_rows(config, data, split, *model, threshold=threshold)
     rows = np.flatnonzero(held_out.finite())
     broken, held_out = describe_broken(held_out), held_out.take(rows)
     if not len(rows):
@@ -57,7 +57,9 @@ def _input_format(config: Config) -> InputFormat:
     preprocessing = config.preprocessing
     facts, codec = preprocessing.facts, preprocessing.codec
     decode = None if codec is None else codec.decode
-    return InputFormat(preprocessing.image_shape, facts.get("columns"), facts.get("standardise"), decode)
+    return InputFormat(
+        preprocessing.image_shape, facts.get("columns"), facts.get("standardise"), decode, facts.get("features")
+    )
 
 
 def _sample(config: Config, task: Any, state: TrainState) -> Evaluation | None:
