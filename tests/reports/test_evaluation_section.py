@@ -171,3 +171,6 @@ def test_the_features_of_a_table_have_their_names_and_units():
     x = {"numbers": np.array([1.0, 0.0, 1.0, 0.0, -1.0]), "categories": np.array([3, 0])}
     card = example_card(x, InputFormat(features=features), "", "")
     assert "<p>city Rome<br>floor unknown<br>size 52<br>age missing<br>day year 2024<br>day month 4</p>" in card
+    empty = features | {"numbers": {"columns": []}, "dates": {"columns": [], "parts": []}}
+    card = example_card({"categories": np.array([2, 1])}, InputFormat(features=empty), "", "")
+    assert "<p>city Oslo<br>floor missing</p>" in card

@@ -94,7 +94,7 @@ def _feature_pairs(x: Any, features: Mapping[str, Any]) -> list[tuple[str, str]]
         flags = part.get("indicators", [])
         width = len(names) + len(flags)
         values, start = numbers[start : start + width], start + width
-        if len(part.get("scale", ())) == len(values):
+        if "scale" in part and len(part["scale"]) == len(values):
             values = values * part["scale"] + part["center"]
         absent = {flag for flag, value in zip(flags, values[len(names) :], strict=False) if value > 0.5}
         texts = ["missing" if i in absent else f"{value:.4g}" for i, value in enumerate(values[: len(names)])]
