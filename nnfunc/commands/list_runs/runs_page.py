@@ -24,7 +24,7 @@ from nnfunc.runs import metrics_log
 __all__ = ["build_runs_page", "plot_runs", "runs_charts", "runs_header", "table_rows", "write_runs_page"]
 
 PANELS, AXES = 4, 8
-POINTS = 12_000  # of all curves of a chart
+POINTS = 8_000  # of all curves of a chart
 RANKS = (
     f"The better a run ranks by its best validation metric, the more {BETTER_NAME} it is, from {WORSE_NAME}; the best "
     f"is {BEST_NAME}."

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ def serve(
     check.size("serve", rows=rows, waiting=waiting, batch_size=1 if batch_size is None else batch_size)
     check.number("serve", 0, open_low=True, megabytes=megabytes, seconds=seconds)
     check.within("serve", 0, 65535, port=port)
+    # scikit-learn's column transformers warn so in several threads at once, of a setting that they do not need
+    warnings.filterwarnings("ignore", message=r"`sklearn\.utils\.parallel\.delayed` should be used")
     import uvicorn  # pyright: ignore[reportMissingImports]
 
     from nnfunc.commands.serve.http_application import Limits, Server, create_application
