@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, NamedTuple, NoReturn
 
 import jax

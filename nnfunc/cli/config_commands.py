@@ -25,7 +25,15 @@ def new(
         list[Path] | None, typer.Argument(metavar="FILES", help="A file or folder.", show_default="the only one here")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column to predict.", show_default="guessed")
+        str | None,
+        typer.Option(metavar="COLUMN", help="The column to predict, or several: A,B,C.", show_default="guessed"),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="A column of texts.", show_default="guessed")
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="The times of a forecast, or of the rows of a table.", show_default="none"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write.", show_default="FILE.toml, here")
@@ -38,7 +46,7 @@ def new(
     """
     from nnfunc.commands.new_config.write_config import new_config
 
-    new_config(data_type, files or [], label=label, output=output)
+    new_config(data_type, files or [], label=label, output=output, text=text, time=time)
 
 
 @app.command(rich_help_panel=PANEL)

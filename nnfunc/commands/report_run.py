@@ -12,7 +12,7 @@ from nnfunc.commands.evaluate_run import describe_broken
 from nnfunc.commands.sample import generate_texts
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import held_out_rows, split_rows
-from nnfunc.config.restore import read_threshold, rebuild_task
+from nnfunc.config.restore import rebuild_task
 from nnfunc.evaluation import baseline
 from nnfunc.reports.html_page import render_note
 from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, sample_section
@@ -22,10 +22,10 @@ from nnfunc.training.step import TrainState
 SAMPLES, TOKENS = 3, 200
 
 
-def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
+def evaluate_for_report(config: Config, state: TrainState, threshold: Any = None) -> Evaluation | None:
     """The sections on the test split, or else the validation split; None where outputs have no metrics.
 
-    config: of the run. state: of the best checkpoint.
+    config: of the run. state: of the best checkpoint. threshold: of the run, or None.
     """
     task, data = rebuild_task(config, state), config.data()
     kind = getattr(task.objective, "kind", "")
@@ -34,7 +34,6 @@ def evaluate_for_report(config: Config, state: TrainState) -> Evaluation | None:
     split = next((name for name in ("test", "validation") if getattr(data, name) is not None), None)
     if not kind or split is None:
         return None
-    threshold = read_threshold(config)
     held_out = held_out_rows(config, data, split, task, state.params, state.model_state, threshold)
     rows = np.flatnonzero(held_out.finite())
     broken, held_out = describe_broken(held_out), held_out.take(rows)
@@ -55,7 +54,9 @@ def _input_format(config: Config) -> InputFormat:
     preprocessing = config.preprocessing
     facts, codec = preprocessing.facts, preprocessing.codec
     decode = None if codec is None else codec.decode
-    return InputFormat(preprocessing.image_shape, facts.get("columns"), facts.get("standardise"), decode)
+    return InputFormat(
+        preprocessing.image_shape, facts.get("columns"), facts.get("standardise"), decode, facts.get("features")
+    )
 
 
 def _sample(config: Config, task: Any, state: TrainState) -> Evaluation | None:

@@ -202,7 +202,8 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
     with tuning.pinned(saved_forms(folder) or {}):
-        evaluation = evaluate_for_report(config, state)
+        threshold = status.read_json_table(folder / run_folder.THRESHOLD).get("threshold")
+        evaluation = evaluate_for_report(config, state, threshold)
     run_report.write_report(folder, evaluation)
     if test is not None:
         print(f"test    {metrics_line(result['test'])}")

@@ -71,10 +71,11 @@ def _with_scale(spec: Any, scale: str) -> Any:
         return [_with_scale(part, scale) for part in spec]
     if not isinstance(spec, dict):
         return spec
-    number = {"type": "log"} if scale == "log" else {"zero": False}
     result = {name: _with_scale(part, scale) for name, part in spec.items() if name != "data"}
     if isinstance(spec.get("y"), dict) and spec["y"].get("type") == "quantitative":
-        result["y"] = result["y"] | {"scale": number | result["y"].get("scale", {})}
+        before = result["y"].get("scale", {})
+        number = {"type": "log"} if scale == "log" else {} if "type" in before else {"zero": False}
+        result["y"] = result["y"] | {"scale": number | before}
     return result | ({"data": spec["data"]} if "data" in spec else {})
 
 
@@ -189,8 +190,12 @@ def heatmap(
     tooltip: Sequence[Mapping[str, Any]],
     step: int = 18,
     height: int | None = None,
+    width: int | None = None,
 ) -> Chart:
-    """A chart of cells: a grid `data`. colour, x, y: more of their encodings. step: the height of a row."""
+    """A chart of cells: a grid `data`. colour, x, y: more of their encodings. step: the height of a row.
+
+    width: in pixels; None for that of the page.
+    """
     encoding = {
         "x": {"field": "x", "type": "ordinal"} | dict(x),
         "y": {"field": "y", "type": "nominal", "sort": None} | dict(y),
@@ -198,7 +203,7 @@ def heatmap(
         "tooltip": [dict(entry) for entry in tooltip],
     }
     spec = {
-        "width": "container",
+        "width": width or "container",
         "height": height or step * len(data["y"]),
         "mark": {"type": "rect"},
         "encoding": encoding,

@@ -21,6 +21,7 @@ def _theme(ink: str, grey: str, line: str) -> dict[str, Any]:
     font = "system-ui, sans-serif"
     text = {"labelColor": grey, "titleColor": grey, "labelFont": font, "titleFont": font, "titleFontWeight": "normal"}
     axis = {"gridColor": line, "domainColor": line, "tickColor": line, "gridOpacity": 0.6, "labelOverlap": True}
+    axis["labelSeparation"] = 6
     return {
         "background": "transparent",
         "font": font,

@@ -1,5 +1,6 @@
 """`nnfunc new`: a config for each type of files, which trains as it is."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.command_line import main
 
+import nnfunc as nf
 from nnfunc.commands.new_config.drafts import DRAFTS
 from nnfunc.commands.new_config.table_columns import find_label, guess_separator, look_at_columns
 from nnfunc.config import load
@@ -213,3 +215,44 @@ def test_the_commands_in_a_config_are_of_its_type(tmp_path, monkeypatch):
     text = (tmp_path / "pets.toml").read_text()
     assert "# nnfunc sample runs/pets-1; nnfunc evaluate runs/pets-1 --split validation" in text
     assert "nnfunc predict" not in text
+
+
+def test_labels_that_are_missing_in_some_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i % 13},{i % 7},{'' if i in (3, 8) else 'ab'[i % 2]}" for i in range(60)]
+    (tmp_path / "pets.csv").write_text("\n".join(["age,size,kind", *rows]) + "\n")
+    assert main("new", "table", "pets.csv") == 0
+    assert "drop_unlabelled = true" in (text := (tmp_path / "pets.toml").read_text())
+    assert "# the label of 2 rows is missing" in text
+    options = {"label": "kind", "validation": 0.2, "test": 0.2}
+    with pytest.warns(UserWarning, match=r"2 of 60 rows have no label: left out\."):
+        splits = nf.data.table("pets.csv", drop_unlabelled=True, **options)
+    assert sum(len(part[1]) for part in splits[:3]) == 58
+    assert splits.preprocessing.file_rows("train", np.arange(58)).tolist() == [i for i in range(60) if i not in (3, 8)]
+    with pytest.raises(ValueError, match=r"the label is missing at line 5"):
+        nf.data.table("pets.csv", **options)
+    (tmp_path / "pets.csv").write_text("\n".join(["age,size,kind", *rows, "x,1,a"]) + "\n")
+    with (
+        pytest.warns(UserWarning, match="no label"),
+        pytest.raises(ValueError, match=r"line 62 of column 'age' should hold a number"),
+    ):
+        nf.data.table("pets.csv", drop_unlabelled=True, **options)
+
+
+def test_several_labels_of_json_lines_a_text_and_a_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    row = lambda i: {
+        "x": i % 11,
+        "day": f"2024-01-{i % 28 + 1:02d}",
+        "note": f"a{i % 5}",
+        "red": i % 2,
+        "big": i % 3 // 2,
+    }
+    (tmp_path / "it.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(80)))
+    assert main("new", "table", "it.jsonl", "--label", "red,big", "--text", "note", "--time", "day") == 0
+    tables = tomllib.loads((tmp_path / "it.toml").read_text())
+    data = tables["data"]
+    assert (data["label"], data["texts"], data["time"]) == (["red", "big"], ["note"], "day")
+    assert (tables["objective"]["name"], tables["model"]["widths"][-1]) == ("multilabel", 2)
+    assert main("new", "images", "it.jsonl", "--time", "day", "--output", "other.toml") == 2
+    assert "images has no --time. Types of data with it: table, forecasting." in capsys.readouterr().err

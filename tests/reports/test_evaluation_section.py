@@ -160,3 +160,17 @@ def test_large_splits_have_fewer_resamples(monkeypatch):
         build_evaluation(HeldOut("binary", DRAW.normal(size=count), target), "test", lambda i: i, InputFormat())
     assert [n for n, _ in calls] == [1000, 200, 200]
     assert ["roc_auc" in names for _, names in calls] == [True, True, False]
+
+
+def test_the_features_of_a_table_have_their_names_and_units():
+    features = {
+        "numbers": {"columns": ["size", "age"], "indicators": [1], "center": [50, 10, 0], "scale": [2, 5, 1]},
+        "dates": {"columns": ["day"], "parts": [["year", "month"]], "center": [2024, 6], "scale": [1, 2]},
+        "categorical": {"columns": ["city", "floor"], "categories": [["Oslo", "Rome"], ["1"]]},
+    }
+    x = {"numbers": np.array([1.0, 0.0, 1.0, 0.0, -1.0]), "categories": np.array([3, 0])}
+    card = example_card(x, InputFormat(features=features), "", "")
+    assert "<p>city Rome<br>floor unknown<br>size 52<br>age missing<br>day year 2024<br>day month 4</p>" in card
+    empty = features | {"numbers": {"columns": []}, "dates": {"columns": [], "parts": []}}
+    card = example_card({"categories": np.array([2, 1])}, InputFormat(features=empty), "", "")
+    assert "<p>city Oslo<br>floor missing</p>" in card

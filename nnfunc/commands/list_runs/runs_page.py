@@ -22,7 +22,7 @@ from nnfunc.reports.sweep.sweep_charts import parallel_chart
 from nnfunc.runs import metrics_log
 
 PANELS, AXES = 4, 8
-POINTS = 12_000  # of all curves of a chart
+POINTS = 8_000  # of all curves of a chart
 RANKS = (
     f"The better a run ranks by its best validation metric, the more {BETTER_NAME} it is, from {WORSE_NAME}; the best "
     f"is {BEST_NAME}."

@@ -10,7 +10,7 @@ from nnfunc.commands.new_config.text_drafts import draft_language, draft_tagging
 __all__ = ["DRAFTS"]
 
 DRAFTS = {
-    "table": (draft_table, (".csv", ".csv.gz", ".parquet", ".pq")),
+    "table": (draft_table, (".csv", ".csv.gz", ".parquet", ".pq", ".jsonl", ".ndjson")),
     "images": (draft_images, ()),
     "text": (draft_text, (".csv", ".csv.gz", ".parquet", ".pq", ".jsonl")),
     "tagging": (draft_tagging, (".conll", ".conllu", ".iob", ".iob2", ".bio", ".jsonl")),

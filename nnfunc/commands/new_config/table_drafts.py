@@ -1,6 +1,7 @@
 """Drafts of configs for tables: rows to classify or to estimate a number from, and time series."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,37 @@ TIMES = ("time", "date", "day", "month", "t", "step")
 VALUES = ("value", "y", "sales", "target")
 
 
-def draft_table(file: Path, label: str | None) -> Draft:
-    """A config for a table. file: .csv, .parquet or .jsonl. label: the column to predict, or None to guess it."""
+def draft_table(file: Path, label: str | None, *, text: str | None = None, time: str | None = None) -> Draft:
+    """A config for a table.
+
+    file: .csv, .parquet or .jsonl. label: the column to predict, several with commas between, or None to guess it.
+    text: a column of texts. time: the column whose latest rows are the test split.
+    """
     separator = guess_separator(file)
     columns, rows, style = look_at_columns(file, separator)
-    label = find_label(columns, label)
-    target = columns[label]
-    regression = target.type == "number" and target.distinct > max(20, math.isqrt(rows))
-    inputs = {name: column for name, column in columns.items() if name != label}
+    labels = [label] if label in columns or label is None else [name.strip() for name in label.split(",")]
+    labels = [find_label(columns, name) for name in labels]
+    targets = [columns[name] for name in labels]
+    regression = all(target.type == "number" and target.distinct > max(20, math.isqrt(rows)) for target in targets)
+    for name in filter(None, (text, time)):
+        if name not in columns:
+            check.fail("new", f"there is no column {name!r}{check.nearest(name, columns)}")
+    columns |= {text: columns[text]._replace(type="text")} if text else {}
+    inputs = {name: column for name, column in columns.items() if name not in (*labels, time)}
     by_type = {kind: [n for n, c in inputs.items() if c.type == kind] for kind in ("category", "date", "text", "none")}
     used = [name for name in inputs if name not in by_type["none"]]
     if not used:
-        check.fail("new", f"{file} should have columns to learn from, beside the label {label!r}.")
-    options: dict[str, Any] = {
-        "name": "table",
-        "source": str(file),
-        "label": Note(label, _describe_label(target, regression)),
-    }
+        check.fail("new", f"{file} should have columns to learn from, beside the label {labels[0]!r}.")
+    described = _describe_label(targets[0], regression) if len(labels) == 1 else "each 0 or 1, or each a number"
+    options: dict[str, Any] = {"name": "table", "source": str(file)}
+    options["label"] = Note(labels[0] if len(labels) == 1 else labels, described)
     if by_type["none"]:
         reasons = ", ".join(f"{name} ({inputs[name].reason})" for name in by_type["none"][:4])
         options["columns"] = Note(used, f"without {reasons}")
     options |= {"task": "regression"} if regression else {}
     options |= ({"separator": separator} if separator != "," else {}) | style.facts()
+    if unlabelled := max(target.missing for target in targets):
+        options["drop_unlabelled"] = Note(True, f"the label of {check.counted(unlabelled, 'row')} is missing")
     for key, kind, comment in (
         ("categorical", "category", "a learned vector for each category"),
         ("dates", "date", "become year, month, day, weekday, ..."),
@@ -46,7 +56,8 @@ def draft_table(file: Path, label: str | None) -> Draft:
     ):
         if by_type[kind]:
             options[key] = Note(by_type[kind], comment)
-    formats = {inputs[name].reason for name in by_type["date"]} - {""}
+    dated = [*by_type["date"], *([time] if time else [])]
+    formats = {columns[name].reason for name in dated if columns[name].type == "date"} - {""}
     if len(formats) == 1:
         options["date_format"] = formats.pop()
     missing = [name for name in used if inputs[name].missing and inputs[name].type in ("number", "date")]
@@ -54,31 +65,32 @@ def draft_table(file: Path, label: str | None) -> Draft:
         options["impute"] = Note("median", f"some are missing in {', '.join(missing[:4])}")
     if regression:
         options["scale_target"] = Note(True, "predictions are in the units of the file all the same")
-    arguments = {
-        key: value.value if isinstance(value, Note) else value for key, value in options.items() if key != "name"
-    }
-    splits = data.table(arguments.pop("source"), **arguments)
+    options |= {"time": Note(time, "the latest rows are the test split")} if time else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rows without a label, which a comment counts
+        splits = data.table(**arguments_of(options))
     size, steps, comment = choose_steps(count_examples(splits.train), 40)
-    options |= {
-        "batch_size": size,
-        "validation": 0.1,
-        "test": Note(0.2, "time = COLUMN tests on the latest rows, group = COLUMN on other groups"),
-    }
-    outputs = 1 if regression else splits.classes or 2
+    other = "" if time else "time = COLUMN tests on the latest rows, group = COLUMN on other groups"
+    options |= {"batch_size": size, "validation": 0.1, "test": Note(0.2, other) if other else 0.2}
+    several = len(labels) > 1
+    outputs = len(labels) if regression or several else splits.classes or 2
     x = splits.train[0]
     if isinstance(x, dict):
         model = {"name": "table_model", "outputs": outputs, "hidden": [64, 32], "dropout": 0.1}
     else:
         model = {"name": "mlp", "widths": [x.shape[1], 64, 32, outputs], "dropout": 0.1}
-    rare = not regression and bool(target.counts) and min(target.counts.values()) < RARE * rows
+    counts = targets[0].counts
+    rare = not regression and (several or (bool(counts) and min(counts.values()) < RARE * rows))
     tables: dict[str, Any] = {"data": options, "model": model}
-    tables["objective"] = {"name": "regression", "loss": "mse"} if regression else {"name": "classification"}
+    objective = {"name": "multilabel" if several else "classification"}
+    tables["objective"] = {"name": "regression", "loss": "mse"} if regression else objective
     if rare:
-        tables["task"] = {"metrics": Note(["f1", "balanced_accuracy"], "a class is rare, so accuracy says little")}
+        names, why = ["f1", "balanced_accuracy"], "a class is rare, so accuracy says little"
+        tables["task"] = {"metrics": Note(["f1", "roc_auc"], "means over the labels") if several else Note(names, why)}
     best = "min loss" if regression else "max f1" if rare else "max accuracy"
     tables |= training_tables(steps, comment, peak=3e-3, weight_decay=1e-2, best=best)
     facts = [f"{rows:,} rows, {len(used)} inputs: " + ", ".join(_counts(inputs, used))]
-    return Draft(f"Predict {label} from {file.name}", facts, tables)
+    return Draft(f"Predict {check.join_names(labels, 3)} from {file.name}", facts, tables)
 
 
 def _describe_label(column: Column, regression: bool) -> str:
@@ -97,8 +109,8 @@ def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
     return [f"{count} {types[kind] if count > 1 else kind}" for kind, count in counts.items() if count]
 
 
-def draft_forecasting(file: Path, label: str | None) -> Draft:
-    """A config for time series: a column of times, and a column for each series, or those of series and values."""
+def draft_forecasting(file: Path, label: str | None, *, time: str | None = None) -> Draft:
+    """A config for time series: a column of times, and one for each series, or those of series and values."""
     separator = guess_separator(file)
     columns, rows, style = look_at_columns(file, separator)
     times = [
@@ -109,7 +121,8 @@ def draft_forecasting(file: Path, label: str | None) -> Draft:
             "new",
             f"{file} should have a column of times, such as 2026-11-30, but has {check.join_names(list(columns))}.",
         )
-    time, numbers = times[0], [n for n, c in columns.items() if c.type == "number" and n != times[0]]
+    time = time or times[0]
+    numbers = [n for n, c in columns.items() if c.type == "number" and n != time]
     groups = [n for n, c in columns.items() if c.type == "category" and n != time and c.distinct * 10 <= rows]
     options: dict[str, Any] = {"name": "forecasting", "source": str(file), "time": time}
     options |= ({"separator": separator} if separator != "," else {}) | style.facts()

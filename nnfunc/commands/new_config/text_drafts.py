@@ -12,19 +12,21 @@ from nnfunc.commands.new_config.table_columns import find_label, guess_separator
 __all__ = ["draft_language", "draft_tagging", "draft_text", "draft_tokens"]
 
 
-def draft_text(path: Path, label: str | None) -> Draft:
-    """A config for texts with a class each: a table, or a folder of .txt files for each class."""
+def draft_text(path: Path, label: str | None, *, text: str | None = None) -> Draft:
+    """A config for texts with a class each: a table with a column `text`, or a folder of .txt files for each class."""
     options: dict[str, Any] = {"name": "text_classification", "source": str(path)}
     if path.is_file():
         separator = guess_separator(path)
         columns, _, _ = look_at_columns(path, separator)
         candidates = [name for name, column in columns.items() if column.type == "text"]
         candidates += [name for name, column in columns.items() if column.type == "none" and column.distinct > 50]
-        if not candidates:
+        if not candidates and text is None:
             problem = f"{path} should have a column of texts, but has {check.join_names(list(columns))}."
             check.fail("new", problem, hint="For other columns: nnfunc new table.")
-        options["text"] = candidates[0]
-        options["label"] = find_label({n: c for n, c in columns.items() if n != candidates[0]}, label)
+        if text is not None and text not in columns:
+            check.fail("new", f"there is no column {text!r}{check.nearest(text, columns)}")
+        options["text"] = text or candidates[0]
+        options["label"] = find_label({n: c for n, c in columns.items() if n != options["text"]}, label)
         options |= {"separator": separator} if separator != "," else {}
     options |= {"block_size": Note(128, "the most tokens of a text that are read"), "vocab_size": 2000}
     splits = data.text_classification(**arguments_of(options))

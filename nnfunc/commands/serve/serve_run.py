@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,8 @@ def serve(
         check.package("serve", package, "nnfunc[serve]")
     check.size("serve", rows=rows, waiting=waiting, batch_size=1 if batch_size is None else batch_size)
     check.number("serve", 0, open_low=True, megabytes=megabytes, seconds=seconds)
+    # scikit-learn's column transformers warn so in several threads at once, of a setting that they do not need
+    warnings.filterwarnings("ignore", message=r"`sklearn\.utils\.parallel\.delayed` should be used")
     import uvicorn  # pyright: ignore[reportMissingImports]
 
     from nnfunc.commands.serve.http_application import Limits, Server, create_application

@@ -1,6 +1,8 @@
 """Tables with named columns: CSV or Parquet files, or data frames of pandas or polars."""
 
+import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +14,19 @@ from nnfunc.data.dataset import warn_if_coarse_in_float32
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
+from nnfunc.data.sources.examples import repeated_rows
 from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
 from nnfunc.data.sources.table_cells import fold_column
-from nnfunc.data.sources.table_labels import check_log, fit_scaling, fit_target, label_ids, read_labels, read_order
+from nnfunc.data.sources.table_labels import (
+    check_log,
+    fit_scaling,
+    fit_target,
+    label_ids,
+    labelled_rows,
+    read_labels,
+    read_order,
+    take_rows,
+)
 from nnfunc.data.splits import Splits
 from nnfunc.data.table_features import (
     SPECIAL,
@@ -48,6 +60,7 @@ def table(
     standardise: bool | Literal["robust"] = True,
     scale_target: bool = False,
     log_target: bool = False,
+    drop_unlabelled: bool = False,
     separator: str = ",",
     decimal: Decimal = ".",
     thousands: Thousands = "",
@@ -81,7 +94,8 @@ def table(
     standardise: x becomes (x - mean) / std of each column of the training rows, computed in float64 and stored
     in float32, so that seconds since 1970 keep their precision; "robust" takes the median and the interquartile
     range instead. scale_target: the same for y in a regression. log_target: y becomes log(1 + y) before that.
-    `splits.preprocessing.restore_target` undoes both. separator: of the columns of a CSV file, one character.
+    `splits.preprocessing.restore_target` undoes both. drop_unlabelled: whether rows without a label are left out,
+    with a warning of their number; otherwise they are refused. separator: of the columns of a CSV file, one character.
     decimal, thousands: the decimal mark of texts that are numbers, and the mark between groups of three digits, ""
     for none; decimal = "," reads 12,5 and refuses 12.5. A run reads its predictions in the same way.
     validation, test: below 1 fractions of the rows, from 1 on numbers of rows, 0 for none; split at random, and
@@ -132,6 +146,13 @@ def table(
     name, source_columns, describe_row = read_columns(source, separator, only, as_texts)
     check_columns(name, named, source_columns)
     columns = _check_roles(name, labels, columns, special, order, source_columns)
+    repeats = {}
+    if drop_unlabelled:
+        count, used = len(source_columns[labels[0]]), labelled_rows(source_columns, labels)
+        if 0 < len(used) < count:  # a table without any label is refused below
+            warnings.warn(f"{name}: {count - len(used):,} of {count:,} rows have no label: left out.", stacklevel=2)
+            source_columns, repeats = take_rows(source_columns, used), repeated_rows("train", used.tolist(), count)
+            describe_row = partial(lambda describe, row: describe(int(used[row])), describe_row)
     numeric = {*columns, *labels, *order} - set(strings)
     source_columns = style.convert(WHERE, name, source_columns, numeric, describe_row)
     y, names = read_labels(name, labels, task, source_columns, describe_row, preprocessing)
@@ -209,7 +230,7 @@ def table(
         "shape": [numbers.shape[1]],
     }
     facts |= {} if features is None else {"features": features, "categories": category_sizes(features)}
-    facts |= ({} if target is None else {"target": target}) | style.facts()
+    facts |= ({} if target is None else {"target": target}) | style.facts() | ({"repeats": repeats} if repeats else {})
     order_facts = {"group": group, "time": time, "date_format": date_format}
     facts |= {key: value for key, value in order_facts.items() if value is not None}
     record = Preprocessing("table", facts, rows=rows)

@@ -11,11 +11,20 @@ from nnfunc.data.download import fail_damaged
 from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.column_store import StringColumn
-from nnfunc.data.sources.columns import BLOCK, WHERE, DescribeRow, parse_class_labels, parse_numbers
+from nnfunc.data.sources.columns import BLOCK, WHERE, DescribeRow, is_missing, parse_class_labels, parse_numbers
 from nnfunc.data.sources.table_cells import parse_flags, parse_order, parse_strings
 from nnfunc.data.splits import cut_in_order
 
-__all__ = ["check_log", "fit_scaling", "fit_target", "label_ids", "read_labels", "read_order"]
+__all__ = [
+    "check_log",
+    "fit_scaling",
+    "fit_target",
+    "label_ids",
+    "labelled_rows",
+    "read_labels",
+    "read_order",
+    "take_rows",
+]
 
 
 def read_labels(
@@ -80,6 +89,25 @@ def read_order(
         shuffled = np.random.RandomState(0).permutation(len(values.distinct))
         ranks = shuffled[np.argsort(np.argsort(values.distinct))][values.codes]
     return partial(cut_in_order, WHERE, column, ranks), values
+
+
+def labelled_rows(columns: dict[str, Any], labels: list[str]) -> np.ndarray:
+    """The indices of the rows all of whose labels are there. columns: of the table. labels: of their names."""
+    missing = np.zeros(len(columns[labels[0]]), bool)
+    for label in labels:
+        values = columns[label]
+        if isinstance(values, StringColumn):
+            missing |= np.array([is_missing(word) for word in values.distinct])[values.codes]
+        elif values.dtype.kind not in "iub":
+            missing |= np.array([is_missing(value) for value in values])
+    return np.flatnonzero(~missing)
+
+
+def take_rows(columns: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Some rows of columns. columns: by name, None for those that are not used. rows: their indices."""
+    strings = lambda values: StringColumn.from_strings(values.distinct[code] for code in values.codes[rows])
+    take = lambda values: strings(values) if isinstance(values, StringColumn) else values[rows]
+    return {name: None if values is None else take(values) for name, values in columns.items()}
 
 
 def check_log(name: str, labels: list[str], y: np.ndarray, describe_row: DescribeRow) -> None:

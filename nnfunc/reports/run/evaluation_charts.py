@@ -42,7 +42,8 @@ def confusion_chart(counts: np.ndarray, names: list[str]) -> Chart:
             {"field": "value", "type": "quantitative", "title": "count"},
             {"field": "share", "type": "quantitative", "title": "share", "format": ".1%"},
         ],
-        step=26 if len(names) <= 12 else 18,
+        step=40 if len(names) <= 4 else 26 if len(names) <= 12 else 18,
+        width=60 * len(names) if len(names) <= 4 else None,  # nearly square
     )
 
 

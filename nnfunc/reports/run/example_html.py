@@ -19,13 +19,15 @@ class InputFormat(NamedTuple):
     """How the inputs of a data set read.
 
     image_shape: (height, width, channels) of pictures that are flat or in another layout, or None. columns: the names
-    of features, or None. scaling: their "mean" and "std", or None. decode: token ids -> text, or None.
+    of features, or None. scaling: their "mean" and "std", or None. decode: token ids -> text, or None. features: of a
+    table with more than numbers, as `Preprocessing.facts` has them, or None.
     """
 
     image_shape: tuple[int, int, int] | None = None
     columns: Sequence[str] | None = None
     scaling: Mapping[str, Sequence[float]] | None = None
     decode: Callable[[np.ndarray], str] | None = None
+    features: Mapping[str, Any] | None = None
 
     @property
     def layout(self) -> str:
@@ -39,6 +41,8 @@ def example_card(x: Any, form: InputFormat, title: str, note: str) -> str:
 
 
 def _input(x: Any, form: InputFormat, title: str) -> str:
+    if form.features is not None:
+        return _pairs(_feature_pairs(x, form.features))
     if isinstance(x, Mapping):
         return "".join(_input(part, InputFormat(), str(name)) for name, part in x.items())
     x = np.asarray(x)
@@ -61,9 +65,41 @@ def _row(x: np.ndarray, form: InputFormat) -> str:
     values = x.astype(np.float64)
     if form.scaling and len(form.scaling["mean"]) == len(x):
         values = values * np.asarray(form.scaling["std"]) + np.asarray(form.scaling["mean"])
-    pairs = list(zip(names, values.tolist(), strict=True))
-    text = "<br>".join(f"{html.escape(str(name))} {value:.4g}" for name, value in pairs[:MAX_FEATURES])
+    return _pairs([(str(name), f"{value:.4g}") for name, value in zip(names, values.tolist(), strict=True)])
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and values, one on each line."""
+    text = "<br>".join(html.escape(f"{name} {value}") for name, value in pairs[:MAX_FEATURES])
     return f"<p>{text}{f'<br>and {len(pairs) - MAX_FEATURES} more' if len(pairs) > MAX_FEATURES else ''}</p>"
+
+
+def _feature_pairs(x: Any, features: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(column, value) of the categories, numbers and dates of a row of a table; texts and one_hot are left out."""
+    pairs, start = [], 0
+    part = features["categorical"]
+    codes = np.asarray(x["categories"]).tolist() if isinstance(x, Mapping) and "categories" in x else []
+    for column, code, names in zip(part["columns"], codes, part.get("categories", []), strict=False):
+        pairs.append((column, ["unknown", "missing", *names][code]))
+    numbers = np.asarray(x.get("numbers", []) if isinstance(x, Mapping) else x, np.float64)
+    for group in ("numbers", "dates"):
+        part = features[group]
+        names = list(part["columns"])
+        if group == "dates":
+            names = [
+                f"{name} {detail}"
+                for name, parts in zip(names, part.get("parts", []), strict=False)
+                for detail in parts
+            ]
+        flags = part.get("indicators", [])
+        width = len(names) + len(flags)
+        values, start = numbers[start : start + width], start + width
+        if "scale" in part and len(part["scale"]) == len(values):
+            values = values * part["scale"] + part["center"]
+        absent = {flag for flag, value in zip(flags, values[len(names) :], strict=False) if value > 0.5}
+        texts = ["missing" if i in absent else f"{value:.4g}" for i, value in enumerate(values[: len(names)])]
+        pairs += zip(names, texts, strict=False)
+    return pairs
 
 
 def _as_picture(x: np.ndarray, form: InputFormat) -> str | None:

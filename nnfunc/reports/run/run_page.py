@@ -112,12 +112,11 @@ def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def run_cards(rows: list[Row], result: dict[str, Any]) -> list[tuple[str, str]]:
-    """(value, label): the test and validation metrics, the baseline, speed and memory."""
+    """(value, label): the test and validation metrics, speed and memory."""
     cards = []
     for split in ("test", "validation"):
-        cards += [(format_metric(name, value), f"{split} {name}") for name, value in _metrics(result.get(split))]
-    split, baseline = _baseline(result)
-    cards += [(format_metric(name, value), f"baseline {split} {name}") for name, value in baseline]
+        values = _metrics(result.get(split))
+        cards += [(format_metric(name, value), f"{split} {name.replace('_', ' ')}") for name, value in values]
     for name, label in (("tokens_per_second", "tokens/s"), ("examples_per_second", "examples/s")):
         _, values = metrics_log.metric_series(rows, "train", name)
         if len(values):

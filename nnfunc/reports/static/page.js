@@ -131,7 +131,8 @@
     if (Array.isArray(part)) return part.map((entry) => scaled(entry, type));
     if (!part || typeof part !== "object") return part;
     const result = Object.fromEntries(Object.entries(part).map(([k, v]) => [k, k === "data" ? v : scaled(v, type)]));
-    if (part.y?.type === "quantitative") result.y.scale = { ...(type === "log" ? { type } : { zero: false }), ...result.y.scale };
+    const plain = result.y?.scale?.type ? {} : { zero: false };
+    if (part.y?.type === "quantitative") result.y.scale = { ...(type === "log" ? { type } : plain), ...result.y.scale };
     return result;
   };
   const draw = async (name) => {

@@ -202,7 +202,7 @@ def _importance_charts(importance: Importance | None) -> list[Chart]:
     if importance is None:
         return []
     ends = importance.values - importance.deviations, importance.values + importance.deviations
-    columns = {"value": importance.values, "low": np.maximum(ends[0], 0), "high": ends[1]}
+    columns = {"value": importance.values, "low": np.maximum(ends[0], 0), "high": np.minimum(ends[1], 1)}
     data = {"name": importance.names} | {name: shorten(values, 3) for name, values in columns.items()}
     title = "Share of the importance"
     return [bars("importance", title, data, x={"title": title.lower()}, faded=not importance.is_meaningful)]
