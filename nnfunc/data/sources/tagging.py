@@ -188,7 +188,8 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
         return _read_json(where, file, facts["tokens"], facts["tags"] if tagged else None)
     sentences: list[Sentence] = []
     tokens, tags, first = [], [], 0
-    lines = [line.rstrip("\r") for line in decode_utf8(where, file, read_bytes(where, file)).split("\n")]
+    text = decode_utf8(where, file, read_bytes(where, file))
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     columns = [_columns(line) for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     width, has_tabs = len(columns[0]) if columns else None, any("\t" in line for line in lines if line[:1] != "#")
     for number, line in enumerate([*lines, ""], 1):
@@ -210,6 +211,9 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
         if (width < 2 and tagged) or not all(-width <= index < width for index in indices):
             problem = f"line {number} should have a word and its tag, in columns {list(indices)}, but is {line[:60]!r}"
             fail_damaged(where, file, problem, "Columns are counted from 0, and from the end where negative.")
+        if not all(row[index].strip() for index in indices):
+            problem = f"line {number} lacks {'a word' if not row[indices[0]].strip() else 'the tag of a word'}"
+            fail_damaged(where, file, f"{problem}: {line[:60]!r}", "Correct the line.")
         tokens.append(row[indices[0]])
         tags += [row[indices[1]]] if tagged else []
     if not sentences:
@@ -218,7 +222,8 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
 
 
 def _columns(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+    """The values of a line; a word may have other blanks in it, such as one that does not break."""
+    return line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
 
 
 def _is_comment(line: str, has_tabs: bool, *, at_start: bool) -> bool:
@@ -241,7 +246,7 @@ def _read_json(where: str, file: Path, tokens_key: str, tags_key: str | None) ->
     for row, line in enumerate(lines):
         tokens, tags = columns[tokens_key][row], columns[tags_key][row] if tags_key else []
         for key, value in ((tokens_key, tokens), (tags_key, tags)):
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
                 problem = f"line {line} should have a list of texts as {key!r}, got {check.describe(value)}"
                 fail_damaged(where, file, problem, 'Such as {"tokens": ["a", "b"], "tags": ["X", "Y"]}.')
         if not tokens or (tags_key and len(tokens) != len(tags)):
