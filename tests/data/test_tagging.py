@@ -239,3 +239,10 @@ def test_an_empty_word_or_tag_is_refused(tmp_path, line, message):
     (tmp_path / "it.jsonl").write_text(rows)
     with pytest.raises(ValueError, match=r"line 21 should have a list of texts as 't.*, got "):
         nf.data.tagging(tmp_path / "it.jsonl")
+
+
+def test_sizes_that_cannot_be_meant_are_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="affixes should be at most 64, got 1000000"):
+        nf.data.tagging(write(tmp_path), affixes=10**6)
+    with pytest.raises(ValueError, match=r"examples of block_size = 2000000000 take .*; the device has"):
+        nf.data.tagging(write(tmp_path), block_size=2 * 10**9)

@@ -63,7 +63,7 @@ def tagging(
     or a folder of files such as train.conll and test.conll.
     columns: the indices of the words and the tags among the columns, from the end where negative. tokens, tags: the
     keys of the objects. block_size: the most words of a sentence, by default that of the longest one; a longer one is
-    refused. affixes: at least 0. min_count: how often a feature has to occur in training to be in the vocabulary, so
+    refused. affixes: 0 to 64. min_count: how often a feature has to occur in training to be in the vocabulary, so
     that the model also learns from unknown ones. vocab_size: the most ids of features, the most frequent ones, at
     least 3. validation, test: splits that are not in the folder are cut off at random; below 1 a fraction, from 1 on
     a number of sentences, 0 for none. preprocessing: of an earlier run (`splits.preprocessing`), which fixes
@@ -78,7 +78,7 @@ def tagging(
     >>> splits.train[0].shape, splits.train[1][0].tolist(), splits.names
     ((16, 2, 3), [1, 0], ('NUM', 'VERB'))
     """
-    check.size(WHERE, 0, affixes=affixes)
+    check.size(WHERE, 0, 64, affixes=affixes)
     check.size(WHERE, min_count=min_count)
     check.size(WHERE, 3, vocab_size=vocab_size)
     facts: Any = {"columns": list(columns), "tokens": tokens, "tags": tags, "affixes": affixes}
