@@ -12,21 +12,23 @@ from collections.abc import Sequence
 from nnfunc import check
 from nnfunc.distributed.processes import LOST
 
+MOST = 1024  # processes, and devices of each: a number with a digit too many would end the machine
+
 
 def launch(command: Sequence[str], *, processes: int, devices: int | None = None) -> int:
     """Run a command of nnfunc in several processes, and return the exit code.
 
     When one of them fails, the others end within a minute. Signals go to all of them.
-    command: the arguments of nnfunc, such as ["train", "config.toml"]. processes: how many, at least 1. devices: the
+    command: the arguments of nnfunc, such as ["train", "config.toml"]. processes: how many, 1 to 1024. devices: the
     simulated CPU devices of each, to try a mesh without accelerators; None for the devices that there are, of which
     each process gets its part.
     """
-    check.size("launch", processes=processes)
+    check.size("launch", 1, MOST, processes=processes)
     if not command:
         hint = "Write nnfunc launch --processes 2 -- train CONFIG."
         check.fail("launch", expected="there should be a command after --", actual="none", hint=hint)
     if devices is not None:
-        check.size("launch", devices=devices)
+        check.size("launch", 1, MOST, devices=devices)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

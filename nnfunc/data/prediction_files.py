@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from nnfunc import check
-from nnfunc.data.download import fail_damaged, fail_unreadable, file_size, find_text_problem
+from nnfunc.data.download import check_unpacked_size, fail_damaged, fail_unreadable, file_size, find_text_problem
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.class_folders import IMAGES, ClassFolders
 from nnfunc.data.sources.columns import read_columns
@@ -337,12 +337,14 @@ def _parquet_pieces(file: Path, limit: int | None) -> Iterator[Piece]:
     import pyarrow as arrow  # pyright: ignore[reportMissingImports]
     from pyarrow import parquet  # pyright: ignore[reportMissingImports]
 
-    file_size(WHERE, file)
+    size = file_size(WHERE, file)
     try:
         with parquet.ParquetFile(file) as opened:
             total, first = opened.metadata.num_rows, 0
             if not total:
                 check.fail(WHERE, expected=f"{file} should have at least one example", actual="no rows")
+            if limit is None:  # all rows are in memory at once
+                check_unpacked_size(WHERE, file, size, 32 * total * opened.metadata.num_columns)
             for batch in opened.iter_batches(batch_size=limit or total):
                 frame = arrow.Table.from_batches([batch])
                 columns = read_columns(frame, ",")[1]

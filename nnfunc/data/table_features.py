@@ -130,8 +130,8 @@ def fit_features(features: Features, cells: Cells, rows: np.ndarray) -> Features
             fitted[group]["indicators"] = [i for i, fact in enumerate(facts) if fact["indicators"]]
     if features["categorical"]["columns"]:
         columns = (cast(StringColumn, cells[column]) for column in features["categorical"]["columns"])
-        words = ({strings.distinct[code] for code in np.unique(strings.codes[rows])} for strings in columns)
-        fitted["categorical"]["categories"] = [sorted(names - {""}) for names in words]
+        distinct = ({strings.distinct[code] for code in np.unique(strings.codes[rows])} for strings in columns)
+        fitted["categorical"]["categories"] = [sorted(names - {""}) for names in distinct]
     return fitted
 
 

@@ -4,9 +4,11 @@ Codecs that encode equally compare equal. They are saved as JSON.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,6 +108,10 @@ class Bytes:
         _write(path, {"codec": "bytes"})
 
 
+LONG = re.compile(r"(\S{1000}|\s{1000})")
+"""A part of a word that is learned from alone: the time of learning grows with the square of the length."""
+
+
 @dataclass(frozen=True)
 class Tokenizer:
     """A tokenizer of the `tokenizers` library. text: the content of its file (tokenizer.json)."""
@@ -139,7 +145,8 @@ class Tokenizer:
             initial_alphabet=sorted(pieces.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        parts = chain.from_iterable(map(LONG.split, texts))
+        tokenizer.train_from_iterator(filter(None, parts), trainer)
         table = json.loads(tokenizer.to_str())
         table["added_tokens"] = []  # the padding has an id, but the characters [PAD] in a text are no padding
         return Tokenizer(json.dumps(table, ensure_ascii=False))
@@ -161,7 +168,11 @@ class Tokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text, without special tokens, computed on all cores."""
-        return [one.ids for one in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        tokenizer = self._tokenizer
+        try:
+            return [one.ids for one in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        except (UnicodeError, TypeError):  # half of a pair that is a character only together
+            return [self.encode(text).tolist() for text in texts]
 
     def encode_whole(self, texts: list[str], length: int) -> list[list[int]]:
         """The ids of each text with the special tokens around it; its end is cut off, so that there are at most length.

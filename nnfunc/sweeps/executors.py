@@ -213,13 +213,13 @@ def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
     Each process imports the script that calls this, so the script has to do its work under
     `if __name__ == "__main__":`. Needs the package cloudpickle (the extra `jobs`).
 
-    workers: how many processes run at once, at least 1. trials: the number in one job, at least 1. retries: how
+    workers: how many processes run at once, 1 to 1024. trials: the number in one job, at least 1. retries: how
     often a lost job is submitted again, at least 0.
 
     >>> nf.sweeps.processes(2, trials=8).trials
     8
     """
-    check.size("processes", workers=workers)
+    check.size("processes", 1, 1024, workers=workers)
     check.size("processes", trials=trials)
     check.size("processes", 0, retries=retries)
     import multiprocessing

@@ -238,6 +238,19 @@ def test_uploaded_files(served, run):
     np.testing.assert_allclose(probabilities(answer.json()), jax.nn.softmax(run.predict(rows)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["..", ".", "a/..", "x" * 300 + ".csv", "x\0.csv"])
+def test_any_name_of_an_uploaded_file_is_answered(served, name):
+    answer = served.post("/predict", files={"f": (name, b"height & size,weight\n1,2\n")})
+    assert answer.status_code == (200 if name.endswith(".csv") else 400), answer.text
+    assert "defect" not in answer.text
+
+
+def test_half_characters_in_rows_are_refused(served):
+    answer = served.post("/predict", content=rb'{"rows": [{"weight": "\ud800"}]}')
+    assert answer.status_code == 400
+    assert "the body is not JSON ('utf-8' codec can't encode character" in answer.json()["error"]
+
+
 def test_the_schema_tells_columns_and_limits(served):
     schema = served.get("/schema").json()
     assert schema["columns"] == {"weight": {"type": "number"}, "height & size": {"type": "number"}}

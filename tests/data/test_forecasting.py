@@ -240,3 +240,16 @@ def test_damaged_files_are_mistakes_with_a_line(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         only_mistakes(lambda: nf.data.forecasting(file, **options), file, 150)
+
+
+def test_rows_of_parquet_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
+    """A forecast needs all rows at once; 30 million took 250 kB, and minutes."""
+    from nnfunc.data.prediction_files import read_pieces
+
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "a.csv").write_text("t,v\n" + "".join(f"{i},{i % 7}\n" for i in range(40)))
+    splits = nf.data.forecasting(tmp_path / "a.csv", time="t", value="v", context=3, horizon=1)
+    monkeypatch.setattr("nnfunc.data.download.SMALL", 10**5)
+    parquet.write_table(arrow.table({"t": np.zeros(10**6, int), "v": np.zeros(10**6)}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="it unpacks to more than 250 times its"):
+        list(read_pieces(splits.preprocessing, [tmp_path / "a.parquet"]))

@@ -218,3 +218,31 @@ def test_damaged_files_are_mistakes_with_a_line(tmp_path, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about repeated sentences
         only_mistakes(lambda: nf.data.tagging(file, validation=0, test=0), file, 100)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_in_any_way_and_words_may_hold_blanks(tmp_path, end):
+    text = "".join(f"a\u00a0{i} N\nb V\n\n" for i in range(20))
+    (tmp_path / "it.conll").write_bytes(text.replace("\n", end).encode())
+    splits = nf.data.tagging(tmp_path / "it.conll", affixes=0, min_count=1)
+    assert splits.names == ("N", "V")
+    assert splits.train[1].shape == (16, 2)
+    assert "=a\u00a01" in splits.preprocessing.facts["vocabulary"]
+
+
+@pytest.mark.parametrize(("line", "message"), [("a\t", "the tag of a word"), ("\tN", "a word")])
+def test_an_empty_word_or_tag_is_refused(tmp_path, line, message):
+    (tmp_path / "it.tsv").write_text("".join(f"a{i}\tN\nb\tV\n\n" for i in range(20)) + line + "\n")
+    with pytest.raises(ValueError, match=f"line 61 lacks {message}"):
+        nf.data.tagging(tmp_path / "it.tsv")
+    rows = write(tmp_path, name="it.jsonl").read_text() + json.dumps({"tokens": [line[:1].strip()], "tags": [""]})
+    (tmp_path / "it.jsonl").write_text(rows)
+    with pytest.raises(ValueError, match=r"line 21 should have a list of texts as 't.*, got "):
+        nf.data.tagging(tmp_path / "it.jsonl")
+
+
+def test_sizes_that_cannot_be_meant_are_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="affixes should be at most 64, got 1000000"):
+        nf.data.tagging(write(tmp_path), affixes=10**6)
+    with pytest.raises(ValueError, match=r"examples of block_size = 2000000000 take .*; the device has"):
+        nf.data.tagging(write(tmp_path), block_size=2 * 10**9)

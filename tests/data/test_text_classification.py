@@ -5,6 +5,7 @@ import json
 import re
 import warnings
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -200,3 +201,46 @@ def test_damaged_files_are_mistakes_with_a_line(tmp_path, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about repeated and long texts
         only_mistakes(lambda: nf.data.text_classification(file, validation=0, test=0), file, 60)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "fine", "label": ["good"]}', r"line 21 .*'label' should hold a text or a number, got \['good'\]"),
+        ('{"text": "fine", "label": {"a": 1}}', "line 21 .*should hold a text or a number"),
+        (r'{"text": "half \ud83d", "label": "good"}', r"line 21 has \\ud83d, half of a pair"),
+        (r'{"text": "half", "label": "\udc00"}', r"line 21 has \\udc00, half of a pair"),
+    ],
+)
+def test_json_values_that_are_no_labels_or_texts(tmp_path, line, message):
+    texts, labels = [f"plot {i}" for i in range(20)], ["bad", "good"] * 10
+    file = write(tmp_path, texts, labels, "films.jsonl")
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        nf.data.text_classification(file, block_size=4)
+
+
+def test_labels_that_are_flags_are_the_same_in_every_file(tmp_path):
+    texts, flags = [f"plot {i}" for i in range(20)], [bool(i % 2) for i in range(20)]
+    for labels in (flags, [str(flag).lower() for flag in flags]):
+        splits = nf.data.text_classification(write(tmp_path, texts, labels, "films.jsonl"), block_size=4)
+        assert splits.names == ("False", "True")
+
+
+def test_bytes_and_frames_without_rows_are_refused():
+    texts, labels = [f"plot {i}" for i in range(20)], [b"bad", b"good"] * 10
+    with pytest.raises(ValueError, match=r"should hold a text or a number.*Decode bytes"):
+        nf.data.text_classification({"text": texts, "label": labels}, block_size=4)
+    with pytest.raises(ValueError, match="it should have rows, but has none"):
+        nf.data.text_classification({"text": [], "label": []}, block_size=4)
+    with pytest.raises(ValueError, match="it should have rows, but has none"):
+        nf.data.table({"a": [], "y": []}, label="y")
+
+
+def test_a_very_long_word_is_learned_from_in_parts(tmp_path):
+    """The time grew with the square of its length: 300,000 characters took minutes."""
+    texts = [f"plot {i}" for i in range(19)] + ["x" * 100_000]
+    begin = process_time()
+    splits = nf.data.text_classification(write(tmp_path, texts, ["bad", "good"] * 10), block_size=4)
+    assert process_time() - begin < 3
+    assert splits.codec.decode(splits.codec.encode("x" * 5000)) == "x" * 5000

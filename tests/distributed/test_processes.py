@@ -15,6 +15,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc.commands.consolidate import consolidate
+from nnfunc.commands.launch import launch
 from nnfunc.distributed import processes
 
 CONFIG = """
@@ -276,3 +277,10 @@ def test_a_wrong_number_of_seconds(monkeypatch):
     monkeypatch.setenv("NNFUNC_STALL_SECONDS", "soon")
     with pytest.raises(ValueError, match=r"NNFUNC_STALL_SECONDS: it should be a number of seconds, got 'soon'"):
         processes.start("host:1", 0, 2)
+
+
+def test_a_number_with_digits_too_many_starts_no_process():
+    with pytest.raises(ValueError, match="launch: processes should be at most 1024, got 1000000"):
+        launch(["train", "a.toml"], processes=10**6)
+    with pytest.raises(ValueError, match="processes: workers should be at most 1024, got 1000000"):
+        nf.sweeps.processes(10**6)

@@ -112,6 +112,8 @@ class Server:
         """The inputs of the model for the body {"rows": [...]}."""
         try:
             content = json.loads(body)
+            if b"\\u" in body:  # half of a surrogate pair could not be sent back
+                json.dumps(content, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise HTTPException(400, f"the body is not JSON ({_one_line(error)}).") from error
         if not isinstance(content, dict) or set(content) != {"rows"}:
@@ -132,7 +134,7 @@ class Server:
         with TemporaryDirectory(prefix="nnfunc-") as folder:
             paths = []
             for i, (name, content) in enumerate(files):
-                path = Path(folder, str(i), Path(name).name or "file")
+                path = Path(folder, str(i), _file_name(name))
                 if path.suffix.lower() == ".gz":
                     raise HTTPException(400, f"{path.name} should not be compressed.")
                 path.parent.mkdir()
@@ -163,6 +165,12 @@ class Server:
         columns = ({} if names is None else {name_column(self.run.config.preprocessing): names}) | columns
         lists = [column.tolist() if isinstance(column, np.ndarray) else list(column) for column in columns.values()]
         return [dict(zip(columns, map(_finite, row), strict=True)) for row in zip(*lists, strict=True)]
+
+
+def _file_name(name: str) -> str:
+    """A name that any file may have, from that of an uploaded file."""
+    name = Path(name).name.replace("\0", "")[-60:]
+    return "file" if name in ("", ".", "..") else name
 
 
 def _finite(value: Any) -> Any:

@@ -62,6 +62,9 @@ MISSING = {
     "null",
 }
 BLOCK = 1 << 16  # rows
+NO_CELL = (list, tuple, Mapping, set, frozenset, bytes, bytearray, complex, np.ndarray, np.void)
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+HALF = "half of a pair that is a character only together"
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
@@ -113,6 +116,8 @@ def read_json_lines(where: str, file: Path) -> tuple[dict[str, np.ndarray], list
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             fail_damaged(where, file, f"line {number} is not JSON ({error})", hint)
+        if "\\u" in line and (half := HALF_PAIR.search(json.dumps(row, ensure_ascii=False))):
+            fail_damaged(where, file, f"line {number} has {ascii(half[0])[1:-1]}, {HALF}", "Take it out.")
         if not isinstance(row, dict):
             fail_damaged(where, file, f"line {number} should be a JSON object, got {check.describe(row)}", hint)
         rows.append(row)
@@ -297,14 +302,15 @@ def parse_class_labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(class numbers [n] in the narrowest unsigned type, the classes' names).
 
-    `1` and `1.0` are one class, 1, but 01 is another. What pandas takes for missing is refused: None, NaN, NaT, and
-    words such as NA, null and None, but not none.
+    `1` and `1.0` are one class, 1, but 01 is another; `true` and `True` are one class, True. What pandas takes for
+    missing is refused: None, NaN, NaT, and words such as NA, null and None, but not none.
     name: of the table. label: the name of the column. values: the column. describe_row: of `read_columns`.
     names: the only classes that are allowed, None for any.
     """
     values = check_values(name, label, values, where=where)
-    text = values if isinstance(values, StringColumn) else StringColumn.from_strings(str(value) for value in values)
-    text = text.stripped()
+    text = to_strings(name, label, values, describe_row, where=where).stripped()
+    if not len(text):
+        fail_damaged(where, name, "it should have rows, but has none", "Is it the right file?")
     classes = {word: class_name(word) for word in text.distinct}
 
     def position(wrong: Collection[str]) -> str:
@@ -356,6 +362,30 @@ def check_values(name: str, column: str, values: Any, *, where: str = WHERE) -> 
     return values
 
 
+def to_strings(
+    name: str, column: str, values: Any, describe_row: DescribeRow | None = None, *, where: str = WHERE
+) -> StringColumn:
+    """A column as strings. A cell that is no text, number, flag or date is refused, such as a list of JSON lines.
+
+    name: of the table. column: its name. values: the column. describe_row: of `read_columns`.
+    """
+    if isinstance(values, StringColumn):
+        return values
+    if not isinstance(values, np.ndarray) or values.dtype.kind in "OSVc":
+        for row, value in enumerate(values):
+            if isinstance(value, NO_CELL):
+                problem = f"{(describe_row or row_name)(row)} of column {column!r} should hold a text or a number"
+                hint = "Decode bytes to texts; make a column of each part of other values."
+                fail_damaged(where, name, f"{problem}, got {check.describe(value)}", hint)
+    strings = StringColumn.from_strings(map(str, values))
+    for code, text in enumerate(strings.distinct):
+        if half := HALF_PAIR.search(text):
+            position = (describe_row or row_name)(int((strings.codes == code).argmax()))
+            problem = f"{position} of column {column!r} has {ascii(half[0])[1:-1]}, {HALF}"
+            fail_damaged(where, name, problem, "Take it out.")
+    return strings
+
+
 def is_missing(value: Any) -> bool:
     """Whether a cell has no value: None, NaN, or a word that pandas takes for missing."""
     word = str(value).strip()
@@ -363,7 +393,9 @@ def is_missing(value: Any) -> bool:
 
 
 def class_name(word: str) -> str:
-    """The name of a class: a number by its shortest form; any other word as it is, and codes such as 007."""
+    """The name of a class: a number by its shortest form, and True of true; other words as they are, such as 007."""
+    if word.lower() in ("false", "true"):
+        return word.capitalize()
     if not NUMBER.fullmatch(word) or CODE.match(word) or not abs(value := float(word)) < EXACT:
         return word
     return f"{value + 0.0:.0f}" if value.is_integer() else repr(value)

@@ -1,6 +1,7 @@
 """Examples of any length: told apart by their content, split, and padded to one length."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, device_memory
 from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.data.row_split import split_pairs
 from nnfunc.data.splits import cut_splits
@@ -98,7 +99,13 @@ def _cut_together(
 
 
 def pad_rows(rows: Sequence[Sequence[Any]], length: int, fill: int = 0, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """int32 [n, length, *shape]: the first `length` items of each row, then `fill`. shape: of an item."""
+    """int32 [n, length, *shape]: the first `length` items of each row, then `fill`. shape: of an item.
+
+    Raises: ValueError when that is more than the memory.
+    """
+    size = 4.0 * len(rows) * length * math.prod(shape)
+    problem = f"{len(rows)} examples of block_size = {length} take {device_memory.format_bytes(size)}"
+    device_memory.check_fits("data", size, problem, "Make block_size smaller.")
     padded = np.full((len(rows), length, *shape), fill, np.int32)
     for i, row in enumerate(rows):
         if cut := row[:length]:

@@ -19,6 +19,7 @@ from nnfunc.data.sources.columns import (
     is_missing,
     parse_numbers,
     row_name,
+    to_strings,
 )
 
 __all__ = ["fold_column", "parse_dates", "parse_flags", "parse_order", "parse_strings"]
@@ -32,10 +33,8 @@ def parse_strings(name: str, column: str, values: Any, *, categories: bool = Tru
     name: of the table. column: its name. values: the column. categories: whether 1 and 1.0 are the same, as in labels,
     and true and True, as a file and a data frame write them.
     """
-    values = check_values(name, column, values)
-    if not isinstance(values, StringColumn):
-        values = StringColumn.from_strings(map(str, values))
-    convert = _category if categories else str
+    values = to_strings(name, column, check_values(name, column, values))
+    convert = class_name if categories else str
     named = StringColumn.from_strings("" if is_missing(text) else convert(text.strip()) for text in values.distinct)
     codes = named.codes.astype(np.min_scalar_type(len(named.distinct)))
     return StringColumn(codes[values.codes], named.distinct)
@@ -100,10 +99,6 @@ def fold_column(ids: np.ndarray, values: "np.ndarray | StringColumn") -> np.ndar
         return fold_ids(ids, values)
     digests = [hashlib.blake2b(word.encode(), digest_size=8).digest() for word in values.distinct]
     return fold_ids(ids, np.frombuffer(b"".join(digests), np.uint64)[values.codes])
-
-
-def _category(word: str) -> str:
-    return word.capitalize() if word.lower() in ("false", "true") else class_name(word)
 
 
 def _seconds(value: Any, date_format: str | None) -> float | None:

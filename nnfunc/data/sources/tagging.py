@@ -63,7 +63,7 @@ def tagging(
     or a folder of files such as train.conll and test.conll.
     columns: the indices of the words and the tags among the columns, from the end where negative. tokens, tags: the
     keys of the objects. block_size: the most words of a sentence, by default that of the longest one; a longer one is
-    refused. affixes: at least 0. min_count: how often a feature has to occur in training to be in the vocabulary, so
+    refused. affixes: 0 to 64. min_count: how often a feature has to occur in training to be in the vocabulary, so
     that the model also learns from unknown ones. vocab_size: the most ids of features, the most frequent ones, at
     least 3. validation, test: splits that are not in the folder are cut off at random; below 1 a fraction, from 1 on
     a number of sentences, 0 for none. preprocessing: of an earlier run (`splits.preprocessing`), which fixes
@@ -78,7 +78,7 @@ def tagging(
     >>> splits.train[0].shape, splits.train[1][0].tolist(), splits.names
     ((16, 2, 3), [1, 0], ('NUM', 'VERB'))
     """
-    check.size(WHERE, 0, affixes=affixes)
+    check.size(WHERE, 0, 64, affixes=affixes)
     check.size(WHERE, min_count=min_count)
     check.size(WHERE, 3, vocab_size=vocab_size)
     facts: Any = {"columns": list(columns), "tokens": tokens, "tags": tags, "affixes": affixes}
@@ -188,7 +188,8 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
         return _read_json(where, file, facts["tokens"], facts["tags"] if tagged else None)
     sentences: list[Sentence] = []
     tokens, tags, first = [], [], 0
-    lines = [line.rstrip("\r") for line in decode_utf8(where, file, read_bytes(where, file)).split("\n")]
+    text = decode_utf8(where, file, read_bytes(where, file))
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     columns = [_columns(line) for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
     width, has_tabs = len(columns[0]) if columns else None, any("\t" in line for line in lines if line[:1] != "#")
     for number, line in enumerate([*lines, ""], 1):
@@ -210,6 +211,9 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
         if (width < 2 and tagged) or not all(-width <= index < width for index in indices):
             problem = f"line {number} should have a word and its tag, in columns {list(indices)}, but is {line[:60]!r}"
             fail_damaged(where, file, problem, "Columns are counted from 0, and from the end where negative.")
+        if not all(row[index].strip() for index in indices):
+            problem = f"line {number} lacks {'a word' if not row[indices[0]].strip() else 'the tag of a word'}"
+            fail_damaged(where, file, f"{problem}: {line[:60]!r}", "Correct the line.")
         tokens.append(row[indices[0]])
         tags += [row[indices[1]]] if tagged else []
     if not sentences:
@@ -218,7 +222,8 @@ def _read(where: str, file: Path, facts: Mapping[str, Any], tagged: bool = True)
 
 
 def _columns(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+    """The values of a line; a word may have other blanks in it, such as one that does not break."""
+    return line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
 
 
 def _is_comment(line: str, has_tabs: bool, *, at_start: bool) -> bool:
@@ -241,7 +246,7 @@ def _read_json(where: str, file: Path, tokens_key: str, tags_key: str | None) ->
     for row, line in enumerate(lines):
         tokens, tags = columns[tokens_key][row], columns[tags_key][row] if tags_key else []
         for key, value in ((tokens_key, tokens), (tags_key, tags)):
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
                 problem = f"line {line} should have a list of texts as {key!r}, got {check.describe(value)}"
                 fail_damaged(where, file, problem, 'Such as {"tokens": ["a", "b"], "tags": ["X", "Y"]}.')
         if not tokens or (tags_key and len(tokens) != len(tags)):

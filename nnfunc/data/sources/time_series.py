@@ -8,8 +8,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.data.download import fail_damaged
-from nnfunc.data.sources.column_store import StringColumn
-from nnfunc.data.sources.columns import check_columns, is_missing, parse_numbers, read_columns
+from nnfunc.data.sources.columns import check_columns, is_missing, parse_numbers, read_columns, to_strings
 from nnfunc.data.sources.number_style import NumberStyle
 
 __all__ = ["Series", "read_table"]
@@ -51,8 +50,7 @@ def read_table(where: str, source: Any, facts: dict[str, Any]) -> tuple[str, dic
         known[:, i] = parse_numbers(name, column, result[column], describe_row, where=where)
     groups = {key: np.arange(len(times)) for key in ([value] if value else [c for c in result if c not in columns])}
     if series:
-        ids = result[series]
-        ids = (ids if isinstance(ids, StringColumn) else StringColumn.from_strings(map(str, ids))).stripped()
+        ids = to_strings(name, series, result[series], describe_row, where=where).stripped()
         groups = {key: np.flatnonzero(ids.codes == code) for code, key in enumerate(ids.distinct)}
         if lost := next((key for key in groups if is_missing(key)), None):
             problem = f"the series is missing at {describe_row(int(groups[lost][0]))} of column {series!r}"
@@ -91,7 +89,7 @@ def _parse_times(
             fail_damaged(where, name, problem, "Fill it in, or drop the row.")
         times = values.astype("datetime64[s]").astype(np.int64) if is_date else values.astype(np.int64)
     else:
-        text = (values if isinstance(values, StringColumn) else StringColumn.from_strings(map(str, values))).stripped()
+        text = to_strings(name, column, values, describe_row, where=where).stripped()
         parsed = [_parse_time(word) for word in text.distinct]
         is_date = any(time is not None and time[1] for time in parsed)
         for code, time in enumerate(parsed):
