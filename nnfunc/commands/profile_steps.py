@@ -20,7 +20,6 @@ from nnfunc.durations import format_seconds
 from nnfunc.intermediates import capture
 from nnfunc.runs import run_folder
 from nnfunc.training.compiled import Carry, compiled_functions, split_hypers
-from nnfunc.training.cut_data import CUT_DATA
 from nnfunc.training.device_feed import DeviceFeed, placed_data
 from nnfunc.training.step import placement_of
 
@@ -60,7 +59,7 @@ def profile(config_file: Path, settings: list[str], folder: Path | None = None) 
     data = data if placement is None else placed_data(data, placement)
     numbers, static, treedef = split_hypers(config.hypers)
     functions = compiled_functions(config.build, static, treedef, False, placement)
-    feed = DeviceFeed(data, placement, config.train.get("cut_data", CUT_DATA))
+    feed = DeviceFeed(data, placement, config.train.get("cut_data"))
     try:
         numbers = numbers if placement is None else placement.whole(numbers)
         carry = jax.block_until_ready(functions.init(numbers, config.key(), feed.sample(), None))

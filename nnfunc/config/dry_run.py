@@ -16,7 +16,6 @@ from nnfunc.data.tokenizers import Characters
 from nnfunc.errors import NnfuncError
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
-from nnfunc.training.cut_data import CUT_DATA
 from nnfunc.training.device_feed import DeviceFeed, placed_data
 from nnfunc.training.fitting import Needs, check_memory
 from nnfunc.training.step import eval_params, placement_of, trainer
@@ -56,7 +55,7 @@ def _trace(config: Config) -> Needs:
     functions = compiled_functions(config.build, static, treedef, config.train.get("rollback", 0) > 0, placement)
     if placement is not None:
         data, numbers = placed_data(data, placement), placement.whole(numbers)
-    feed, key = DeviceFeed(data, placement, config.train.get("cut_data", CUT_DATA)), config.key()
+    feed, key = DeviceFeed(data, placement, config.train.get("cut_data")), config.key()
     best = BestMetric.parse(config.train.get("best", "min loss"))
     has_convolution = inspect_task(functions, numbers, key, feed, best)
     loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)

@@ -54,11 +54,11 @@ class DeviceFeed:
     data: of the run. placement: of the run, None without a mesh. cut_data: as for `nf.train`.
     """
 
-    def __init__(self, data: Data | Stream, placement: Placement | None = None, cut_data: float = CUT_DATA):
+    def __init__(self, data: Data | Stream, placement: Placement | None = None, cut_data: float | None = None):
         self.data = data
         self._in_memory: Data | CutData | None = None
         self._placement = placement
-        if isinstance(data, Data) and placement is not None and is_large(data, placement, cut_data):
+        if isinstance(data, Data) and placement is not None and is_large(data, placement, CUT_DATA if cut_data is None else cut_data):
             self._in_memory = cut_rows(data.for_training(), placement)
         elif isinstance(data, Data):
             whole = jax.tree.map(to_device, data.for_training())

@@ -21,7 +21,6 @@ from nnfunc.distributed.placement import Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity, saved_forms
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
-from nnfunc.training.cut_data import CUT_DATA
 from nnfunc.training.device_feed import DeviceFeed, as_data, placed_data
 from nnfunc.training.early_stopping import Patience
 from nnfunc.training.fitting import check_memory
@@ -109,7 +108,7 @@ def train(
     loop: Loop = "auto",
     mesh: Mesh | Mapping[str, int] | None = None,
     shard: Shard = None,
-    cut_data: float = CUT_DATA,
+    cut_data: float | None = None,
     rollback: int = 0,
     rollback_factor: float = 0.5,
     patience: int | None = None,
@@ -252,7 +251,7 @@ def check_options(
     eval_batch_size: int | None,
     best: str,
     loop: str,
-    cut_data: float,
+    cut_data: float | None,
     rollback: int,
     rollback_factor: float,
     patience: int | None,
@@ -263,7 +262,7 @@ def check_options(
     check.size("train", 0, rollback=rollback)
     check.size("train", patience=1 if patience is None else patience)
     check.size("train", eval_batch_size=1 if eval_batch_size is None else eval_batch_size)
-    check.number("train", 0, 1, cut_data=cut_data)
+    check.number("train", 0, 1, cut_data=0 if cut_data is None else cut_data)
     check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
     intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
     return intervals, BestMetric.parse(best)
