@@ -58,7 +58,11 @@ class DeviceFeed:
         self.data = data
         self._in_memory: Data | CutData | None = None
         self._placement = placement
-        if isinstance(data, Data) and placement is not None and is_large(data, placement, CUT_DATA if cut_data is None else cut_data):
+        if (
+            isinstance(data, Data)
+            and placement is not None
+            and is_large(data, placement, CUT_DATA if cut_data is None else cut_data)
+        ):
             self._in_memory = cut_rows(data.for_training(), placement)
         elif isinstance(data, Data):
             whole = jax.tree.map(to_device, data.for_training())
