@@ -81,13 +81,14 @@ def run_training(config: Config, folder: Path, *, resume: bool | list[str], repl
     """
     with FolderLock(folder, shared=True) if processes.is_main() else nullcontext():
         file = folder / "config.toml"
-        previous = file.read_bytes()
-        if replace_config and processes.is_main():
+        writes = replace_config and processes.is_main()  # the others may be here before the file is
+        previous = file.read_bytes() if writes else b""
+        if writes:
             write_file(file, config.text.encode())
         try:
             _train_and_report(config, folder, resume=resume)
         except NnfuncError as error:
-            if replace_config and processes.is_main() and not isinstance(error, Diverged):
+            if writes and not isinstance(error, Diverged):
                 write_file(file, previous)
             raise
 

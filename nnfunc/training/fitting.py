@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from nnfunc.base import Key, as_model
 from nnfunc.device_memory import check_fits, compile_checked, compiled_bytes, format_bytes, tree_bytes
@@ -87,4 +87,4 @@ def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
     """The shape of an array, and where it lies on a mesh."""
     sharding = getattr(leaf, "sharding", None)
     on_mesh = sharding if isinstance(sharding, jax.sharding.NamedSharding) else None
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jax.dtypes.result_type(leaf), sharding=on_mesh)
+    return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), sharding=on_mesh)
