@@ -7,7 +7,7 @@ import numpy as np
 
 from . import Contender
 
-PROMPT, NEW, BATCH = 32, 96, 4
+PROMPT, NEW, BATCH = 32, 32, 1
 
 
 def prompts(vocab_size: int) -> np.ndarray:
