@@ -120,7 +120,7 @@ def arguments() -> argparse.Namespace:
     if args.malloc == "all" and args.what != "peers":
         parser.error("--malloc all is for peers")
     cases = PEER_CASES if args.what == "peers" else (*CASES, *MORE)
-    if absent := set(args.case or ()) - set(cases) - ({"mnist_mlp", "cnn", "gpt"} if args.what == "curve" else set()):
+    if absent := set(args.case or ()) - set(cases):
         parser.error(f"{args.what} has no case {', '.join(sorted(absent))}")
     return args
 
