@@ -44,6 +44,7 @@ CASES = ("mlp", "cnn", "lstm", "gpt")
 PEER_CASES = (*CASES, "epoch")
 MORE = ("tiny", "gpt_gpu")
 """Cases that run when they are named; the last is for a GPU."""
+CURVES = ("mlp", "cnn", "gpt")
 PEERS = ("linen", "nnx", "equinox", "haiku", "torch", "torch_compile")
 WHAT = ("steps", "peers", "startup", "decoding", "recipe", "gpt2", "watching", "mesh", "sweeps", "curve", "bound")
 MALLOC = "of nnfunc, with `keep_memory` or without; of peers also `all`: every contender with that setting"
@@ -119,7 +120,7 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.malloc == "all" and args.what != "peers":
         parser.error("--malloc all is for peers")
-    cases = PEER_CASES if args.what == "peers" else (*CASES, *MORE)
+    cases = {"peers": PEER_CASES, "curve": CURVES}.get(args.what, (*CASES, *MORE))
     if absent := set(args.case or ()) - set(cases):
         parser.error(f"{args.what} has no case {', '.join(sorted(absent))}")
     return args
