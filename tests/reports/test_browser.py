@@ -248,7 +248,10 @@ def test_without_javascript_there_are_pictures(visit, run_page):
 
 @pytest.fixture
 def served(tmp_path):
-    """(folder, address): `nnfunc ui` for a folder with two runs, one of which trains."""
+    """(folder, address): `nnfunc ui` for a folder with two runs, one of which trains.
+
+    A test names it before `visit`, whose pages poll the server and so have to close first.
+    """
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("starlette")
     from nnfunc.commands.ui.serve_ui import create_application
@@ -266,7 +269,7 @@ def served(tmp_path):
     listener.close()
 
 
-def test_live_curves_grow_and_runs_are_compared(visit, served):
+def test_live_curves_grow_and_runs_are_compared(served, visit):
     folder, address = served
     page = visit(f"{address}/run/run-1/")
     plot = drawn(page, "curve-loss")
