@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, paths
+from nnfunc import check, paths, tuning
 from nnfunc.base import (
     Array,
     Context,
@@ -271,7 +271,8 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     Taps inside are named `*/act`, the outputs of the layers `*`; they come stacked, [n, ...].
 
     block: the layer. n: the number of copies, at least 1. unroll: the number of copies written out in each
-    step of the loop, at least 1; it changes speed only, not parameters, keys, taps or checkpoints.
+    step of the loop, at least 1; it changes speed only, not parameters, keys, taps or checkpoints. With 1, the default,
+    all of up to 16 copies are written out where `nnfunc tune` has measured that this is faster.
     Shapes: the block keeps the shape and type of x; every parameter [...] becomes [n, ...].
     Raises: ValueError when the block changes the shape of its input.
 
@@ -313,7 +314,7 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             if ctx.compute is None:
                 unwatched = replace(inner, watch=None)
                 x = _widen_carry(lambda x, inputs: layer(x, inputs, unwatched)[0], x, inputs)
-            return jax.lax.scan(checked_layer, x, inputs, length=n, unroll=min(unroll, n))
+            return jax.lax.scan(checked_layer, x, inputs, length=n, unroll=_unrolled(block, n, unroll, x))
 
         try:
             return run(x)
@@ -324,6 +325,15 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
             return run(x)
 
     return Model(init, forward=forward, init_state=init_state, name="repeat", parts={"*": block})
+
+
+def _unrolled(block: Model, n: int, unroll: int, x: PyTree) -> int:
+    """How many of the n blocks are written out in each step of the loop: all where that was measured as faster."""
+    leaves = jax.tree.leaves(x)
+    if unroll == 1 and 1 < n <= 16 and leaves:
+        key = f"{n} blocks {block.name} {leaves[0].dtype} {tuning.join_sizes(np.shape(leaves[0]))}"
+        return n if tuning.choose(key, "scanned", ("scanned", "unrolled")) == "unrolled" else 1
+    return min(unroll, n)
 
 
 def ensemble(model: Layer, n: int) -> Model:

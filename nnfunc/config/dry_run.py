@@ -57,8 +57,8 @@ def _trace(config: Config) -> Needs:
         data, numbers = placed_data(data, placement), placement.whole(numbers)
     feed, key = DeviceFeed(data, placement, config.train.get("cut_data")), config.key()
     best = BestMetric.parse(config.train.get("best", "min loss"))
-    has_convolution = inspect_task(functions, numbers, key, feed, best)
-    loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
+    inspection = inspect_task(functions, numbers, key, feed, best)
+    loop = resolve_loop(config.train.get("loop", "auto"), feed, inspection)
     needs = check_memory("train", functions, numbers, key, feed, loop)
     _check_schedules(config, feed)
     return needs
