@@ -20,6 +20,7 @@ DECODERS = {
     "nnfunc": turns.Entry("nnfunc", "decoding:ours"),
     "transformers": turns.Entry("transformers", "decoding:transformers", "transformers", "transformers"),
 }
+NNFUNC = [sys.executable, "-m", "nnfunc", "train", "configs/shakespeare_gpt.toml"]
 NANOGPT = (
     "--device=cpu --compile=False --eval_iters=20 --log_interval=100 --block_size=64 --batch_size=12 --n_layer=4 "
     "--n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
@@ -76,7 +77,8 @@ def recipe(nanogpt: Path, text: Path, python: str, rounds: int) -> tuple[dict[st
     subprocess.run([python, "prepare.py"], cwd=data, check=True, stdout=sys.stderr)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     programs = {
-        "nnfunc": ([sys.executable, "-m", "nnfunc", "train", "configs/shakespeare_gpt.toml", "--run"], root),
+        "nnfunc": ([*NNFUNC, "--run"], root),
+        "nnfunc, 1,200 steps": ([*NNFUNC, "train.steps=1200", "--run"], root),
         "nanoGPT": ([python, "train.py", "config/train_shakespeare_char.py", *NANOGPT.split()], nanogpt),
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -86,12 +88,12 @@ def recipe(nanogpt: Path, text: Path, python: str, rounds: int) -> tuple[dict[st
             command, working_folder = programs[name]
             with tempfile.TemporaryDirectory() as folder:  # its cache of compiled programs is empty
                 own = environment | {"XDG_CACHE_HOME": folder, "PYTHONPATH": str(root)}
-                run = [f"{folder}/run"] if name == "nnfunc" else [f"--out_dir={folder}"]
+                run = [f"--out_dir={folder}"] if name == "nanoGPT" else [f"{folder}/run"]
                 start = time.perf_counter()
                 output = subprocess.check_output([*command, *run], cwd=working_folder, env=own, text=True)
                 seconds[name].append(time.perf_counter() - start)
                 printed = [float(loss) for loss in re.findall(r"val loss ([\d.]+)", output)]
-                losses[name] = last_loss(folder) if name == "nnfunc" else printed[-1]
+                losses[name] = printed[-1] if name == "nanoGPT" else last_loss(folder)
     return seconds, losses
 
 
