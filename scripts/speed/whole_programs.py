@@ -1,7 +1,6 @@
 """Whole programs, each a process of its own, in turns: start to first steps, decoding, nanoGPT's recipe."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -75,7 +74,7 @@ def recipe(nanogpt: Path, text: Path, python: str, rounds: int) -> tuple[dict[st
     data = nanogpt / "data" / "shakespeare_char"
     (data / "input.txt").write_bytes(text.read_bytes())
     subprocess.run([python, "prepare.py"], cwd=data, check=True, stdout=sys.stderr)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    environment = turns.clean_environment()
     programs = {
         "nnfunc": ([*NNFUNC, "--run"], root),
         "nnfunc, 1,200 steps": ([*NNFUNC, "train.steps=1200", "--run"], root),
