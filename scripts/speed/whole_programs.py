@@ -19,7 +19,6 @@ DECODERS = {
     "nnfunc": turns.Entry("nnfunc", "decoding:ours"),
     "transformers": turns.Entry("transformers", "decoding:transformers", "transformers", "transformers"),
 }
-NNFUNC = [sys.executable, "-m", "nnfunc", "train", "configs/shakespeare_gpt.toml"]
 NANOGPT = (
     "--device=cpu --compile=False --eval_iters=20 --log_interval=100 --block_size=64 --batch_size=12 --n_layer=4 "
     "--n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
@@ -76,8 +75,7 @@ def recipe(nanogpt: Path, text: Path, python: str, rounds: int) -> tuple[dict[st
     subprocess.run([python, "prepare.py"], cwd=data, check=True, stdout=sys.stderr)
     environment = turns.clean_environment()
     programs = {
-        "nnfunc": ([*NNFUNC, "--run"], root),
-        "nnfunc, 1,200 steps": ([*NNFUNC, "train.steps=1200", "--run"], root),
+        "nnfunc": ([sys.executable, "-m", "nnfunc", "train", "configs/shakespeare_gpt.toml", "--run"], root),
         "nanoGPT": ([python, "train.py", "config/train_shakespeare_char.py", *NANOGPT.split()], nanogpt),
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
