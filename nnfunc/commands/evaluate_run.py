@@ -36,7 +36,7 @@ from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
 from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
 from nnfunc.training.evaluate import evaluate as evaluate_task
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 
 def evaluate(

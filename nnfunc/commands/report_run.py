@@ -17,7 +17,7 @@ from nnfunc.evaluation import baseline
 from nnfunc.reports.html_page import render_note
 from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, sample_section
 from nnfunc.reports.run.example_html import InputFormat
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 SAMPLES, TOKENS = 3, 200
 

@@ -29,9 +29,9 @@ from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.divergence import Diverged
-from nnfunc.training.step import TrainState
 from nnfunc.training.train_run import History
 from nnfunc.training.train_run import train as fit
+from nnfunc.training.train_state import TrainState
 
 
 class Training(NamedTuple):

@@ -18,9 +18,10 @@ from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, placed_data
 from nnfunc.training.fitting import Needs, check_memory
-from nnfunc.training.step import eval_params, placement_of, trainer
+from nnfunc.training.step import placement_of, trainer
 from nnfunc.training.task import build_task
 from nnfunc.training.train_run import inspect_task, resolve_loop
+from nnfunc.training.train_state import eval_params
 
 
 def dry_run(config: Config) -> Needs:

@@ -121,9 +121,9 @@ def _write_out(eqn: JaxprEqn, inputs: list[Any], computed: list[Any] | Iterator[
     consts, carry, xs = scan_operands(eqn, inputs)
     rows = []
     for i in reversed(range(length)) if eqn.params["reverse"] else range(length):
-        own = [_row(x, i, computed) for x in xs]
+        now = [_row(x, i, computed) for x in xs]
         inner = [Known(const) for const in body.consts]
-        outputs = _evaluate(body.jaxpr, inner, [*consts, *carry, *own], computed)
+        outputs = _evaluate(body.jaxpr, inner, [*consts, *carry, *now], computed)
         carry, ys = outputs[: len(carry)], outputs[len(carry) :]
         rows.append(ys)
     rows = rows[::-1] if eqn.params["reverse"] else rows

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Layer, Model, Scalar
-from nnfunc.combinators import repeat, tie, wire
+from nnfunc.combinators import tie, wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions, sinusoidal_positions
 from nnfunc.layers.attention.relative_bias import relative_bias
@@ -18,6 +18,7 @@ from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias as bias_layer
 from nnfunc.layers.linear import linear
 from nnfunc.models.transformer import TransformerInput, attention_padding, make_norm, transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["Seq2SeqInput", "seq2seq"]
 

@@ -22,8 +22,9 @@ from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.distributed.placement import Placement
 from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.objectives import Totals
-from nnfunc.training.step import Trainer, TrainState, eval_params, partition_task, trainer
+from nnfunc.training.step import Trainer, partition_task, trainer
 from nnfunc.training.task import Build, Task, build_task, cache_calls
+from nnfunc.training.train_state import TrainState, eval_params
 
 __all__ = ["Carry", "Meter", "RunFunctions", "choose_loop", "compiled_functions", "run_functions", "split_hypers"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import Params, PyTree
-from nnfunc.training.step import refuse_train_state
+from nnfunc.training.train_state import refuse_train_state
 
 __all__ = ["Resize", "StartReport", "load_into", "report_start", "starting_from"]
 

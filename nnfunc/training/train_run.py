@@ -27,10 +27,11 @@ from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradients import BoundModel, objective_values
 from nnfunc.training.interval_loop import IntervalLoop, Report
 from nnfunc.training.intervals import Intervals, StepRunner
-from nnfunc.training.step import TrainState, placement_of
+from nnfunc.training.step import placement_of
 from nnfunc.training.task import Build, build_task, training_batch
 from nnfunc.training.task_metrics import refuse_exact
 from nnfunc.training.throughput import SPEED_METRICS
+from nnfunc.training.train_state import TrainState
 
 __all__ = ["History", "Report", "inspect_task", "resolve_loop", "train"]
 
