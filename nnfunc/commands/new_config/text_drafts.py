@@ -7,7 +7,7 @@ import numpy as np
 
 from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
-from nnfunc.commands.new_config.table_columns import find_label, guess_separator, look_at_columns
+from nnfunc.commands.new_config.table_columns import check_column, find_label, guess_separator, look_at_columns
 
 __all__ = ["draft_language", "draft_tagging", "draft_text", "draft_tokens"]
 
@@ -23,8 +23,8 @@ def draft_text(path: Path, label: str | None, *, text: str | None = None) -> Dra
         if not candidates and text is None:
             problem = f"{path} should have a column of texts, but has {check.join_names(list(columns))}."
             check.fail("new", problem, hint="For other columns: nnfunc new table.")
-        if text is not None and text not in columns:
-            check.fail("new", f"there is no column {text!r}{check.nearest(text, columns)}")
+        if text is not None:
+            check_column(columns, text)
         options["text"] = text or candidates[0]
         options["label"] = find_label({n: c for n, c in columns.items() if n != options["text"]}, label)
         options |= {"separator": separator} if separator != "," else {}
