@@ -267,3 +267,5 @@ def test_several_labels_of_json_lines_a_text_and_a_time(tmp_path, monkeypatch, c
     assert (tables["objective"]["name"], tables["model"]["widths"][-1]) == ("multilabel", 2)
     assert main("new", "images", "it.jsonl", "--time", "day", "--output", "other.toml") == 2
     assert "images has no --time. Types of data with it: table, forecasting." in capsys.readouterr().err
+    assert main("new", "images", "it.jsonl", "--label", "red", "--output", "other.toml") == 2
+    assert "images has no --label. Types of data with it: table, text, tagging" in capsys.readouterr().err

@@ -18,7 +18,7 @@ TIMES = ("time", "date", "day", "month", "t", "step")
 VALUES = ("value", "y", "sales", "target")
 
 
-def draft_table(file: Path, label: str | None, *, text: str | None = None, time: str | None = None) -> Draft:
+def draft_table(file: Path, *, label: str | None = None, text: str | None = None, time: str | None = None) -> Draft:
     """A config for a table.
 
     file: .csv, .parquet or .jsonl. label: the column to predict, several with commas between, or None to guess it.
@@ -108,7 +108,7 @@ def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
     return [f"{count} {types[kind] if count > 1 else kind}" for kind, count in counts.items() if count]
 
 
-def draft_forecasting(file: Path, label: str | None, *, time: str | None = None) -> Draft:
+def draft_forecasting(file: Path, *, label: str | None = None, time: str | None = None) -> Draft:
     """A config for time series: a column of times, and one for each series, or those of series and values."""
     separator = guess_separator(file)
     columns, rows, style = look_at_columns(file, separator)
