@@ -51,7 +51,8 @@ def weight_norm(model: Layer, on: Leaves = "**/weight", *, stacked: Leaves = ())
 
         return model.forward(_replaced(params, {path: merge(path, axes) for path, axes in weights.items()}), x, ctx)
 
-    return Model(init, forward=forward, init_state=_state_of(model), name="weight_norm")
+    full = tuple(weights)
+    return Model(init, forward=forward, init_state=_state_of(model), name="weight_norm", full_precision=full)
 
 
 def spectral_norm(
