@@ -220,15 +220,15 @@ class Model:
         return y, out._replace(state=match_state(out.state, ctx.state)) if ctx.train else out
 
     def replace(self, **functions: Any) -> "Model":
-        """The model with another init, forward, init_state or name.
+        """The model with another init, forward, init_state, name or full_precision.
 
-        functions: those that differ. Its parts and full_precision stay.
+        functions: those that differ. Its parts stay.
 
         >>> nf.linear(2, 3).replace(name="head")
         <nnfunc model head>
         """
-        fields = {"init": self.init, "forward": self.forward, "init_state": self.init_state, "name": self.name}
-        return Model(**(fields | functions), full_precision=self.full_precision, parts=self.parts)
+        names = ("init", "forward", "init_state", "name", "full_precision", "parts")
+        return Model(**({name: getattr(self, name) for name in names} | functions))
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused, with the call to write instead: a model has no parameters of its own."""

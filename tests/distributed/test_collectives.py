@@ -80,8 +80,10 @@ def test_the_router_of_experts_is_gathered_in_float32():
         (nf.batch_norm(DIM), {"scale": ["data"]}),
         (nf.instance_norm(DIM, running_stats=True), {"scale": ["data"]}),
         (nf.weight_norm(nf.linear(DIM, 8)), "fsdp"),
+        (nf.spectral_norm(nf.linear(DIM, 8)), "fsdp"),
+        (nf.lora(nf.linear(DIM, 8), nf.linear(DIM, 8).init(jax.random.key(0)), "weight", rank=4), "fsdp"),
     ],
-    ids=["batch_norm", "instance_norm", "weight_norm"],
+    ids=["batch_norm", "instance_norm", "weight_norm", "spectral_norm", "lora"],
 )
 def test_what_a_layer_does_not_cast_is_gathered_in_float32(model, shard):
     partition = Placement.of("test", nf.mesh(data=4), shard).partition(model)
