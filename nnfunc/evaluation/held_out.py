@@ -33,7 +33,7 @@ class HeldOut(NamedTuple):
 
     def finite(self) -> np.ndarray:
         """[n], whether all outputs of a row are finite."""
-        return np.isfinite(self.output).reshape(len(self.output), -1).all(1)
+        return np.all(np.isfinite(self.output).reshape(len(self.output), -1), axis=1, keepdims=True)[:, 0]
 
     def take(self, rows: np.ndarray) -> "HeldOut":
         """Some of the rows. rows: their indices, or a mask [n]."""
