@@ -128,7 +128,7 @@ def _open_file(file: Path) -> dict[str, FileTensor]:
     data = 8 + length
     header.pop("__metadata__", None)
     tensors = {name: _tensor(file, name, entry, buffer, data, size) for name, entry in header.items()}
-    in_order = sorted(tensors.items(), key=lambda item: item[1].start)
+    in_order = sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes))
     for (name, tensor), (other, after) in pairwise(in_order):
         if tensor.start + tensor.nbytes > after.start:
             _refuse(file, f"its header gives {name} and {other} the same bytes")

@@ -140,7 +140,7 @@ def lora(
         node_type = type(ctx.state) if ctx.state else FrozenState
         return y, Out(node_type(new), out.taps)
 
-    adapted = Adapted(init, forward=forward, init_state=init_state, name="lora")
+    adapted = Adapted(init, forward=forward, init_state=init_state, name="lora", full_precision=True)
     adapted.merge = merge
     return adapted
 

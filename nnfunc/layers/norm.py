@@ -95,7 +95,7 @@ def batch_norm(
         return _affine(normal, params, x), Out(new)
 
     init = _affine_init(dim, affine, bias=True)
-    return Model(init, forward=forward, init_state=init_state)
+    return Model(init, forward=forward, init_state=init_state, full_precision=True)
 
 
 def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool = True) -> Model:
@@ -237,7 +237,8 @@ def instance_norm(
 
     if not running_stats:
         return Model(grouped.init, apply, full_precision=True)
-    return Model(grouped.init, forward=forward, init_state=lambda: _initial_statistics(dim))
+    initial = lambda: _initial_statistics(dim)
+    return Model(grouped.init, forward=forward, init_state=initial, full_precision=True)
 
 
 def local_response_norm(size: int = 5, *, alpha: Scalar = 1e-4, beta: Scalar = 0.75, k: Scalar = 1.0) -> Model:

@@ -10,6 +10,7 @@ import pytest
 from helpers.command_line import main
 
 import nnfunc as nf
+from nnfunc.interop.published_inputs import image_settings
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 
@@ -229,6 +230,20 @@ def test_adapters_of_an_imported_classifier_of_texts(tmp_path, monkeypatch, key)
     assert "tokens/weight" not in tuned
     assert main("evaluate", "tuned") == 0
     assert main("resume", "tuned", "train.steps=4") == 0
+
+
+def test_settings_of_images_are_those_of_the_file(tmp_path):
+    """What no argument of nf.data.images stands for is refused."""
+    settings = lambda **table: image_settings(
+        {"pretrained_cfg": {"input_size": [3, 8, 6], "crop_pct": 0.5} | table}, tmp_path
+    )
+    assert "stretch" not in settings()
+    assert settings(crop_mode="squash") == settings() | {"stretch": True}
+    with pytest.raises(ValueError, match=r"config\.json: crop_mode should be 'center' or 'squash', got 'border'"):
+        settings(crop_mode="border")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CROPPED | {"resample": 4}))
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json: resample should be one of 0, 1, 2, 3, got 4"):
+        image_settings({}, tmp_path)
 
 
 def test_what_cannot_be_imported_is_said(folder, capsys, key):

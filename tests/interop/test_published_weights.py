@@ -16,6 +16,7 @@ from helpers.published_weights import filled
 from safetensors.numpy import load_file, save_file
 
 import nnfunc as nf
+from nnfunc.interop.tensor_files import open_tensors
 
 FOLDER = GOLDEN / "published"
 CASES = sorted(file.stem for file in FOLDER.glob("*.npz"))
@@ -316,6 +317,13 @@ def share_bytes(text):
     header = json.loads(text)
     first, second = sorted({*header} - {"__metadata__"}, key=lambda name: header[name]["shape"])[:2]
     return json.dumps(header | {second: header[first]})
+
+
+def test_tensors_without_values_share_no_bytes(tmp_path):
+    header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    raw = json.dumps(header | {"b": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(8))
+    assert {name: tensor.shape for name, tensor in open_tensors(tmp_path).items()} == {"a": (2,), "b": (0,)}
 
 
 def store_integers(folder):

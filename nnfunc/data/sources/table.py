@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check, malloc
-from nnfunc.data.dataset import warn_if_coarse_in_float32
+from nnfunc.data.check_arrays import warn_if_coarse_in_float32
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import assign_rows
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
