@@ -82,7 +82,8 @@ def batch_norm(
             wide = divide_examples(wide.reshape(parts, -1, *wide.shape[1:]))  # [parts, batch / parts, ..., dim]
             axes = tuple(axis + 1 for axis in axes)
         normal, _, mean, var = standardize(wide, axes, eps)
-        normal = normal.reshape(x.shape)
+        normal = normal.reshape(x.shape)  # [batch, ..., dim]
+        # [parts, 1, ..., dim] or [1, ..., dim] -> [dim]
         mean, var = (value.reshape(parts, dim).mean(0) if parts > 1 else value.reshape(dim) for value in (mean, var))
         factor = count / (count - 1) if unbiased else 1.0
         batch = {"mean": mean, "var": var * factor}
@@ -232,6 +233,7 @@ def instance_norm(
             check.fail(where, expected=expected, actual=f"shape {x.shape}", hint="Use larger inputs.")
         normal, _, mean, var = standardize(wide, axes, eps)
         batch = {"mean": mean, "var": var * (count / (count - 1))}
+        # batch: [batch, 1, ..., dim], of which the mean over examples is [dim]
         new = {k: _toward(state[k], batch[k].reshape(-1, dim).mean(0), momentum) for k in ("mean", "var")}
         return _affine(normal, params, x), Out(new)
 

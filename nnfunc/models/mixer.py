@@ -60,8 +60,8 @@ def mixer(
         return y
 
     def block(net, x):
-        across = branch(net, "tokens", net.token_norm(x).swapaxes(-1, -2))
-        x = x + across.swapaxes(-1, -2)
+        across = branch(net, "tokens", net.token_norm(x).swapaxes(-1, -2))  # [..., dim, patches]
+        x = x + across.swapaxes(-1, -2)  # [..., patches, dim]
         return x + branch(net, "channels", net.channel_norm(x))
 
     blocks = wire(

@@ -216,7 +216,7 @@ def _attend_plain(
     queries, keys, values = (_split_heads(x, kv_heads) for x in (q, k, v))
     full = (*q.shape[:-3], heads, time, source)
 
-    def observed(name: str, value: Array) -> Array:
+    def observed(name: str, value: Array) -> Array:  # shown as [..., heads, time, source]
         return value if observe is None else observe(name, value.reshape(full)).reshape(value.shape)
 
     scores = jnp.einsum("...td,...sd->...ts", queries, keys, preferred_element_type=wide_dtype(q))
@@ -253,7 +253,9 @@ def _attend_blocks(q: Array, k: Array, v: Array, options: AttendOptions) -> Arra
         return attend(q, k, v, **rest, start=first + i * size, implementation="plain")
 
     y = jax.lax.map(lambda item: block(*item), (jnp.arange(count), blocks))
-    return jnp.moveaxis(y, 0, -4).reshape(*q.shape[:-1], v.shape[-1])
+    return jnp.moveaxis(y, 0, -4).reshape(
+        *q.shape[:-1], v.shape[-1]
+    )  # [..., count, size, heads, dim] -> [..., time, heads, dim]
 
 
 def _split_heads(x: Array, kv_heads: int) -> Array:

@@ -75,7 +75,7 @@ def _matrix(x: Array, weight: Array, plan: Plan) -> Array:
     """A kernel of one element is a linear map of the channels."""
     x = pad(x, plan.pads)
     x = x[(slice(None), *(slice(None, None, stride) for stride in plan.stride))]
-    return matmul_rows(x, weight.reshape(weight.shape[-2:]))
+    return matmul_rows(x, weight.reshape(weight.shape[-2:]))  # [1, ..., in, out] -> [in, out]
 
 
 def _blocks(x: Array, weight: Array, plan: Plan) -> Array:
