@@ -225,7 +225,9 @@ def encode(transformer: Any, features: Features, cells: Cells, rows: np.ndarray)
     for i, column in enumerate(categories["columns"]):
         index = {"": 1} | {name: 2 + at for at, name in enumerate(categories["categories"][i])}
         strings = cast(StringColumn, cells[column])
-        ids[:, i] = np.array([index.get(word, 0) for word in strings.distinct], np.int32)[strings.codes[rows]]
+        id_of_code = np.array([index.get(word, 0) for word in strings.distinct], np.int32)
+        for start in range(0, len(rows), BLOCK):
+            ids[start : start + BLOCK, i] = id_of_code[strings.codes[rows[start : start + BLOCK]]]
     wrong = np.flatnonzero(~np.isfinite(x).all(1))
     if len(wrong):
         expected = "the numbers of a row should be finite as float32 after scaling"
