@@ -121,6 +121,7 @@ def pretrained(
         check.fail(config.where, f"the weights are quantized ({method}), which is not read.", hint=hint)
     tensors = open_tensors(path)
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    config.tensors = {*tensors}
     if model is None:
         chosen = _family_of_config(path, config, family)
         arguments = chosen.arguments(config) | changes

@@ -163,6 +163,22 @@ def test_settings_that_no_model_has_here_are_refused(family, config, message):
         arguments(family, **{**DECODER, **config})
 
 
+def test_models_without_a_head_are_read():
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    for family, name, head in (
+        ("clip_text_model", "CLIPTextModel", "out_dim"),
+        ("clip_vision_model", "CLIPVisionModel", "classes"),
+    ):
+        assert arguments(family, architectures=[name], **sizes)[head] is None
+        assert arguments(family, architectures=[f"{name}WithProjection"], **sizes)[head] == 512
+    bart = {
+        f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")
+    }
+    bart |= {"vocab_size": 9, "d_model": 4, "max_position_embeddings": 8}
+    assert arguments("bart", architectures=["BartModel"], **bart)["logit_bias"] is False  # as bart-base and bart-large
+    assert arguments("bart", architectures=["BartForConditionalGeneration"], **bart)["logit_bias"] is True
+
+
 T5 = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
 
 
@@ -181,6 +197,15 @@ def test_the_versions_of_t5_differ_in_their_heads(family, config, expected):
     actual = arguments(family, **T5, **config)
     assert {name: actual[name] for name in expected} == expected
     assert ("head_scale" in actual) == (family == "t5")
+
+
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+def test_the_head_of_t5_is_the_table_where_the_file_has_no_other(family):
+    """transformers 5 writes no head that is equal to the table, whatever tie_word_embeddings was."""
+    for names, tied in (({"shared.weight"}, True), ({"shared.weight", "lm_head.weight"}, "tables")):
+        config = PublishedConfig(T5 | {"tie_word_embeddings": True, "scale_decoder_outputs": False}, "", names)
+        actual = FAMILIES[family].arguments(config)
+        assert (actual["tied"], actual.get("head_scale")) == (tied, None)
 
 
 TIMM_VIT = {"image_size": 224, "patch": 16, "dim": 192, "layers": 12, "heads": 3, "hidden": 768}
