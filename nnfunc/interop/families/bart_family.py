@@ -48,7 +48,7 @@ def read_bart(config: PublishedConfig) -> dict[str, Any]:
 
 
 def write_bart(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    without(arguments, embedding_norm=True, order="post", tied=True, norm="layer", eps=None)
+    without(arguments, embedding_norm=True, order="post", tied=True, norm="layer", eps=None, final_norm=None)
     if arguments["embedding_scale"] not in (None, 1):
         expected = "embedding_scale should be 1 or None in this family"
         check.fail("to_pretrained", expected=expected, actual=arguments["embedding_scale"])

@@ -14,7 +14,7 @@ PLAIN = {"relu": "relu", "gelu_new": "gelu_tanh", "gelu": "gelu"}
 ACTIVATIONS = {**PLAIN, "gated-gelu": "geglu_tanh", "gated-silu": GATED["silu"], "gated-relu": GATED["relu"]}
 FIXED = {
     **{"bias": False, "scale": 1.0, "order": "pre", "norm": "rms", "embedding_scale": 1.0},
-    **{"embedding_norm": False, "logit_bias": False, "block_size": None},
+    **{"embedding_norm": False, "logit_bias": False, "block_size": None, "final_norm": None},
 }
 """The arguments that all these models have."""
 
