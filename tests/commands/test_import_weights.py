@@ -202,6 +202,9 @@ def test_an_imported_classifier_of_texts_is_a_run(output, tmp_path, monkeypatch,
         np.testing.assert_allclose(np.load("logits.npy")[3], expected, atol=1e-6)
         assert run.names == ("bad", "good")
         assert main("evaluate", "run") == 0
+    else:  # without data, on random tokens of its tokenizer
+        assert main("export", "run", "exported", "--to", "hf") == 0
+        assert nf.pretrained("exported", padding=0).family == "bert"
     np.testing.assert_array_equal(run.params["tokens"]["weight"], model.init(key)["tokens"]["weight"])
 
 

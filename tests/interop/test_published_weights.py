@@ -222,6 +222,15 @@ def test_written_weights_are_those_that_were_read(case, loaded, tmp_path):
     assert [config[name] for name in ("model_type", "architectures")] == [first["model_type"], first["architectures"]]
 
 
+@pytest.mark.parametrize("case", ["gemma", "gemma2", "gemma3", "qwen3"])
+def test_a_model_that_is_passed_is_read_by_its_config(case, loaded, tmp_path):
+    """Several families have the same names, and store them differently."""
+    model, params = loaded(case)
+    again = nf.pretrained(write(case, tmp_path / case), model=model)
+    assert again.family == loaded(case).family
+    jax.tree.map(np.testing.assert_array_equal, again.params, params)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_reference_loads_what_is_written(case, loaded, tmp_path):
