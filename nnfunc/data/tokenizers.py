@@ -170,6 +170,12 @@ class Tokenizer:
         except BaseException as error:  # a panic of its Rust code is not an Exception
             check.fail("codec.encode", f"the tokenizer cannot encode this text: {error}")
 
+    def start(self) -> np.ndarray:
+        """The special tokens that it puts before a text, such as the <s> of Llama: int32 [tokens], often none."""
+        one = self._tokenizer.encode("a", add_special_tokens=True)
+        count = next((i for i, special in enumerate(one.special_tokens_mask) if not special), 0)
+        return np.array(one.ids[:count], np.int32)
+
     def _encode_batch(self, texts: list[str]) -> list[Any]:
         """The `Encoding` of each text, without special tokens, computed on all cores. Raises: ValueError."""
         tokenizer = self._tokenizer

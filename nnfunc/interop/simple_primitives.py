@@ -34,12 +34,23 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], *, unroll
     def read(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
-    for eqn in jaxpr.eqns:
+    for eqn in _needed_equations(jaxpr):
         layer = _layer(eqn)
         with jax.named_scope(layer) if layer else contextlib.nullcontext():  # which errors of converters name
             outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars], unroll)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
+
+
+def _needed_equations(jaxpr: Jaxpr) -> list[JaxprEqn]:
+    """Those that an output depends on: not what a layer would report, such as the losses of a router."""
+    needed = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    result = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not needed.isdisjoint(eqn.outvars):
+            result.append(eqn)
+            needed |= {variable for variable in eqn.invars if not isinstance(variable, Literal)}
+    return result[::-1]
 
 
 def primitives(jaxpr: Jaxpr) -> dict[str, str]:
