@@ -60,7 +60,8 @@ class Server:
     """A run and what answers its requests.
 
     name: of the run, for the page. run: the trained run. limits: of a request. batcher: predicts. pool: threads that
-    read requests and write answers. answered: the number of requests that have a prediction.
+    read requests and write answers. answered: the number of requests that have a prediction. closing: whether each
+    connection ends with its next answer.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Server:
     batcher: Batcher
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     answered: int = 0
+    closing: bool = False
 
     @staticmethod
     def of(name: str, run: Run, limits: Limits, batch_size: int | None = None) -> "Server":
@@ -197,11 +199,27 @@ def create_application(server: Server, hosts: Sequence[str] = ("*",)) -> Any:
         Route("/schema", partial(_schema, server)),
     ]
     middleware = [
+        Middleware(_EndConnections, server=server),
         Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
         Middleware(_LimitBody, limits=server.limits),
     ]
     handlers: dict[Any, Any] = {HTTPException: _error, Exception: _defect}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+
+
+class _EndConnections:
+    """Tells clients by `connection: close`, once the server is closing, to send nothing more over their connection."""
+
+    def __init__(self, application: Callable[..., Awaitable[None]], server: Server):
+        self.application, self.server = application, server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def answer(message: Any) -> None:
+            if self.server.closing and message["type"] == "http.response.start":
+                message = message | {"headers": [*message.get("headers", []), (b"connection", b"close")]}
+            await send(message)
+
+        await self.application(scope, receive, answer)
 
 
 class _LimitBody:
