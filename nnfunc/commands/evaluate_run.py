@@ -195,6 +195,7 @@ def _worst_rows(held_out: HeldOut, codec: Any = None) -> list[dict[str, Any]]:
     rows = []
     for index, loss in zip(indices.tolist(), losses.tolist(), strict=True):
         row: dict[str, Any] = {"row": index if held_out.ids is None else int(held_out.ids[index])}
+        row |= {} if held_out.describe is None else {"example": held_out.row_name(index)}
         if held_out.kind == "tokens" and codec is not None:
             tokens = held_out.target[index]
             row["text"] = " ".join(codec.decode(tokens[tokens >= 0]).split())[:60]

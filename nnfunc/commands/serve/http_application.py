@@ -23,7 +23,7 @@ from starlette.requests import Request  # pyright: ignore[reportMissingImports]
 from starlette.responses import HTMLResponse, JSONResponse, Response  # pyright: ignore[reportMissingImports]
 from starlette.routing import Route  # pyright: ignore[reportMissingImports]
 
-from nnfunc.commands.prediction_columns import name_column, prediction_columns
+from nnfunc.commands.prediction_columns import name_column, name_columns, prediction_columns
 from nnfunc.commands.serve.batching import Batcher, QueueFull, batch_widths
 from nnfunc.commands.serve.input_form import example_input, form_fields, input_type, load_rows, rows_of_form
 from nnfunc.commands.serve.page import render_form
@@ -164,7 +164,7 @@ class Server:
     def _rows(self, x: Any, outputs: Any, names: list[str] | None) -> list[dict[str, Any]]:
         lengths = sentence_lengths(self.run.config.preprocessing, x)
         columns = prediction_columns(self.run, outputs, names, lengths)
-        columns = ({} if names is None else {name_column(self.run.config.preprocessing): names}) | columns
+        columns = name_columns(self.run.config.preprocessing, names) | columns
         lists = [column.tolist() if isinstance(column, np.ndarray) else list(column) for column in columns.values()]
         return [dict(zip(columns, map(_finite, row), strict=True)) for row in zip(*lists, strict=True)]
 
