@@ -19,7 +19,7 @@ from nnfunc.commands.constant_baseline import (
     warn_if_not_better,
 )
 from nnfunc.commands.interrupts import explain_full_disk
-from nnfunc.commands.terminal import metrics_line, open_console
+from nnfunc.commands.terminal import metrics_line, open_console, print_lines
 from nnfunc.config import Config
 from nnfunc.config.config_errors import ConfigError
 from nnfunc.config.file_paths import path_keys
@@ -91,7 +91,7 @@ def evaluate(
         find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
     if held_out is not None and held_out.threshold is not None:
         values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
-    print(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
+    print_lines(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     warn_if_not_better(name, values, constant)
     print_naive_forecasts(name, values, config)
     if held_out is None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from nnfunc import check, tuning
 from nnfunc.base import shape_struct
-from nnfunc.commands.terminal import open_console
+from nnfunc.commands.terminal import open_console, print_lines
 from nnfunc.config import Config, load
 from nnfunc.layers.conv.algorithms import TUNED
 from nnfunc.layers.conv.form_timing import choose_form, time_forms
@@ -53,8 +53,10 @@ def tune(config_file: Path, settings: list[str], *, seconds: float = 20.0) -> di
         table.add_row(*cells, *(f"{times[f] * 1e3:.3g}" if f in times else "" for f in TUNED), form, ratio)
     tuning.save_measured(entries)
     open_console().print(table)
-    print("milliseconds, forward and backward; ratio: of the fastest to the form that is used without a measurement")
-    print(f"saved in {tuning.table_file()}: new runs use it, and keep their forms when they resume")
+    print_lines(
+        "milliseconds, forward and backward; ratio: of the fastest to the form that is used without a measurement"
+    )
+    print_lines(f"saved in {tuning.table_file()}: new runs use it, and keep their forms when they resume")
     return {key: form for key, (form, _) in entries.items()}
 
 
