@@ -19,7 +19,7 @@ from nnfunc.commands.constant_baseline import (
     warn_if_not_better,
 )
 from nnfunc.commands.interrupts import explain_full_disk
-from nnfunc.commands.terminal import metrics_line, open_console
+from nnfunc.commands.terminal import metrics_line, open_console, print_lines
 from nnfunc.config import Config
 from nnfunc.config.config_errors import ConfigError
 from nnfunc.config.file_paths import path_keys
@@ -91,7 +91,7 @@ def evaluate(
         find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
     if held_out is not None and held_out.threshold is not None:
         values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
-    print(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
+    print_lines(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     warn_if_not_better(name, values, constant)
     print_naive_forecasts(name, values, config)
     if held_out is None:
@@ -192,6 +192,7 @@ def _worst_rows(held_out: HeldOut, codec: Any = None) -> list[dict[str, Any]]:
     rows = []
     for index, loss in zip(indices.tolist(), losses.tolist(), strict=True):
         row: dict[str, Any] = {"row": index if held_out.ids is None else int(held_out.ids[index])}
+        row |= {} if held_out.describe is None else {"example": held_out.row_name(index)}
         if held_out.kind == "tokens" and codec is not None:
             tokens = held_out.target[index]
             row["text"] = " ".join(codec.decode(tokens[tokens >= 0]).split())[:60]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nnfunc import check, paths
 from nnfunc.base import as_model
-from nnfunc.commands.terminal import open_console
+from nnfunc.commands.terminal import open_console, print_lines
 from nnfunc.config import Config, load
 from nnfunc.device_memory import format_bytes, tree_bytes
 from nnfunc.durations import format_seconds
@@ -190,7 +190,7 @@ def _print(config: Config, result: Profile, operations: float) -> None:
     console.print(times)
     device = result.step["device"] + result.step["host"]
     note = "; small programs run on a CPU while the host starts them" if jax.default_backend() == "cpu" else ""
-    print(f"{operations / device / 1e9:,.3g} GFLOP/s; without evaluations, checkpoints and reports{note}\n")
+    print_lines(f"{operations / device / 1e9:,.3g} GFLOP/s; without evaluations, checkpoints and reports{note}\n")
     whole = sum(result.operations.values())
     costs = _table("operation", "each step", "of all operations")
     for name, seconds in list(result.operations.items())[:ROWS]:

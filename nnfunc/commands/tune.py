@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nnfunc import check, form_timing, tuning
 from nnfunc.array_types import shape_struct
-from nnfunc.commands.terminal import open_console
+from nnfunc.commands.terminal import open_console, print_lines
 from nnfunc.config import Config, load
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sums import KEY
@@ -37,7 +37,7 @@ def tune(config_file: Path, settings: list[str], *, seconds: float = 20.0) -> di
     steps = Steps(load(config_file, settings))
     calls = steps.find_calls()
     if not calls:
-        print("No operation of the training step has several forms that could be timed here.")
+        print_lines("No operation of the training step has several forms that could be timed here.")
         return {}
     table = Table(box=None, pad_edge=False)
     table.add_column("operation", overflow="fold")
@@ -62,8 +62,8 @@ def tune(config_file: Path, settings: list[str], *, seconds: float = 20.0) -> di
         table.add_row(key, times, ", ".join(f"{f} {t * 1e3:.3g}" for f, t in measured.items()), form, ratio)
     tuning.save_measured(entries)
     open_console().print(table)
-    print("alone: forward and backward; ratio: of the fastest to the form that is used without a measurement")
-    print(f"saved in {tuning.table_file()}: new runs use it, and keep their forms when they resume")
+    print_lines("alone: forward and backward; ratio: of the fastest to the form that is used without a measurement")
+    print_lines(f"saved in {tuning.table_file()}: new runs use it, and keep their forms when they resume")
     return {key: form for key, (form, _) in entries.items()}
 
 

@@ -1,5 +1,6 @@
 """Images in folders, and how pixels become floats."""
 
+import pickle
 import struct
 import sys
 import threading
@@ -43,6 +44,8 @@ def test_a_folder_for_each_class(tmp_path):
     assert (splits.names, splits.classes) == (("ant", "bee"), 2)
     assert [part[0].shape for part in splits[:3]] == [(6, 6, 8, 3), (2, 6, 8, 3), (2, 6, 8, 3)]
     assert [np.bincount(part[1]).tolist() for part in splits[:3]] == [[3, 3], [1, 1], [1, 1]]
+    assert splits.preprocessing.describe["train"](7) == "bee/2.png"  # of all files, since the splits are cut off them
+    assert pickle.loads(pickle.dumps(splits.preprocessing)).names == splits.names
     every = {part[0][i].tobytes(): part[1][i] for part in splits[:3] for i in range(len(part[1]))}
     assert every == {picture(10 * k + i).tobytes(): k for k in (0, 1) for i in range(5)}
 

@@ -77,6 +77,7 @@ def images(
     files = IMAGES.splits(root)
     names = list(files["train"] if preprocessing is None else preprocessing.names or ())
     parts: dict[str, Any] = {}
+    describe: dict[str, Any] = {}
     if preprocessing is not None:
         preprocessing.check_factory(WHERE)
         reader = ImageReader.of(preprocessing)
@@ -91,7 +92,9 @@ def images(
             problem = f"{root}: {part} has the class {new[0]!r}, which train does not have"
             check.fail(WHERE, f"{problem}{check.nearest(new[0], names)}")
         labels = [names.index(name) for name, paths in classes.items() for _ in paths]
-        parts[part] = reader.read([path for paths in classes.values() for path in paths]), np.array(labels, np.int32)
+        paths = [path for paths in classes.values() for path in paths]
+        parts[part] = reader.read(paths), np.array(labels, np.int32)
+        describe[part] = lambda index, paths=paths: str(paths[index].relative_to(root))
     count = parts["train"][0].shape[-1]
     return build_image_splits(
         WHERE,
@@ -105,6 +108,7 @@ def images(
         facts=reader.facts,
         shift=shift,
         flip=flip,
+        describe=describe,
     )
 
 

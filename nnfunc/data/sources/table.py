@@ -146,7 +146,7 @@ def table(
     name, source_columns, describe_row = read_columns(source, separator, only, as_texts)
     check_columns(name, named, source_columns)
     columns = _check_roles(name, labels, columns, special, order, source_columns)
-    repeats = {}
+    repeats, describe = {}, {"train": describe_row}
     if drop_unlabelled:
         count, used = len(source_columns[labels[0]]), labelled_rows(source_columns, labels)
         if 0 < len(used) < count:  # a table without any label is refused below
@@ -226,7 +226,7 @@ def table(
     facts |= ({} if target is None else {"target": target}) | style.facts() | ({"repeats": repeats} if repeats else {})
     order_facts = {"group": group, "time": time, "date_format": date_format}
     facts |= {key: value for key, value in order_facts.items() if value is not None}
-    record = Preprocessing("table", facts, rows=rows)
+    record = Preprocessing("table", facts, rows=rows, describe=describe)
     return Splits(*parts, classes=record.classes, names=record.names, preprocessing=record)
 
 
