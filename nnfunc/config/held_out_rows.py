@@ -147,6 +147,7 @@ def _row_ids(
             chosen, file = at[chosen], "train"
         elif split == "train":  # the file has changed
             return chosen, ""
-        if not np.array_equal(hashes, getattr(data.preprocessing, "rows", None)):
+        now = None if data.preprocessing is None else data.preprocessing.rows
+        if now is None or not np.array_equal(hashes, now):
             return record.file_rows(file, chosen), ""
     return record.file_rows(file, chosen), file

@@ -200,13 +200,14 @@ def table(
     if task == "regression" and target is None:
         for i, column in enumerate(labels):
             warn_if_coarse_in_float32(f"{name}: column {column!r}", y[:, i])
-    targets = {part: _targets(y, at, target) for part, at in cuts.items() if at is not None}
+    chosen = {part: at for part, at in cuts.items() if at is not None}
+    targets = {part: _targets(y, at, target) for part, at in chosen.items()}
     y = y[:0].copy()  # of which x may use the memory
     malloc.return_memory()
     if transformer is not None and features is not None:
-        inputs = {part: encode(transformer, features, cells, cuts[part].indices()) for part in targets}
+        inputs = {part: encode(transformer, features, cells, at.indices()) for part, at in chosen.items()}
     else:
-        inputs = _inputs(cells, columns, scaling, {part: cuts[part] for part in targets})
+        inputs = _inputs(cells, columns, scaling, chosen)
     parts = [(inputs[part], targets[part]) if part in targets else None for part in ("train", "validation", "test")]
     malloc.return_memory()
     x = inputs["train"]
