@@ -48,6 +48,7 @@ def test_halving_keeps_the_best_of_whole_runs(whole, options):
     last = ranked(whole, second, 12)[:2]
     expected = {m: 4 for m in range(18) if m not in second} | {m: 12 for m in second if m not in last}
     assert result.stopped_at == expected
+    assert result.ranks_last == set(expected)  # however good they were
     for trial in range(18):
         reached = expected.get(trial, STEPS)
         kept = whole.steps["validation"] <= reached
@@ -108,6 +109,7 @@ def test_patience_ends_what_does_not_improve(whole):
                 break
         assert result.stopped_at.get(trial) == ended
     assert result.stopped_at  # it had something to do
+    assert not result.ranks_last
     assert result.best == int(np.nanargmin(result.scores))
     assert set(result.best_at) == set(np.flatnonzero(np.isfinite(result.scores)))
     for trial, step in result.best_at.items():
