@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from helpers.sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, STEPS, plain, sw
 
 import nnfunc as nf
 from nnfunc.sweeps.compiled_trials import compile_trials
+from nnfunc.sweeps.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,11 @@ def test_halving_judges_settings_by_the_mean_of_their_seeds():
     result = swept(space=space, seeds=3, search=nf.sweeps.halving(2, rungs=1))
     assert sorted(result.stopped_at) == [3, 4, 5, 9, 10, 11]
     assert [row["lr"] for row in result.table()][:2] in ([0.1, 0.03], [0.03, 0.1])
+
+
+def test_a_setting_costs_the_mean_of_its_runs():
+    engine = SimpleNamespace(cost=lambda trial, fraction: trial / fraction)
+    assert Engine.setting_cost(engine, [1, 2, 6], 0.5) == 6
 
 
 def test_those_that_diverged_or_were_refused_are_given_up_first():
