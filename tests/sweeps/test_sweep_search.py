@@ -236,6 +236,25 @@ def test_a_population_is_one_program_and_revives_the_diverged():
     assert (made.init._cache_size(), made.run_steps._cache_size(), made.evaluate._cache_size()) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("quantile, replaced", [(0.25, {1, 2, 3}), (0.5, {2, 3})])
+def test_a_population_copies_only_trials_with_a_score(quantile, replaced):
+    """And replaces those without one, but for the best ones."""
+    copies = set()
+    engine = SimpleNamespace(
+        draws=SimpleNamespace(space={"lr": nf.uniform(0.0, 1.0)}, runs=1, key=KEY, constraint=None),
+        begin=lambda: None,
+        fractions=lambda: [0.25, 0.5, 0.75, 1.0],
+        states=dict.fromkeys(range(4)),
+        groups=[(None, SimpleNamespace(trials=[0, 1, 2, 3], traced={"lr"}))],
+        advance=lambda *arguments, **options: None,
+        cost=lambda trial, fraction: 0.1 if trial == 0 else math.inf,
+        specs=[SimpleNamespace(settings={"lr": 0.1 * i}) for i in range(4)],
+        replace=lambda trial, source, settings, fraction: copies.add((trial, source)),
+    )
+    nf.sweeps.population(rounds=4, quantile=quantile)(engine)
+    assert copies == {(trial, 0) for trial in replaced}
+
+
 def test_a_constraint_holds_for_what_a_population_explores():
     fair = lambda h: h["lr"] * (1 + h["dropout"]) < 0.3
     result = swept(8, search=nf.sweeps.population(rounds=5), constraint=fair)
