@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc.base import as_model
-from nnfunc.commands.terminal import metrics_line
+from nnfunc.commands.terminal import metrics_line, print_lines
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import restore_rows
 from nnfunc.config.restore import rebuild_task
@@ -22,8 +22,8 @@ from nnfunc.data.dataset import Data
 from nnfunc.evaluation.held_out_metrics import constant_output
 from nnfunc.runs import status
 from nnfunc.training.evaluate import evaluate
-from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task
+from nnfunc.training.train_state import TrainState
 
 
 def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -107,7 +107,7 @@ def warn_if_not_better(split: str, metrics: dict[str, float], baselines: dict[st
     """
     baseline = baselines.get(split)
     if baseline and not status.beats_baseline(metrics, baseline):
-        print(f"warning the model does not beat a constant prediction: {split} {metrics_line(baseline)}")
+        print_lines(f"warning the model does not beat a constant prediction: {split} {metrics_line(baseline)}")
 
 
 def print_naive_forecasts(split: str, metrics: Mapping[str, float], config: Config) -> None:

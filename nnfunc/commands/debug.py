@@ -11,6 +11,7 @@ import numpy as np
 
 from nnfunc import check, checkpoint, debug, tuning
 from nnfunc.commands.evaluate_run import run_programs
+from nnfunc.commands.terminal import print_lines
 from nnfunc.config import Config, load
 from nnfunc.config.restore import read_config, restore_state
 from nnfunc.debug import Fault, Finding, RangeTest, Verdict
@@ -20,10 +21,10 @@ from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.divergence import find_non_finite
 from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals
-from nnfunc.training.step import TrainState, eval_params
+from nnfunc.training.train_state import TrainState, eval_params
 
 NO_FINDINGS = (
-    "no findings: compiler, data, labels, first loss, gradients, activations, leaks between\n"
+    "no findings: compiler, data, labels, first loss, gradients, activations, leaks between "
     "examples and from later tokens, symmetry, learning rate and weight decay look right"
 )
 
@@ -41,7 +42,7 @@ def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
         print(f"         {_wrap(finding.hint, 9)}")
     errors = sum(finding.severity == "error" for finding in findings)
     counts = f"{check.counted(errors, 'error')}, {check.counted(len(findings) - errors, 'warning')}"
-    print(counts if findings else NO_FINDINGS)
+    print_lines(counts if findings else NO_FINDINGS)
     return findings
 
 

@@ -19,7 +19,7 @@ from nnfunc.commands.constant_baseline import (
     warn_if_not_better,
 )
 from nnfunc.commands.interrupts import explain_full_disk
-from nnfunc.commands.terminal import metrics_line, open_console
+from nnfunc.commands.terminal import metrics_line, open_console, print_lines
 from nnfunc.config import Config
 from nnfunc.config.config_errors import ConfigError
 from nnfunc.config.file_paths import path_keys
@@ -36,7 +36,7 @@ from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
 from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
 from nnfunc.training.evaluate import evaluate as evaluate_task
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 
 def evaluate(
@@ -91,12 +91,12 @@ def evaluate(
         find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
     if held_out is not None and held_out.threshold is not None:
         values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
-    print(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
+    print_lines(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     warn_if_not_better(name, values, constant)
     print_naive_forecasts(name, values, config)
     if held_out is None:
         return values
-    if broken := describe_broken(held_out):
+    if broken := describe_broken(held_out, "metrics that need them are NaN, and curves leave them out"):
         print(f"warning {broken}")
     target = None
     with suppress(ConfigError, OSError):
@@ -118,17 +118,14 @@ def evaluate(
     return values
 
 
-def describe_broken(held_out: HeldOut) -> str:
-    """A sentence on the rows whose outputs are not finite; "" without such. held_out: outputs and targets."""
+def describe_broken(held_out: HeldOut, effect: str) -> str:
+    """Sentences on the rows whose outputs are not finite; "" without such. effect: what follows from them."""
     rows = np.flatnonzero(~held_out.finite())
     if not len(rows):
         return ""
     some = ", ".join(str(row if held_out.ids is None else held_out.ids[row]) for row in rows[:5])
     text = f"{len(rows)} of {check.counted(len(held_out.target), 'row')} have outputs that are not finite"
-    text += (
-        f" (rows {some}{', ...' if len(rows) > 5 else ''}): metrics that need them are NaN, and curves leave them out."
-    )
-    return text + " nnfunc nan RUN finds the layer."
+    return f"{text} (rows {some}{', ...' if len(rows) > 5 else ''}): {effect}. nnfunc nan RUN finds the layer."
 
 
 def evaluation_result(
@@ -195,6 +192,7 @@ def _worst_rows(held_out: HeldOut, codec: Any = None) -> list[dict[str, Any]]:
     rows = []
     for index, loss in zip(indices.tolist(), losses.tolist(), strict=True):
         row: dict[str, Any] = {"row": index if held_out.ids is None else int(held_out.ids[index])}
+        row |= {} if held_out.describe is None else {"example": held_out.row_name(index)}
         if held_out.kind == "tokens" and codec is not None:
             tokens = held_out.target[index]
             row["text"] = " ".join(codec.decode(tokens[tokens >= 0]).split())[:60]

@@ -116,7 +116,8 @@ def _calibration(bins: Sequence[Mapping[str, Any]]) -> Table | None:
 def _worst(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     if not rows:
         return None
+    rows = [{key: row[key] for key in row if key != "row" or "example" not in row} for row in rows[:MOST_EXAMPLES]]
     table = _table(*rows[0])
-    for row in rows[:MOST_EXAMPLES]:
+    for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     return table

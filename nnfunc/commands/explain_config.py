@@ -92,7 +92,11 @@ def _print_keys(helps: Sequence[KeyHelp]) -> None:
         groups.setdefault((help_.type, help_.range, help_.default, help_.meaning), []).append(help_)
     for i, same in enumerate(groups.values()):
         help_ = same[0]
-        of = f"  of {', '.join(one.factory for one in same)}" if help_.key.partition(".")[0] in NAMED_TABLES else ""
+        of = (
+            f"  of {', '.join(one.factory for one in same)}"
+            if help_.key.partition(".")[0] in NAMED_TABLES and help_.factory
+            else ""
+        )
         console.print(f"{chr(10) if i else ''}[bold]{help_.key}[/]{of}")
         rows = {"type": help_.type, "range": help_.range, "default": help_.default, "meaning": help_.meaning}
         _print_rows([(f"  {name}", text) for name, text in (rows | {"example": help_.example}).items() if text])

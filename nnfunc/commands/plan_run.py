@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from nnfunc import check, flops, paths, tuning
 from nnfunc.base import as_model, shape_struct
+from nnfunc.commands.terminal import print_lines
 from nnfunc.config import Config, load
 from nnfunc.config.dry_run import located
 from nnfunc.config.toml import read_tables
@@ -84,9 +85,9 @@ def plan(
     _simulate(min(math.prod(sizes.values()), LARGEST))
     config = load(config_file, settings)
     result = plan_step(config, sizes, gpu=on is not None and not str(chip).startswith("tpu"))
-    print(_describe(str(config_file), result))
+    print_lines(_describe(str(config_file), result))
     if chip is not None and on is not None:
-        print(_describe_bounds(chip, on, result))
+        print_lines(_describe_bounds(chip, on, result))
 
 
 def plan_step(config: Config, axes: Mapping[str, int], gpu: bool = False) -> StepPlan:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnfunc import check
 from nnfunc.commands.interrupts import explain_full_disk
-from nnfunc.commands.prediction_columns import name_column, prediction_columns
+from nnfunc.commands.prediction_columns import name_columns, prediction_columns
 from nnfunc.commands.prediction_writers import choose_format, open_writer
 from nnfunc.config.restore import load_run
 from nnfunc.data.prediction_files import read_pieces
@@ -54,7 +54,7 @@ def predict(
         for piece in pieces:
             x, names = load_inputs(preprocessing, piece.rows)
             first = _keep_columns(piece.columns, keep, names is not None)
-            first |= {} if names is None else {name_column(preprocessing): names}
+            first |= name_columns(preprocessing, names)
             lengths, start = sentence_lengths(preprocessing, x), 0
             for y in run.predict_batches(x, batch_size=batch_size, width=width):
                 width = width or len(y)

@@ -18,6 +18,18 @@ def name_column(preprocessing: Preprocessing) -> str:
     return {"tagging": "words", "forecasting": "series"}.get(preprocessing.factory, "file")
 
 
+def name_columns(preprocessing: Preprocessing, names: list[str] | None) -> Columns:
+    """The columns that tell the examples, {} without names; of series also the time of the first value, `t+1`.
+
+    names: of `load_inputs`.
+    """
+    columns: Columns = {} if names is None else {name_column(preprocessing): names}
+    if names and preprocessing.factory == "forecasting":
+        columns = {"series": list(map(str, names))}
+        columns.setdefault(preprocessing.facts["time"], [getattr(name, "first_time", "") for name in names])
+    return columns
+
+
 def prediction_columns(
     run: Run, output: Any, names: list[str] | None = None, lengths: np.ndarray | None = None
 ) -> Columns:

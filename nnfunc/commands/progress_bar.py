@@ -12,6 +12,7 @@ from nnfunc.reports.format import format_labelled, sort_metrics
 
 METRICS = ("loss", "accuracy", "mae")
 LABELS = {"accuracy": "acc"}
+BAR = 8  # columns
 
 
 class TrainingProgress:
@@ -24,12 +25,12 @@ class TrainingProgress:
 
     def __init__(self, steps: int, bar: Any = None, *, lines: bool = True, best: str = "loss"):
         self.steps, self.bar, self.lines = steps, bar, lines
-        self.names = tuple(dict.fromkeys([*METRICS, best]))
+        self.names, self.best = tuple(dict.fromkeys([*METRICS, best])), best
         self.first_step: int | None = None
         self.task = bar.add_task("", total=steps, metrics="", start=False) if bar else None
         self.last_tick = time.perf_counter()
         self.last_line = 0, self.last_tick  # (step, time)
-        self.metrics: dict[str, str] = {}
+        self.metrics: dict[str, dict[str, str]] = {}  # by split
 
     def tick(self, step: int) -> None:
         """Show the progress. step: the number of steps done."""
@@ -45,17 +46,16 @@ class TrainingProgress:
 
     def __call__(self, report: Any) -> None:
         """Show the training metrics of a report and the latest validation metrics."""
-        narrow = ("loss",) if self.bar is not None else self.names  # the bar has to fit on one line
-        for split, metrics, names in (("train", report.train, narrow), ("val", report.validation, self.names)):
+        for split, metrics in (("train", report.train), ("val", report.validation)):
             if metrics:
-                texts = [
-                    format_labelled(LABELS.get(name, name), v, name)
-                    for name, v in sort_metrics(metrics)
-                    if name in names
-                ]
-                self.metrics[split] = " ".join(texts)
+                self.metrics[split] = {
+                    name: format_labelled(LABELS.get(name, name), value, name)
+                    for name, value in sort_metrics(metrics)
+                    if name in self.names
+                }
         if self.bar is not None:
-            text = "  ".join(f"[dim]{split}[/] {text}" for split, text in self.metrics.items())
+            others = BAR + 2 * len(str(self.steps)) + len("/ 12,345 steps/s 00:00  ")
+            text = fit_metrics(self.metrics, self.best, self.bar.console.width - others)
             self.bar.update(self.task, completed=report.step, metrics=text)
         elif self.lines and (report.validation or report.step == self.steps):
             self._print_line(report.step)
@@ -77,9 +77,31 @@ class TrainingProgress:
         rate = (step - self.last_line[0]) / max(now - self.last_line[1], 1e-9)
         remaining = format_clock((self.steps - step) / max(rate, 1e-9))
         self.last_line = step, now
-        metrics = " | ".join(f"{split} {text}" for split, text in self.metrics.items())
+        metrics = " | ".join(f"{split} {' '.join(texts.values())}" for split, texts in self.metrics.items())
         width = len(str(self.steps))
         print(f"step {step:>{width}}/{self.steps} | {metrics} | {speed_text(rate)} | {remaining} left", flush=True)
+
+
+def fit_metrics(metrics: dict[str, dict[str, str]], best: str, room: int) -> str:
+    """The metrics that fit in so many columns, as text of rich: the best metric first, then losses.
+
+    metrics: {"train": {name: text}, "val": ...}.
+
+    >>> fit_metrics({"train": {"loss": "loss 0.5"}, "val": {"loss": "loss 0.6", "f1": "f1 0.7"}}, "f1", 24)
+    '[dim]val[/] loss 0.6 f1 0.7'
+    """
+    order = [("val", best), ("val", "loss"), ("train", "loss"), *(("val", name) for name in metrics.get("val", {}))]
+    chosen: list[tuple[str, str]] = []
+
+    def rows(entries: list[tuple[str, str]]) -> dict[str, str]:
+        texts = {split: [part[name] for name in part if (split, name) in entries] for split, part in metrics.items()}
+        return {split: " ".join(part) for split, part in texts.items() if part}
+
+    for split, name in order:
+        longer = rows([*chosen, (split, name)])
+        if name in metrics.get(split, {}) and sum(len(f"{s} {text}  ") for s, text in longer.items()) - 2 <= room:
+            chosen.append((split, name))
+    return "  ".join(f"[dim]{split}[/] {text}" for split, text in rows(chosen).items())
 
 
 @contextmanager
@@ -101,7 +123,7 @@ def show_progress(steps: int, *, lines: bool = True, best: str = "loss") -> Iter
             return Text(speed_text(task.speed) if task.speed else "- steps/s")
 
     columns = (
-        rich.BarColumn(bar_width=12),
+        rich.BarColumn(bar_width=BAR),
         rich.MofNCompleteColumn(table_column=Column(no_wrap=True)),
         rich.TextColumn("{task.fields[metrics]}", table_column=Column(no_wrap=True)),
         SpeedColumn(Column(no_wrap=True)),

@@ -14,7 +14,7 @@ from nnfunc.commands.constant_baseline import baselines, print_naive_forecasts, 
 from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk, interrupt_message
 from nnfunc.commands.progress_bar import show_progress
-from nnfunc.commands.terminal import metrics_line
+from nnfunc.commands.terminal import metrics_line, print_lines
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_names
 from nnfunc.config.restore import rebuild_task, restore
@@ -29,9 +29,9 @@ from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.divergence import Diverged
-from nnfunc.training.step import TrainState
 from nnfunc.training.train_run import History
 from nnfunc.training.train_run import train as fit
+from nnfunc.training.train_state import TrainState
 
 
 class Training(NamedTuple):
@@ -193,12 +193,11 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
     with tuning.pinned(saved_forms(folder) or {}):
         result |= {split: split_metrics(config, state, split, data) for split in splits}
-    if threshold := choose_run_threshold(config, folder, state, step):
-        for split, values in threshold.items():
+        for split, values in choose_run_threshold(config, folder, state, step).items():
             result[split] |= values
-    if config.preprocessing.factory == "forecasting":
-        for split in splits:
-            result[split] |= _file_errors(config, state, split)
+        if config.preprocessing.factory == "forecasting":
+            for split in splits:
+                result[split] |= _file_errors(config, state, split)
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
@@ -207,7 +206,7 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
         evaluation = evaluate_for_report(config, state, threshold)
     run_report.write_report(folder, evaluation)
     if test is not None:
-        print(f"test    {metrics_line(result['test'])}")
+        print_lines(f"test    {metrics_line(result['test'])}")
         print_naive_forecasts("test", result["test"], config)
     for split in list(baseline)[-1:]:
         warn_if_not_better(split, result[split], baseline)
@@ -239,7 +238,7 @@ def choose_run_threshold(config: Config, folder: Path, state: TrainState, step: 
     table = {"metric": metric, "threshold": threshold, "value": after, "value_at_half": before, "step": step}
     run_folder.write_json(folder / run_folder.THRESHOLD, table)
     text = ", ".join(f"{level:.4g}" for level in np.ravel(threshold))
-    print(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
+    print_lines(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
     names = threshold_names(config)
     result = {"validation": figures(held_out, names)}
     if data.test is not None:

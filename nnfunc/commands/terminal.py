@@ -1,7 +1,9 @@
 """The terminal that the commands write to, and the lines that several commands print."""
 
 import io
+import shutil
 import sys
+import textwrap
 
 from rich.console import Console
 
@@ -13,6 +15,19 @@ def open_console() -> Console:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Console(highlight=False)
+
+
+def print_lines(text: str) -> None:
+    """Print lines; a terminal that is too narrow for one shows its rest indented, with no word cut in two."""
+    if sys.stdout.isatty():
+        fold = textwrap.TextWrapper(
+            shutil.get_terminal_size().columns,
+            subsequent_indent=8 * " ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        text = "\n".join(fold.fill(line) for line in text.split("\n"))
+    print(text, flush=True)
 
 
 def metrics_line(metrics: dict[str, float]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from nnfunc import check
 from nnfunc.commands.interrupts import explain_full_disk, interrupt_message
 from nnfunc.commands.run_training import new_folder, run_training
+from nnfunc.commands.terminal import print_lines
 from nnfunc.commands.training_plan import training_plan
 from nnfunc.config import Config, load
 from nnfunc.config.dry_run import dry_run
@@ -53,6 +54,6 @@ def train(config_file: Path, settings: list[str], folder: Path | None = None) ->
             if report is not None:
                 start = config.tables["start"]
                 print(f"start   {start['run']} ({start['checkpoint']})\n{report}")
-            print(training_plan(config, needs), flush=True)
+            print_lines(training_plan(config, needs))
             run_training(config, folder, resume=False)
     return folder

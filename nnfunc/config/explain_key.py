@@ -120,6 +120,10 @@ def explain_key(key: str, names: Mapping[str, str]) -> list[KeyHelp]:
         names = {**names, "augment": name}
     known = [names[table]] if table in names else list(factories(table))
     check_name(table, known)
+    if argument == "name" and table in NAMED_TABLES:
+        functions = f"one of {', '.join(map(repr, sorted(factories(table))))}"
+        meaning = f"The function that the table calls; the other keys are its arguments. See nnfunc config {table}."
+        return [KeyHelp(key, "", functions, "", REQUIRED, meaning, TABLES[table])]
     matches = [name for name in known if argument in get_schema(table, name).types]
     if not matches:
         _fail_unknown(table, known, argument)

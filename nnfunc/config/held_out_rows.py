@@ -67,8 +67,9 @@ def held_out_rows(
     target = mark_ignored(target, kind, ignored)
     output = restore_rows(config, data, split, output, rows, kind)
     target = restore_rows(config, data, split, target, rows)
-    ids = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
-    return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)
+    ids, file = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
+    held_out = HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)
+    return held_out._replace(describe=getattr(data.preprocessing, "describe", {}).get(file))
 
 
 def at_threshold(
@@ -127,20 +128,26 @@ def _evenly(count: int, most: int) -> np.ndarray:
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
-def _row_ids(record: Preprocessing | None, split: str, rows: np.ndarray | None, data: Dataset) -> np.ndarray | None:
-    """The positions of the rows in the file of the data, where it was split at random, or has left-out repeats.
+def _row_ids(
+    record: Preprocessing | None, split: str, rows: np.ndarray | None, data: Dataset
+) -> tuple[np.ndarray, str]:
+    """(the positions of the rows in the file of the data, the split that the file is).
 
-    Else those in the split, or None. record: of the files that data was read from, None for several files together.
+    Where that is unknown, the positions in the split, and "". record: of the files that data was read from, None for
+    several files together.
     """
+    chosen = np.arange(count_examples(data.arrays if split == "train" else getattr(data, split)))
+    chosen = chosen if rows is None else rows
     if record is None:
-        return rows
-    hashes, chosen, file = record.rows, rows, split
+        return chosen, ""
+    hashes, file = record.rows, split
     if hashes is not None:
         at = np.flatnonzero((hashes & SPLIT_BITS) == PARTS.index(split))
         if len(at) and len(at) == count_examples(data.arrays if split == "train" else getattr(data, split)):
-            chosen, file = at if rows is None else at[rows], "train"
+            chosen, file = at[chosen], "train"
         elif split == "train":  # the file has changed
-            return rows
-    if chosen is None and file in record.facts.get("repeats", {}):
-        chosen = np.arange(count_examples(getattr(data, split)))
-    return None if chosen is None else record.file_rows(file, chosen)
+            return chosen, ""
+        now = None if data.preprocessing is None else data.preprocessing.rows
+        if now is None or not np.array_equal(hashes, now):
+            return record.file_rows(file, chosen), ""
+    return record.file_rows(file, chosen), file

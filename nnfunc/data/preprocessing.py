@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,8 @@ class Preprocessing:
     factory: the name of the function of `nf.data`. facts: class names, means, sizes, ..., as JSON. parts:
     count and digest of the splits that were in the files. rows: uint64 [n], a hash of each example that was
     split at random, in the order of the file, with the index of its split in the two lowest bits (3: in none);
-    or None. codec: of text, or None.
+    or None. codec: of text, or None. describe: by split that is in the files, index -> the file or the line of an
+    example; of data that was just read, since it is not saved.
     """
 
     factory: str
@@ -37,6 +38,10 @@ class Preprocessing:
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rows: np.ndarray | None = None
     codec: Any = None
+    describe: Mapping[str, Callable[[int], str]] = field(default_factory=dict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"describe": {}}  # functions that do not pickle
 
     @property
     def names(self) -> tuple[str, ...] | None:

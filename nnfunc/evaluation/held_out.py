@@ -1,5 +1,6 @@
 """The outputs of a model for the examples of a split, and their targets."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ class HeldOut(NamedTuple):
     kind: how outputs are read, a value of `Objective.kind`. output: [n, ...]; of a pair of a mean and a
     log-deviation, [n, 2 * outputs]. target: [n, ...]; labels that do not count are -100. names: of the classes, labels
     or tags, or None. ids: [n], of the rows in the data, or None. threshold: of the probability, or of each label's,
-    from which on the answer is yes; None for 1/2. weight: [n], how much each row counts; None for 1.
+    from which on the answer is yes; None for 1/2. weight: [n], how much each row counts; None for 1. describe: an id ->
+    the file or line of the row, or None.
     """
 
     kind: str
@@ -25,6 +27,12 @@ class HeldOut(NamedTuple):
     ids: np.ndarray | None = None
     threshold: Any = None
     weight: np.ndarray | None = None
+    describe: Callable[[int], str] | None = None
+
+    def row_name(self, index: int) -> str:
+        """The file, the line or the number of a row. index: among the rows."""
+        row = index if self.ids is None else int(self.ids[index])
+        return f"row {row}" if self.describe is None else self.describe(row)
 
     def reading(self) -> Reading:
         """The probabilities, predictions and errors of every row, in float64."""

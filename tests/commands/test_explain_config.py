@@ -79,6 +79,8 @@ def test_tables_and_their_factories(capsys):
     assert "steps an integer, required. At least 1." in said(capsys, "train")[1]
     assert "example augment = { shift = { pixels = 2 } }" in said(capsys, "augment.shift.pixels")[1]
     assert "range 0 to 2**32 - 1" in said(capsys, "seed")[1]
+    assert "model.name type one of 'bert', 'cifar_resnet'," in said(capsys, "model.name")[1]
+    assert "default none, it is required" in said(capsys, "optimizer.name")[1]
     assert "mesh = { data = -1, model = 2 }" in said(capsys, "mesh")[1]
 
 

@@ -12,6 +12,7 @@ import pytest
 from helpers.command_line import main
 
 import nnfunc as nf
+from nnfunc.data.sources.time_series import format_time
 
 TAIL = """
 optimizer = { name = "sgd", learning_rate = 0.1 }
@@ -142,7 +143,7 @@ def test_series_go_on_in_their_own_units(runs, tmp_path, monkeypatch, capsys):
     )
     Path("new.csv").write_text(text)
     rows = predicted(capsys, runs["series"], "new.csv")
-    assert [row["series"] for row in rows] == ["bb", "a"]
+    assert [(row["series"], row["day"]) for row in rows] == [("bb", "56"), ("a", "56")]  # of t+1
     expected = nf.load_run(runs["series"]).predict("new.csv")
     np.testing.assert_allclose([[float(row["t+1"]), float(row["t+2"])] for row in rows], expected, rtol=1e-5)
     assert expected[0].min() > 150 > expected[1].max()
@@ -151,6 +152,37 @@ def test_series_go_on_in_their_own_units(runs, tmp_path, monkeypatch, capsys):
     Path("new.csv").write_text(text.replace("54,a,", "54,a,x"))
     assert main("predict", runs["series"], "new.csv") == 2
     assert "new.csv: line 11 of column 'sales' should hold a number, got 'x" in capsys.readouterr().err
+
+
+def test_the_worst_examples_have_lines_and_times_of_the_file(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    worst = {}
+    for name, run in runs.items():
+        assert main("evaluate", run, "--json", "it.json") == 0
+        worst[name] = json.loads(Path("it.json").read_text())["worst"]
+        assert f">{worst[name][0]['example']}, " in (run / "report.html").read_text()
+    lines = (runs["texts"].parent / "it.csv").read_text().splitlines()
+    for row in worst["texts"]:
+        assert lines[int(row["example"].removeprefix("line ")) - 1].endswith(f",{row['truth']}")
+    words = (runs["tags"].parent / "it.conll").read_text().split("\n")
+    assert all(words[int(row["example"].removeprefix("line ")) - 2] == "" for row in worst["tags"])
+    for row in worst["series"]:
+        shop, day = row["example"].split(" from ")
+        target = [(int(day) + i) % 7 + 100 * len(shop) for i in (0, 1)]
+        np.testing.assert_allclose([float(part) for part in row["truth"].split(", ")], target, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "time, facts, text",
+    [
+        (7, {"resolution": "integer", "step": 1}, "7"),
+        (20787 * 86400, {"resolution": "second", "step": 86400}, "2026-11-30"),
+        (20787 * 86400, {"resolution": "second", "step": 3600}, "2026-11-30T00:00:00"),
+        (682, {"resolution": "month", "step": 1}, "2026-11"),
+    ],
+)
+def test_times_are_written_as_in_the_file(time, facts, text):
+    assert format_time(np.int64(time), facts) == text
 
 
 def test_quantiles_of_a_series_belong_to_their_own_times(tmp_path, monkeypatch, capsys):

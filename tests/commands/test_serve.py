@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -139,6 +140,44 @@ def test_a_thousand_requests_of_64_clients_then_sigterm(process, run):
     assert err == "nnfunc: stopping: requests that were accepted are finished, new ones are refused\n"
 
 
+def ask_until_refused(port, keep):
+    """What becomes of requests that follow each other until a connection is refused: statuses, and errors.
+
+    keep: whether a connection takes further requests until an answer ends it. A request over a connection that was
+    opened, and whose last answer did not end it, should have an answer.
+    """
+    outcomes, connection = [], None
+    headers = {"content-type": "application/json"} | ({} if keep else {"connection": "close"})
+    while True:
+        try:
+            if connection is None:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.connect()
+            connection.request("POST", "/predict", '{"rows": [[1, 2]]}', headers)
+            response = connection.getresponse()
+            response.read()
+            outcomes.append(response.status)
+            if response.will_close:
+                connection = None
+        except ConnectionRefusedError:
+            return outcomes
+        except (OSError, http.client.HTTPException) as error:
+            outcomes.append(f"{type(error).__name__}, keep={keep}")
+            connection = None
+
+
+def test_a_stop_in_the_middle_of_requests_loses_none(process):
+    with ThreadPoolExecutor(48) as pool:
+        clients = [pool.submit(ask_until_refused, process.port, i % 2 == 0) for i in range(48)]
+        end = time.monotonic() + 30
+        while httpx.get(f"{process.address}/health", timeout=30).json()["answered"] < 200:
+            assert time.monotonic() < end
+        process.process.send_signal(signal.SIGTERM)
+        outcomes = Counter(outcome for client in clients for outcome in client.result())
+    assert set(outcomes) == {200}, outcomes
+    assert process.process.wait(20) == 0
+
+
 def test_a_port_that_is_in_use(place, capsys):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -195,7 +234,7 @@ def test_mistakes_have_a_message(served, case):
     answer = served.post("/predict", **arguments)
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
     error = answer.json()["error"]
-    assert message.replace("predict: new", "data.table: new") in error.replace("predict: new", "data.table: new")
+    assert message in error
     assert "/tmp" not in error
 
 

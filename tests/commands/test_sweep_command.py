@@ -254,11 +254,13 @@ def test_words_go_before_the_table_in_the_file(work):
     assert plan.startswith("2 runs of 20 steps: 2 settings\narguments of the program: schedule.peak\n")
 
 
-def test_a_sweep_names_the_settings_that_it_does_not_follow(work):
+def test_trials_follow_the_patience_of_the_config(work):
     words = ("sweep", "small.toml", "optimizer.weight_decay=[0.1,0.2]", *LOOP, "--dry-run")
-    line = "note: single runs follow train.patience, a sweep does not"
-    assert line in said_by(*words, "train.patience=3", "train.best=min loss").splitlines()
-    assert line not in said_by(*words).splitlines()
+    patience = ("train.patience=3", "train.best=min loss")
+    assert "search: patience" in said_by(*words, *patience).splitlines()
+    assert "patience" not in said_by(*words)
+    line = "note: single runs follow train.patience, a sweep with search halving does not"
+    assert line in said_by(*words, *patience, "--search", "halving").splitlines()
 
 
 def test_lists_alone_are_a_grid(work):

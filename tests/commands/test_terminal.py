@@ -24,12 +24,11 @@ def environment(**settings):
     return used | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TERM": "xterm-256color"} | settings
 
 
-def in_terminal(*words, cwd, **settings):
-    """(exit code, what a terminal gets on standard error) of a command; standard output is no terminal."""
+def in_terminal(*words, cwd, output=subprocess.DEVNULL, **settings):
+    """(exit code, what a terminal gets) of a command; of standard error alone, unless output is None."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*START, *words], cwd=cwd, env=environment(**settings), stdout=subprocess.DEVNULL, stderr=theirs
-    )
+    stdout = theirs if output is None else output
+    process = subprocess.Popen([*START, *words], cwd=cwd, env=environment(**settings), stdout=stdout, stderr=theirs)
     os.close(theirs)
     parts, end = [], time.monotonic() + 60
     while time.monotonic() < end and select.select([ours], [], [], 60)[0]:
@@ -71,6 +70,25 @@ def test_predictions_show_their_progress_in_a_terminal(tmp_path):
     assert len((tmp_path / "y.csv").read_text().splitlines()) == 4001
     code, text = in_terminal(*words, cwd=tmp_path, TERM="dumb")
     assert (code, "\x1b" in text) == (0, False)
+
+
+def test_a_training_fits_a_terminal_of_80_columns(tmp_path):
+    config = """
+    data = { name = "digits", batch_size = 100 }
+    model = { name = "mlp", widths = [64, 123, 123, 123, 10] }
+    objective = { name = "classification" }
+    task = { metrics = ["average_precision", "roc_auc", "balanced_accuracy"] }
+    optimizer = { name = "sgd", learning_rate = 0.1 }
+    train = { steps = 40, evaluate_every = 20, log_every = 20, best = "max average_precision" }
+    """
+    (tmp_path / "long_name.toml").write_text(config)
+    words = ("train", "long_name.toml", "--run", f"runs/{'long' * 20}")
+    code, text = in_terminal(*words, cwd=tmp_path, output=None, COLUMNS="80")
+    assert code == 0, text
+    lines = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text).replace("\r", "\n").splitlines()
+    assert [line for line in lines if len(line) > 80 and "long" * 20 not in line] == []
+    assert any(re.fullmatch(r" {8}\S.*", line) for line in lines), lines  # the rest of a line
+    assert any(re.search(r" 40/40 .*val .*average_precision 0\.\d+ .* steps/s ", line) for line in lines), lines
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Images in folders, and how pixels become floats."""
 
+import pickle
 import struct
 import sys
 import threading
@@ -43,6 +44,8 @@ def test_a_folder_for_each_class(tmp_path):
     assert (splits.names, splits.classes) == (("ant", "bee"), 2)
     assert [part[0].shape for part in splits[:3]] == [(6, 6, 8, 3), (2, 6, 8, 3), (2, 6, 8, 3)]
     assert [np.bincount(part[1]).tolist() for part in splits[:3]] == [[3, 3], [1, 1], [1, 1]]
+    assert splits.preprocessing.describe["train"](7) == "bee/2.png"  # of all files, since the splits are cut off them
+    assert pickle.loads(pickle.dumps(splits.preprocessing)).names == splits.names
     every = {part[0][i].tobytes(): part[1][i] for part in splits[:3] for i in range(len(part[1]))}
     assert every == {picture(10 * k + i).tobytes(): k for k in (0, 1) for i in range(5)}
 
@@ -90,6 +93,11 @@ def test_sizes_and_channels(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=words):
             nf.data.images(tmp_path, **{"size": 4} | more)
+
+
+def test_an_interpolation_that_is_none_is_no_damage(tmp_path):
+    with pytest.raises(ValueError, match=r"interpolation should be one of 'bilinear', .*got 'cubic'"):
+        nf.data.images(folder(tmp_path), size=4, interpolation="cubic")
 
 
 def test_other_modes_of_images_become_rgb_or_grey(tmp_path):

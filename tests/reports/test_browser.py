@@ -246,6 +246,28 @@ def test_without_javascript_there_are_pictures(visit, run_page):
     assert "digit 7" in page.locator("#table-classes").inner_text()
 
 
+def test_runs_of_several_metrics_in_one_page(visit, tmp_path):
+    for i in range(12):
+        metric = "mae" if i % 2 else "accuracy"
+        rows = [row for row in sample_runs.metrics(200, watch_every=10**9, log_every=100) if row["split"] != "layers"]
+        for row in rows:
+            row["loss"] += i
+            if "accuracy" in row:
+                row[metric] = row.pop("accuracy") - i / 100
+            if i == 3 and row["split"] == "validation":
+                row["only_here"] = 1 / row["step"]
+        best = f"{'min' if i % 2 else 'max'} {metric}"
+        sample_runs.make(tmp_path / f"run-{i}", rows, best=best, result=sample_runs.RESULT)
+    entries = collect_runs(tmp_path)
+    write_runs_page(entries, tmp_path / "runs.html")
+    page = visit(f"file://{tmp_path / 'runs.html'}")  # no warning of a chart without the best run
+    ranks = "plot => Object.fromEntries(plot.view.data('rows').map(row => [row.series, row.rank]))"
+    by_run = drawn(page, "curve-loss").evaluate(ranks)
+    assert sorted(by_run[f"run-{i}"] for i in range(1, 12, 2)) == [1, 2, 3, 4, 5, 6]
+    assert by_run["run-0"] == 1
+    drawn(page, "curve-only_here")
+
+
 @pytest.fixture
 def served(tmp_path):
     """(folder, address): `nnfunc ui` for a folder with two runs, one of which trains.

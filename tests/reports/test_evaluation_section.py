@@ -109,6 +109,13 @@ def test_a_baseline_and_the_ids_of_rows_are_shown():
     assert "row 10" in result.sections[-1][1]
 
 
+def test_a_note_says_how_many_rows_are_drawn():
+    for count, note in ((60, "Every row of the test split."), (2001, "2,000 of the 2,001 rows of the test split.")):
+        target = DRAW.normal(size=(count, 1))
+        result = build_evaluation(HeldOut("values", target, target), "test", lambda i: np.zeros(2), InputFormat())
+        assert note in dict(result.sections)["Predictions"]
+
+
 def test_residuals_are_prediction_minus_target():
     rows, result = build("values")
     charts = {chart.name: chart for chart in result.charts}

@@ -24,8 +24,8 @@ from nnfunc.runs import metrics_log
 PANELS, AXES = 4, 8
 POINTS = 8_000  # of all curves of a chart
 RANKS = (
-    f"The better a run ranks by its best validation metric, the more {BETTER_NAME} it is, from {WORSE_NAME}; the best "
-    f"is {BEST_NAME}."
+    f"The better a run ranks by its best validation metric, among the runs with the same one, the more {BETTER_NAME} "
+    f"it is, from {WORSE_NAME}; the best is {BEST_NAME}."
 )
 COMPARE = '<form id="compare" action="/" method="get"><button>Compare the checked runs</button></form>'
 BRUSH = "Drag along an axis to choose runs: the table shows only those, and the curves fade the others."
@@ -105,9 +105,15 @@ def _curve_chart(name: str, entries: list[Entry], colours: dict[str, str], ranks
 
 
 def _rank(entries: list[Entry]) -> dict[str, int]:
-    """{run: 1 for the best value of its metric, ...}"""
-    scores = {e.name: e.best[e.metric] * (-1 if e.mode == "max" else 1) for e in entries if e.metric in e.best}
-    return {name: rank for rank, name in enumerate(sorted(scores, key=lambda name: scores[name]), start=1)}
+    """{run: 1 for the best of the runs with the same metric, ...}"""
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for entry in entries:
+        if entry.metric in entry.best:
+            score = entry.best[entry.metric] * (-1 if entry.mode == "max" else 1)
+            groups.setdefault((entry.metric, entry.mode), {})[entry.name] = score
+    return {
+        name: rank for scores in groups.values() for rank, name in enumerate(sorted(scores, key=scores.__getitem__), 1)
+    }
 
 
 def _compare(entries: list[Entry]) -> SweepData | None:

@@ -23,7 +23,7 @@ from starlette.requests import Request  # pyright: ignore[reportMissingImports]
 from starlette.responses import HTMLResponse, JSONResponse, Response  # pyright: ignore[reportMissingImports]
 from starlette.routing import Route  # pyright: ignore[reportMissingImports]
 
-from nnfunc.commands.prediction_columns import name_column, prediction_columns
+from nnfunc.commands.prediction_columns import name_column, name_columns, prediction_columns
 from nnfunc.commands.serve.batching import Batcher, QueueFull, batch_widths
 from nnfunc.commands.serve.input_form import example_input, form_fields, input_type, load_rows, rows_of_form
 from nnfunc.commands.serve.page import render_form
@@ -60,7 +60,8 @@ class Server:
     """A run and what answers its requests.
 
     name: of the run, for the page. run: the trained run. limits: of a request. batcher: predicts. pool: threads that
-    read requests and write answers. answered: the number of requests that have a prediction.
+    read requests and write answers. answered: the number of requests that have a prediction. closing: whether each
+    connection ends with its next answer.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Server:
     batcher: Batcher
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     answered: int = 0
+    closing: bool = False
 
     @staticmethod
     def of(name: str, run: Run, limits: Limits, batch_size: int | None = None) -> "Server":
@@ -162,7 +164,7 @@ class Server:
     def _rows(self, x: Any, outputs: Any, names: list[str] | None) -> list[dict[str, Any]]:
         lengths = sentence_lengths(self.run.config.preprocessing, x)
         columns = prediction_columns(self.run, outputs, names, lengths)
-        columns = ({} if names is None else {name_column(self.run.config.preprocessing): names}) | columns
+        columns = name_columns(self.run.config.preprocessing, names) | columns
         lists = [column.tolist() if isinstance(column, np.ndarray) else list(column) for column in columns.values()]
         return [dict(zip(columns, map(_finite, row), strict=True)) for row in zip(*lists, strict=True)]
 
@@ -197,11 +199,27 @@ def create_application(server: Server, hosts: Sequence[str] = ("*",)) -> Any:
         Route("/schema", partial(_schema, server)),
     ]
     middleware = [
+        Middleware(_EndConnections, server=server),
         Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
         Middleware(_LimitBody, limits=server.limits),
     ]
     handlers: dict[Any, Any] = {HTTPException: _error, Exception: _defect}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+
+
+class _EndConnections:
+    """Tells clients by `connection: close`, once the server is closing, to send nothing more over their connection."""
+
+    def __init__(self, application: Callable[..., Awaitable[None]], server: Server):
+        self.application, self.server = application, server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def answer(message: Any) -> None:
+            if self.server.closing and message["type"] == "http.response.start":
+                message = message | {"headers": [*message.get("headers", []), (b"connection", b"close")]}
+            await send(message)
+
+        await self.application(scope, receive, answer)
 
 
 class _LimitBody:

@@ -6,7 +6,8 @@ import signal
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from nnfunc import check
@@ -52,10 +53,29 @@ def serve(
             print(f"serving {folder} at {address_of(listener, host)}  (Ctrl-C stops)", flush=True)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            for accepting in self.servers:
-                accepting.close()
+            await self._stop_listening()
+            server.closing = True
             await asyncio.sleep(0.3)  # requests that have arrived are read, before idle connections are closed
+            for _ in range(10):  # and where the loop is late, those of the last connections too
+                await asyncio.sleep(0)
             await super().shutdown(sockets)
+
+        async def _stop_listening(self) -> None:
+            """Accept the connections that clients have opened, which closing the socket alone would reset."""
+            connections: list[socket.socket] = []
+            with listener.dup() as queue, suppress(BlockingIOError):  # it listens until each copy is closed
+                for accepting in self.servers:
+                    accepting.close()
+                queue.setblocking(False)
+                while True:
+                    connections.append(queue.accept()[0])
+            loop, state = asyncio.get_running_loop(), self.server_state
+            protocol = partial(
+                self.config.http_protocol_class, config=self.config, server_state=state, app_state=self.lifespan.state
+            )
+            for connection in connections:
+                connection.setblocking(False)
+                await loop.connect_accepted_socket(protocol, connection)
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc.check import counted
-from nnfunc.commands.terminal import metrics_line
+from nnfunc.commands.terminal import metrics_line, print_lines
 from nnfunc.config.held_out_rows import at_threshold, threshold_names
 from nnfunc.config.sweep.study import Study
 from nnfunc.evaluation import bootstrap, figures, metric_names
@@ -16,8 +16,8 @@ from nnfunc.reports.sweep.sweep_page import Interval, write_page
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result, half_interval
 from nnfunc.training.evaluate import eval_batch_size, evaluate
-from nnfunc.training.step import eval_params
 from nnfunc.training.task import build_task
+from nnfunc.training.train_state import eval_params
 
 BOOTSTRAP = "The interval is of 1,000 bootstrap resamples of the test examples: it says nothing of other seeds."
 SEEDS = "The interval is Student's over {} seeds."
@@ -60,12 +60,12 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
     outcomes = {"diverged": result.diverged, "stopped early": result.stopped_at, "refused": result.refused}
     print(line + "".join(f", {len(trials)} {outcome}" for outcome, trials in outcomes.items() if trials))
     if best is None:
-        print(f"best    none: {no_best_reason(result.seeds)}")
+        print_lines(f"best    none: {no_best_reason(result.seeds)}")
     else:
-        print(f"best    {_score_text(study, result, best)}  {format_settings(settings)}".rstrip())
+        print_lines(f"best    {_score_text(study, result, best)}  {format_settings(settings)}".rstrip())
     if test:
         seeds = f" (mean of {result.seeds} seeds)" if result.seeds > 1 else ""
-        print(f"test    {metrics_line(summary['test'])}{seeds}")
+        print_lines(f"test    {metrics_line(summary['test'])}{seeds}")
     print(f"table   {folder / 'table.csv'}")
     print(f"report  {folder / 'report.html'}")
     if best is not None:

@@ -21,6 +21,7 @@ from nnfunc import check
 from nnfunc.commands import interrupts
 from nnfunc.commands.sweep.finish_sweep import write_results
 from nnfunc.commands.sweep.live_progress import show_sweep_progress
+from nnfunc.commands.terminal import print_lines
 from nnfunc.config.sweep.load_sweep import load_sweep
 from nnfunc.config.sweep.study import RESULT, Study, read_study, save_study
 from nnfunc.distributed import processes
@@ -58,7 +59,7 @@ def sweep(
         engine = study.engine()
         planned = study.start(engine)  # reports mistakes of the config and the data before there is a folder
         if dry_run:
-            print(study.plan(planned))
+            print_lines(study.plan(planned))
             return None
         existed = folder is not None and folder.is_dir()
         folder = run_folder.create_folder(f"{file.stem}-sweep", folder)
@@ -108,7 +109,7 @@ def _run(
             engine = study.engine(store) if engine is None else engine
             planned = study.start(engine) if planned is None else planned
             if previous is None:
-                print(study.plan(planned), flush=True)
+                print_lines(study.plan(planned))
             progress.trials = study.trials(engine)
             if jobs is not None or processes.count() > 1:
                 executor = _create_executor(jobs, folder, progress.trials)

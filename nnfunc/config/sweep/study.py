@@ -93,7 +93,9 @@ class Study:
     def __init__(self, sweep: SweepConfig, name: str):
         self.sweep, self.name = sweep, name
         options = dict(sweep.options)
-        self.search_name, self.search = parse_search(options.pop("search", None))
+        patience = sweep.tables["train"].get("patience")
+        default = None if patience is None else {"name": "patience", "evaluations": patience}
+        self.search_name, self.search = parse_search(options.pop("search", default))
         space, self.seeds = dict(sweep.space), [sweep.seed]
         if "seeds" in options:
             if "seed" in space:
@@ -179,8 +181,8 @@ class Study:
     def ignored_settings(self) -> str:
         """A line about the settings of single runs that a sweep does not follow, "" without any."""
         tables, notes = self.sweep.tables, []
-        if tables.get("train", {}).get("patience") is not None:
-            notes.append("single runs follow train.patience, a sweep does not")
+        if tables["train"].get("patience") is not None and self.search_name != "patience":
+            notes.append(f"single runs follow train.patience, a sweep with search {self.search_name} does not")
         if tables.get("task", {}).get("threshold") is not None:
             notes.append("trials are compared at a threshold of 0.5, the winner's test metrics are at task.threshold")
         return "\n".join(f"note: {note}" for note in notes)

@@ -6,6 +6,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -54,12 +55,21 @@ def read_csv(
             result = table.exact(text)
     if not table.count:
         fail_damaged(where, file, "it should have a line of names and rows, but has 1 lines", "Is it the right file?")
+    count = table.count
     columns: Columns = dict.fromkeys(head) | {head[i]: result[i] for i in used}
 
-    def describe_row(row: int) -> str:
+    @cache
+    def lines() -> np.ndarray | None:
+        """The first line of each row; None where each row has one line, and there are no others but the names."""
+        content = read_bytes(where, file)
+        if b'"' not in content and content.count(b"\n") + (not content.endswith(b"\n")) == count + 1:
+            return None
         with long_fields():
-            rows = _rows(where, file, read_bytes(where, file), separator)
-            return f"line {next(islice(rows, row + 1, None), (row + 2,))[0]}"
+            return np.array([line for line, _ in islice(_rows(where, file, content, separator), 1, None)], np.int64)
+
+    def describe_row(row: int) -> str:
+        numbers = lines()
+        return f"line {row + 2 if numbers is None or row >= len(numbers) else numbers[row]}"
 
     return columns, describe_row
 

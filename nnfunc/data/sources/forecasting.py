@@ -10,7 +10,7 @@ from nnfunc import check
 from nnfunc.data.fingerprint import split_fingerprint
 from nnfunc.data.preprocessing import PARTS, Preprocessing, restore_targets
 from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
-from nnfunc.data.sources.time_series import Series, read_table
+from nnfunc.data.sources.time_series import Series, format_time, read_table
 from nnfunc.data.splits import Splits
 
 __all__ = ["forecasting", "read_series", "restore_series", "window_series"]
@@ -95,12 +95,15 @@ def forecasting(
         facts |= _scaling(name, table, facts["cuts"][0])
     pieces = [_windows(facts, key, one, stride) for key, one in table.items()]
     splits: dict[str, Any] = {}
+    describe: dict[str, Any] = {}
     facts["windows"] = {
         part: {key: len(piece[part][0]) for key, piece in zip(table, pieces, strict=True)} for part in PARTS
     }
     for part in PARTS:
-        x, y = (np.concatenate([piece[part][i] for piece in pieces]) for i in (0, 1))
+        x, y, first = (np.concatenate([piece[part][i] for piece in pieces]) for i in range(3))
         splits[part] = (x, y) if len(x) else None
+        names = window_series(facts, part) or []
+        describe[part] = lambda row, names=names, first=first: f"{names[row]} from {format_time(first[row], facts)}"
     if splits["train"] is None:
         expected = f"a series should have {facts['context'] + facts['horizon']} times (context + horizon) to train on"
         longest = max(int((one.times[: len(one.values)] < facts["cuts"][0]).sum()) for one in table.values())
@@ -110,7 +113,7 @@ def forecasting(
         facts["baselines"] = _baselines(splits, facts, season)
     fingerprints = {part: split_fingerprint(*pair) for part, pair in splits.items() if pair is not None}
     facts["cuts"] = facts["cuts"] if preprocessing is None else preprocessing.facts["cuts"]
-    return Splits(**splits, preprocessing=Preprocessing("forecasting", facts, fingerprints))
+    return Splits(**splits, preprocessing=Preprocessing("forecasting", facts, fingerprints, describe=describe))
 
 
 def _cuts(name: str, table: Mapping[str, Series], facts: Mapping[str, Any], **fractions: float) -> list[int]:
@@ -158,8 +161,8 @@ def _scale(facts: Mapping[str, Any], key: str, one: Series) -> tuple[np.ndarray,
     return values, ((one.covariates - means) / stds).astype(np.float32)
 
 
-def _windows(facts: Mapping[str, Any], key: str, one: Series, stride: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{split: (x [n, ...], y [n, horizon])} of one series."""
+def _windows(facts: Mapping[str, Any], key: str, one: Series, stride: int) -> dict[str, tuple[np.ndarray, ...]]:
+    """{split: (x [n, ...], y [n, horizon], the time of the first value to predict [n])} of one series."""
     context, horizon = facts["context"], facts["horizon"]
     values, known = _scale(facts, key, one)
     count = max(0, len(values) - context - horizon + 1)
@@ -173,9 +176,9 @@ def _windows(facts: Mapping[str, Any], key: str, one: Series, stride: int) -> di
     }
     span = np.arange(context + horizon)
 
-    def window(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def window(at: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = at[:, None] + span  # [n, context + horizon]
-        return _join(facts, values[rows[:, :context]], known[rows]), values[rows[:, context:]]
+        return _join(facts, values[rows[:, :context]], known[rows]), values[rows[:, context:]], first[at]
 
     return {part: window(at) for part, at in parts.items()}
 
@@ -205,7 +208,13 @@ def _baselines(splits: Mapping[str, Any], facts: Mapping[str, Any], season: int 
     return result
 
 
-def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str]]:
+class SeriesName(str):
+    """The name of a series to predict. first_time: that of the first value to predict, as text."""
+
+    first_time: str = ""
+
+
+def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[SeriesName]]:
     """(x [series, ...], the names of the series) to predict the times after the last values.
 
     preprocessing: of the run. source: as for training, with at least `context` values of each series.
@@ -213,7 +222,7 @@ def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
     facts = dict(preprocessing.facts)
     name, table = read_table("predict", source, facts)
     context, horizon = facts["context"], facts["horizon"]
-    rows = []
+    rows, names = [], []
     for key, one in table.items():
         if key not in facts["scaling"]:
             problem = f"{name}: the run has no series {key!r}{check.nearest(key, facts['scaling'])}"
@@ -229,7 +238,9 @@ def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
         values, known = _scale(facts, key, one)
         known = np.resize(known[last - context : last + horizon], (context + horizon, known.shape[1]))  # or of width 0
         rows.append(_join(facts, values[None, -context:], known[None]))
-    return np.concatenate(rows), list(table)
+        names.append(SeriesName(key))
+        names[-1].first_time = format_time(one.times[last - 1] + facts["step"], facts)
+    return np.concatenate(rows), names
 
 
 def restore_series(preprocessing: Preprocessing, y: Any, kind: str, names: Sequence[str]) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from nnfunc.data.splits import Splits
 __all__ = ["images"]
 
 WHERE = "data.images"
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 
 def images(
@@ -25,7 +26,7 @@ def images(
     size: int | Sequence[int] | None = None,
     stretch: bool = False,
     crop: float | None = None,
-    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear",
+    interpolation: Interpolation = "bilinear",
     channels: int = 3,
     layout: Layout = "image",
     validation: float = 0.1,
@@ -67,6 +68,7 @@ def images(
         if len(sides) != 2:
             check.fail(WHERE, expected="size should be [height, width] or one number", actual=size)
         check.size(WHERE, height=sides[0], width=sides[1])
+    check.choice(WHERE, get_args(Interpolation), interpolation=interpolation)
     if crop is not None:
         check.number(WHERE, 0, 1, open_low=True, crop=crop)
     if sides is None and (stretch or crop is not None):
@@ -75,6 +77,7 @@ def images(
     files = IMAGES.splits(root)
     names = list(files["train"] if preprocessing is None else preprocessing.names or ())
     parts: dict[str, Any] = {}
+    describe: dict[str, Any] = {}
     if preprocessing is not None:
         preprocessing.check_factory(WHERE)
         reader = ImageReader.of(preprocessing)
@@ -89,7 +92,9 @@ def images(
             problem = f"{root}: {part} has the class {new[0]!r}, which train does not have"
             check.fail(WHERE, f"{problem}{check.nearest(new[0], names)}")
         labels = [names.index(name) for name, paths in classes.items() for _ in paths]
-        parts[part] = reader.read([path for paths in classes.values() for path in paths]), np.array(labels, np.int32)
+        paths = [path for paths in classes.values() for path in paths]
+        parts[part] = reader.read(paths), np.array(labels, np.int32)
+        describe[part] = lambda index, paths=paths: str(paths[index].relative_to(root))
     count = parts["train"][0].shape[-1]
     return build_image_splits(
         WHERE,
@@ -103,6 +108,7 @@ def images(
         facts=reader.facts,
         shift=shift,
         flip=flip,
+        describe=describe,
     )
 
 

@@ -1,6 +1,6 @@
 """Layouts of images, and the splits of data sets of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ def build_image_splits(
     shuffle_seed: int = 0,
     shift: int = 0,
     flip: bool = False,
+    describe: Mapping[str, Callable[[int], str]] | None = None,
 ) -> Splits:
     """`Splits` of images and their labels.
 
@@ -39,7 +40,7 @@ def build_image_splits(
     layout: see `Layout`. names: of the classes. mean, std: of each channel, by default those of the training
     images. fractions: of train to cut off for the splits that are not in parts, stratified by class.
     preprocessing: of an earlier run, or None. facts: more entries for the new preprocessing. shuffle_pixels,
-    shuffle_seed, shift, flip: as for `nf.data.mnist` and `nf.data.cifar10`.
+    shuffle_seed, shift, flip: as for `nf.data.mnist` and `nf.data.cifar10`. describe: as for `Preprocessing`.
     """
     if preprocessing is not None:
         preprocessing.check_factory(where)
@@ -84,6 +85,7 @@ def build_image_splits(
         },
         fingerprints,
         rows,
+        describe=describe or {},
     )
     return Splits(
         *splits.values(),

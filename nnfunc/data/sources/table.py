@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check, malloc
-from nnfunc.data.dataset import warn_if_coarse_in_float32
+from nnfunc.data.check_arrays import warn_if_coarse_in_float32
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
 from nnfunc.data.row_split import SplitRows, assign_rows
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
@@ -146,7 +146,7 @@ def table(
     name, source_columns, describe_row = read_columns(source, separator, only, as_texts)
     check_columns(name, named, source_columns)
     columns = _check_roles(name, labels, columns, special, order, source_columns)
-    repeats = {}
+    repeats, describe = {}, {"train": describe_row}
     if drop_unlabelled:
         count, used = len(source_columns[labels[0]]), labelled_rows(source_columns, labels)
         if 0 < len(used) < count:  # a table without any label is refused below
@@ -200,13 +200,14 @@ def table(
     if task == "regression" and target is None:
         for i, column in enumerate(labels):
             warn_if_coarse_in_float32(f"{name}: column {column!r}", y[:, i])
-    targets = {part: _targets(y, at, target) for part, at in cuts.items() if at is not None}
+    chosen = {part: at for part, at in cuts.items() if at is not None}
+    targets = {part: _targets(y, at, target) for part, at in chosen.items()}
     y = y[:0].copy()  # of which x may use the memory
     malloc.return_memory()
     if transformer is not None and features is not None:
-        inputs = {part: encode(transformer, features, cells, cuts[part].indices()) for part in targets}
+        inputs = {part: encode(transformer, features, cells, at.indices()) for part, at in chosen.items()}
     else:
-        inputs = _inputs(cells, columns, scaling, {part: cuts[part] for part in targets})
+        inputs = _inputs(cells, columns, scaling, chosen)
     parts = [(inputs[part], targets[part]) if part in targets else None for part in ("train", "validation", "test")]
     malloc.return_memory()
     x = inputs["train"]
@@ -226,7 +227,7 @@ def table(
     facts |= ({} if target is None else {"target": target}) | style.facts() | ({"repeats": repeats} if repeats else {})
     order_facts = {"group": group, "time": time, "date_format": date_format}
     facts |= {key: value for key, value in order_facts.items() if value is not None}
-    record = Preprocessing("table", facts, rows=rows)
+    record = Preprocessing("table", facts, rows=rows, describe=describe)
     return Splits(*parts, classes=record.classes, names=record.names, preprocessing=record)
 
 

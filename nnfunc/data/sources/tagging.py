@@ -90,6 +90,7 @@ def tagging(
     files = split_files(WHERE, resolve(WHERE, path), ENDINGS)
     tables = {part: _read(WHERE, file, facts) for part, file in files.items()}
     parts, repeats = {}, {}
+    positions = {part: [sentence.position for sentence in sentences] for part, sentences in tables.items()}
     for part, sentences in tables.items():
         at = drop_repeats(WHERE, str(files[part]), [s[:2] for s in sentences], lambda i, s=sentences: s[i].position)
         parts[part] = [sentences[i] for i in at], np.zeros(len(at), np.int32)
@@ -130,6 +131,7 @@ def tagging(
         },
         fingerprints,
         rows,
+        describe={part: lambda index, read=read: read[index] for part, read in positions.items()},
     )
     codes = {name: code for code, name in enumerate(names)}
 

@@ -117,6 +117,7 @@ def text_classification(
         fingerprints,
         rows,
         tokenizer,
+        {part: describe_row for part, (_, _, _, describe_row) in tables.items()},
     )
     arrays = (pair and (_encode(record, pair[0]), pair[1]) for pair in splits.values())
     return Splits(*arrays, classes=record.classes, names=record.names, codec=tokenizer, preprocessing=record)

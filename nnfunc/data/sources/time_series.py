@@ -1,6 +1,6 @@
 """Time series of a table, each with its times in equal steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from nnfunc.data.download import fail_damaged
 from nnfunc.data.sources.columns import check_columns, is_missing, parse_numbers, read_columns, to_strings
 from nnfunc.data.sources.number_style import NumberStyle
 
-__all__ = ["Series", "read_table"]
+__all__ = ["Series", "format_time", "read_table"]
 
 UNITS = {"day": 24 * 60 * 60, "hour": 60 * 60, "minute": 60, "second": 1}
 
@@ -155,6 +155,15 @@ def _check_steps(
             problem = f"series {key!r} steps from {before} to {after}, and should step by {_step_text(facts)}"
             hint = "Fill in the missing rows; or number the times, if a gap has no meaning."
             fail_damaged(where, name, problem, hint)
+
+
+def format_time(time: int, facts: Mapping[str, Any]) -> str:
+    """A time as text, such as 2026-11-30. time: in the resolution of the facts. facts: of `read_table`."""
+    resolution, step = facts["resolution"], facts["step"]
+    if resolution == "integer":
+        return str(int(time))
+    unit = "M" if resolution == "month" else "D" if not (time % UNITS["day"] or step % UNITS["day"]) else "s"
+    return str(np.datetime64(int(time), "M" if unit == "M" else "s").astype(f"datetime64[{unit}]"))
 
 
 def _step_text(facts: dict[str, Any]) -> str:

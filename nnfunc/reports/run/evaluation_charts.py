@@ -96,23 +96,24 @@ def number_charts(held_out: HeldOut) -> list[Chart]:
     """Predictions against targets, and residuals, of the first outputs."""
     reading, charts = held_out.reading(), []
     rows = thin(len(reading.target), POINTS)
+    names = [held_out.row_name(row // reading.positions).removeprefix("row ") for row in rows.tolist()]
     count = reading.target.shape[1]
     for output in range(min(count, MAX_OUTPUTS)):
         suffix = f" of output {output}" if count > 1 else ""
         target, prediction = reading.target[:, output], reading.prediction[:, output]
-        charts += _residual_charts(output, suffix, rows, target, prediction)
+        charts += _residual_charts(output, suffix, rows, names, target, prediction)
     return charts
 
 
 def _residual_charts(
-    output: int, suffix: str, rows: np.ndarray, target: np.ndarray, prediction: np.ndarray
+    output: int, suffix: str, rows: np.ndarray, names: list[str], target: np.ndarray, prediction: np.ndarray
 ) -> list[Chart]:
-    """The charts of one output. rows: those that are drawn as points."""
+    """The charts of one output. rows, names: of those that are drawn as points."""
     residual = prediction - target
-    data = {"row": rows.tolist(), "target": shorten(target[rows]), "prediction": shorten(prediction[rows])}
+    data: dict[str, Any] = {"row": names, "target": shorten(target[rows]), "prediction": shorten(prediction[rows])}
     data["residual"] = shorten(residual[rows])
     number = {"type": "quantitative", "scale": {"zero": False}}
-    tips = [{"field": name, "type": "quantitative"} for name in data]
+    tips = [{"field": name, "type": "nominal" if name == "row" else "quantitative"} for name in data]
     axis = {name: {"field": name, "title": name} | number for name in ("target", "prediction", "residual")}
     dashed = {"strokeDash": [4, 4], "color": TRAIN}
     ends = [float(min(target.min(), prediction.min())), float(max(target.max(), prediction.max()))]

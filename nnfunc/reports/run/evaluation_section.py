@@ -14,7 +14,7 @@ from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS
 from nnfunc.reports.charts import Chart
 from nnfunc.reports.format import format_metric
 from nnfunc.reports.html_page import Cell, draw_charts, render_note, render_sorted
-from nnfunc.reports.run.evaluation_charts import confusion_chart, curve_charts, number_charts
+from nnfunc.reports.run.evaluation_charts import POINTS, confusion_chart, curve_charts, number_charts
 from nnfunc.reports.run.example_html import InputFormat, example_card
 
 __all__ = ["Evaluation", "build_evaluation", "sample_section"]
@@ -67,7 +67,9 @@ def build_evaluation(
     if held_out.kind in NUMBERS:
         group = number_charts(held_out)
         charts += group
-        note = f"Every row of the {split} split. On the line a prediction equals its target."
+        count = len(answers.reading.target)
+        rows = "Every row" if count <= POINTS else f"{POINTS:,} of the {count:,} rows"
+        note = f"{rows} of the {split} split. On the line a prediction equals its target."
         sections.append(("Predictions", render_note(note) + draw_charts(group)))
     sections.append((f"The {WORST} worst", _worst(held_out, answers, split)))
     return Evaluation(sections, examples, form.layout, charts)
@@ -83,13 +85,13 @@ class _Answers:
     """The examples of a split with what the model says of them."""
 
     def __init__(self, held_out: HeldOut, inputs: Callable[[int], Any], form: InputFormat):
-        self.inputs, self.form, self.ids = inputs, form, held_out.ids
+        self.inputs, self.form, self.row_name = inputs, form, held_out.row_name
         self.reading, self.kind = held_out.reading(), held_out.kind
         self.names = _class_names(held_out)
 
     def card(self, row: int, position: int, note: str) -> str:
         """The example of a row; position: in the reading, which may have several for each row."""
-        label = f"row {int(self.ids[row])}" if self.ids is not None else f"row {row}"
+        label = self.row_name(row)
         if self.reading.positions > 1:
             label += f", position {position % self.reading.positions + 1}"
         return example_card(self.inputs(row), self.form, self.says(position), f"{label}{note}")

@@ -147,6 +147,7 @@
       mode: spec.marks ? "vega" : "vega-lite",
       config: page.themes[mode],
       actions: false,
+      logLevel: 1,   // errors: Vega warns of a chart without the best run
       renderer: values.length > 1500 ? "canvas" : "svg",
       tooltip: { theme: mode },
     });
