@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
@@ -61,8 +62,16 @@ def match_state(new: PyTree, old: PyTree) -> PyTree:
 
 
 def check_new_state(where: str, new: PyTree, old: PyTree) -> None:
-    """Refuse a new state of another structure, or with other shapes. where: the layer. new, old: the states."""
+    """Refuse a new state of another structure, with other shapes, or with floats for integers.
+
+    where: the layer. new, old: the states.
+    """
     expected, actual = (jax.tree.map(np.shape, tree) for tree in (old, new))
     if expected != actual:
         expected = f"a layer's new state should have the shapes of its init_state, {expected}"
         check.fail(where, expected=expected, actual=actual, hint="Return nf.Out(state=...), ctx.state if unchanged.")
+    for before, after in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
+        before, after = jax.dtypes.result_type(before), jax.dtypes.result_type(after)
+        if jnp.issubdtype(after, jnp.inexact) and not jnp.issubdtype(before, jnp.inexact):
+            expected = f"a state that starts as {before} should stay so"
+            check.fail(where, expected=expected, actual=f"{after}", hint="Start with floats, such as jnp.zeros(()).")

@@ -74,7 +74,8 @@ def _named(patterns: tuple[str, ...], path: str, y: PyTree, by_name: bool) -> Py
     matches = [layers for p in patterns if (layers := paths.match_layers(p, path, by_name)) is not None]
     if any(matches):
         expected, actual = "a pattern should be of all layers of a repeat", f"one of a single layer of {path}"
-        check.fail("remat", expected=expected, actual=actual, hint="Write * for the layer.")
+        hint = "They are one loop, which stores the same of each: write * for the layer, or use nf.serial."
+        check.fail("remat", expected=expected, actual=actual, hint=hint)
     if patterns and not matches:
         return y
     return jax.tree.map(lambda leaf: checkpoint_name(leaf, name) if isinstance(leaf, jax.Array) else leaf, y)

@@ -387,6 +387,16 @@ def test_a_new_state_is_that_of_init_state_at_every_door(key, new):
         assert net.apply({}, x, state=state).shape[-1] == 3
 
 
+@pytest.mark.parametrize("start", [0, jnp.zeros((), jnp.int32), False], ids=str)
+def test_a_mean_is_not_cut_to_the_integer_it_starts_as(start):
+    def forward(params, x, ctx):
+        return x, nf.Out({"mean": 0.9 * jnp.float32(ctx.state["mean"]) + 0.1 * x.mean()})
+
+    layer = nf.Model(lambda key: {}, forward=forward, init_state=lambda: {"mean": start}, name="average")
+    with pytest.raises(ValueError, match=r"average: a state that starts as (int32|bool) should stay so, got float32"):
+        layer.apply_train({}, layer.init_state(), jnp.ones(3))
+
+
 def test_a_state_may_be_one_array(key):
     forward = lambda params, x, ctx: (x, nf.Out(ctx.state + 1))
     net = nf.serial(nf.Model(lambda key: {}, forward=forward, init_state=lambda: jnp.zeros(2), name="count"))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.roster import MODELS
 
 import nnfunc as nf
 from nnfunc.training.task import join_models
@@ -48,6 +49,20 @@ def test_models_pickle(make):
     np.testing.assert_array_equal(
         again.apply(params, x, state=again.init_state()), model.apply(params, x, state=model.init_state())
     )
+
+
+@pytest.mark.slow
+def test_every_model_of_the_roster_pickles():
+    local = {"as_model", "clip"}  # their rows have lambdas
+    for name, row in MODELS.items():
+        factory = getattr(nf, name.partition(":")[0])
+        if name in local or factory is nf.flatten:
+            continue
+        model = factory(*row.args, **row.kwargs, **{number: pair[0] for number, pair in row.numbers.items()})
+        again = pickle.loads(pickle.dumps(model))
+        assert repr(again) == repr(model)
+        shapes = [jax.eval_shape(lambda m=m: (m.init(KEY), m.init_state(KEY))) for m in (model, again)]
+        assert shapes[0] == shapes[1], name
 
 
 def test_a_model_of_a_local_function_does_not_pickle():

@@ -244,7 +244,8 @@ def parse_annotation(hint: Any) -> ValueType | None:
         item = parse_annotation(args[1])
         if item is None:
             return None
-        text = f"a table of {item.plural} by path pattern"
+        first, _, others = item.plural.partition(" or ")
+        text = f"a table of {first} by path pattern" + f", or of {others}" * bool(others)
         example = f'{{ "head/**" = {item.example} }}'
         return ValueType(dict[str, item.type], text, text, example, item.traced)
     if origin in (list, tuple, Sequence):

@@ -149,8 +149,7 @@ class Placement:
         if "fsdp" in self.presets:
             for path, leaf in leaves.items():
                 self._cut_largest(axes[path], np.shape(leaf), stacks[path])
-        for pattern, names in self.patterns:
-            _apply_pattern(where, pattern, names, leaves, axes)
+        _apply_patterns(where, self.patterns, leaves, axes)
 
         def placement(path: str) -> LeafPlacement:
             stored = _store(where, path, leaves[path], stacks[path], axes[path], self.mesh, vocabularies)
@@ -267,20 +266,33 @@ def _check_axes(where: str, mesh: Mesh, pattern: str, axes: Sequence[str]) -> tu
     return tuple(axes)
 
 
-def _apply_pattern(
-    where: str, pattern: str, names: Sequence[str], leaves: Mapping[str, Any], axes: dict[str, list[str | None]]
+def _apply_patterns(
+    where: str,
+    patterns: Sequence[tuple[str, tuple[str, ...]]],
+    leaves: Mapping[str, Any],
+    axes: dict[str, list[str | None]],
 ) -> None:
-    """Change the last axes of the leaves that match."""
-    for path, on in paths.match_params(pattern, leaves, where=where).items():
-        if np.ndim(on):
-            check.fail(where, expected="patterns should match whole leaves here", actual=f"some layers of {path}")
-        if not on:
-            continue
-        count = np.ndim(leaves[path])
-        if len(names) > count:
-            expected = f"{pattern!r} should name at most as many axes as {path} has, {count}"
-            check.fail(where, expected=expected, actual=list(names))
-        axes[path][count - len(names) :] = [name or None for name in names]
+    """Change the last axes of the leaves that match. Numbers of layers have to agree, because a leaf is one array."""
+    choices = {path: [tuple(one)] for path, one in axes.items()}  # of each leaf, and below which one each layer has
+    chosen: dict[str, Any] = dict.fromkeys(leaves, 0)
+    for pattern, names in patterns:
+        for path, on in paths.match_params(pattern, leaves, where=where).items():
+            count, old = np.ndim(leaves[path]), choices[path]
+            if on is not False and len(names) > count:
+                expected = f"{pattern!r} should name at most as many axes as {path} has, {count}"
+                check.fail(where, expected=expected, actual=list(names))
+            if on is not False:
+                changed = tuple(name or None for name in names)
+                choices[path] = [*old, *((*one[: count - len(names)], *changed) for one in old)]
+                chosen[path] = np.where(on, chosen[path] + len(old), chosen[path])
+    for path, indices in chosen.items():
+        divisions = {choices[path][i] for i in np.unique(indices)}
+        if len(divisions) > 1:
+            expected = "patterns should match whole leaves here, or divide all layers of one alike"
+            actual = f"some layers of {path} ({np.size(indices)} layers in one array, which has one sharding)"
+            hint = "Leave the number out, or use nf.serial, where each layer has arrays of its own."
+            check.fail(where, expected=expected, actual=actual, hint=hint)
+        axes[path] = [*divisions.pop()]
 
 
 def _refuse_axis(where: str, path: str, shape: tuple[int, ...], axis: int, name: str, mesh: Mesh) -> NoReturn:

@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from nnfunc import check
@@ -12,7 +13,7 @@ from nnfunc.errors import MissingPackageError
 from nnfunc.optimizers.gradient_transforms import by_adam, check_adam, optimizer
 from nnfunc.optimizers.optimizer import Optimizer
 from nnfunc.optimizers.weight_decay import Decay
-from nnfunc.paths import Leaves, fill_missing, keep_where, leaves_mask
+from nnfunc.paths import Leaves, fill_missing, keep_where, leaves_mask, where_on
 
 
 class MuonState(NamedTuple):
@@ -47,7 +48,7 @@ def muon(
     of a `repeat` or of a kernel [width, in, out], as n matrices; and kernels of four and more axes, of which
     all but the last count as in.
     stacked: leaves whose first axis is layers, whatever their axes. Muon is meant for hidden layers:
-    on="blocks/**" leaves embeddings and the last layer to AdamW.
+    on="blocks/**" leaves embeddings and the last layer to AdamW; on="blocks/3/**" is one layer of a `repeat`.
     momentum, b1, b2: in [0, 1). eps: above 0. For infinite or NaN gradients its updates are NaN.
     Where the squares of a matrix sum to more than float32 holds, from about 1e19 on, its update is 0,
     in optax too: limit them with clip. Gradients far below eps make small updates.
@@ -98,19 +99,21 @@ def _by_muon(
 
     def parts(params: Params, *trees: PyTree) -> Any:
         """Muon itself, the axes of its leaves, and of each tree its leaves and the others."""
-        axes = _axes(params, on, stacked)
+        picked = leaves_mask("muon: on", params, on, by_layer=True)
+        axes = _axes(params, picked, stacked)
         chosen = jax.tree.map(lambda leaf, dims: dims is not None, params, axes)
-        rest = jax.tree.map(lambda on: not on, chosen)
+        by_layer = jax.tree.map(lambda is_matrix, on: on if is_matrix else False, chosen, picked)
+        rest = jax.tree.map(lambda on: on is not True, by_layer)  # a leaf of which some layers are matrices is in both
         muon = contrib.scale_by_muon(**numbers, weight_dimension_numbers=axes)
-        return muon, axes, *((keep_where(tree, chosen), keep_where(tree, rest)) for tree in trees)
+        return muon, axes, by_layer, *((keep_where(tree, chosen), keep_where(tree, rest)) for tree in trees)
 
     def init(params):
-        muon, _, (matrices, rest) = parts(params, params)
+        muon, *_, (matrices, rest) = parts(params, params)
         with jax.numpy_dtype_promotion("standard"):
             return MuonState(muon.init(matrices), others.init(rest))
 
     def update(updates, state, params=None):
-        muon, axes, (matrices, rest) = parts(params, updates)
+        muon, axes, by_layer, (matrices, rest) = parts(params, updates)
         with jax.numpy_dtype_promotion("standard"):  # optax's Muon does not run under "strict"
             matrices, muon_state = muon.update(matrices, state.matrices)
         rest, others_state = others.update(rest, state.others)
@@ -120,24 +123,23 @@ def _by_muon(
             return update * (rms * math.sqrt(max(into, update.shape[-1])))
 
         matrices = jax.tree.map(sized, matrices, axes)
-        return fill_missing(params, matrices, rest), MuonState(muon_state, others_state)
+        new = jax.tree.map(where_on, by_layer, fill_missing(params, matrices), fill_missing(params, rest))
+        return new, MuonState(muon_state, others_state)
 
     return optax.GradientTransformation(init, update)
 
 
-def _axes(params: Params, on: Leaves, stacked: Leaves) -> PyTree:
+def _axes(params: Params, picked: PyTree, stacked: Leaves) -> PyTree:
     """The input and output axes of each leaf, as optax's MuonDimensionNumbers; None for leaves that are no matrix."""
     contrib = _contrib()
 
     def axes(leaf, named, picked, layers):
-        first, last = (1 if layers else 0), leaf.ndim - 1
-        if not (named and picked and last - first >= 1):
+        stacks = sum(size > 1 for size in np.shape(picked))  # the axes of layers, where only some of them are picked
+        first, last = max(stacks, 1 if layers else 0), leaf.ndim - 1
+        if picked is False or not named or last - first < 1:
             return None
         first = 1 if leaf.ndim == 3 else first
         return contrib.MuonDimensionNumbers(tuple(range(first, last)), (last,))
 
-    which = [
-        leaves_mask(f"muon: {name}", params, leaves)
-        for name, leaves in {"matrices": "matrices", "on": on, "stacked": stacked}.items()
-    ]
-    return jax.tree.map(axes, params, *which)
+    named, layers = leaves_mask("muon", params, "matrices"), leaves_mask("muon: stacked", params, stacked)
+    return jax.tree.map(axes, params, named, picked, layers)

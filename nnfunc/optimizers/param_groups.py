@@ -1,7 +1,7 @@
 """Groups of parameters by path pattern: with other learning rates, frozen, or trained from some step on."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -27,8 +27,8 @@ class GroupsState(NamedTuple):
 def groups(
     inner: Any,
     *,
-    rates: dict[str, Scalar] = {},  # noqa: B006  nothing writes to it
-    freeze: tuple[str, ...] | dict[str, Scalar] = (),
+    rates: dict[str, Scalar | Sequence[Scalar]] = {},  # noqa: B006  nothing writes to it
+    freeze: tuple[str, ...] | dict[str, Scalar | Sequence[Scalar]] = (),
 ) -> Optimizer:
     """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
 

@@ -214,6 +214,9 @@ def _values_read(function: Any) -> tuple[_Identity, ...]:
     classes of its module, the methods.
     """
     values: dict[int, Any] = {}
+    call = getattr(function, "__call__", None)  # noqa: B004  that of a callable object of the user's is a method
+    if isinstance(call, MethodType) and not isinstance(function, Model | Described | Objective):
+        function = call
     waiting: list[Any] = [function] if isinstance(function, FunctionType | MethodType | partial) else []
     modules = _modules_of(function)
     while waiting:

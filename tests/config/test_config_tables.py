@@ -63,6 +63,18 @@ def test_every_number_of_the_tables_may_be_traced(config):
     assert wanted.items() <= config.hypers.items()
 
 
+def test_groups_takes_a_list_with_one_number_a_layer():
+    gpt = {"name": "gpt", "vocab_size": 5, "block_size": 4, "layers": 2, "heads": 1, "dim": 4}
+    groups = {"rates": {"blocks/**": [0.25, 0.5], "head/*": 2.0}, "freeze": {"blocks/mlp/**": [1, 0]}}
+    config = resolve(TABLES | {"model": gpt | {"tied": False}, "optimizer": {"name": "sgd"}, "groups": groups})
+    assert {"groups.rates[blocks/**][0]": 0.25, "groups.freeze[blocks/mlp/**][0]": 1.0}.items() <= config.hypers.items()
+    optimizer = config.build(config.hypers).optimizer
+    ones = {"blocks": {"mlp": {"bias": jnp.ones((2, 1))}, "norm": jnp.ones((2, 1))}, "head": {"bias": jnp.ones(1)}}
+    updates, _ = optimizer.update(ones, optimizer.init(ones), ones)
+    relative = jax.tree.map(lambda update: (update / updates["head"]["bias"]).ravel().tolist(), updates["blocks"])
+    assert relative == {"mlp": {"bias": [0, 0.25]}, "norm": [0.125, 0.25]}
+
+
 def test_the_task_of_the_tables_trains_and_vmaps(config):
     """Two settings of every number, together in one program and each alone: the same."""
     trainer = nf.trainer(config.build)

@@ -93,6 +93,19 @@ def test_patterns_change_the_default_and_the_last_axes_are_named():
     assert placed["params/blocks/attend/query/bias"] == (None, "model")  # by default
 
 
+def test_numbers_of_layers_divide_a_leaf_if_they_agree():
+    mesh, path = nf.mesh(data=2, model=2), "params/blocks/mlp/up/weight"
+    each = {f"blocks/{i}/mlp/*/weight": ["data", ""] for i in range(2)}
+    assert specs(gpt(), mesh, each) == specs(gpt(), mesh, {"blocks/mlp/*/weight": ["", "data"]} | each)
+    assert specs(gpt(), mesh, each) == specs(gpt(), mesh, {"blocks/mlp/*/weight": ["data", ""]})
+    assert specs(gpt(), mesh, each)[path] == (None, "data", None)
+    back = {"blocks/0/**/up/weight": ["data", ""], "blocks/mlp/up/weight": ["", "data"]}  # the last one counts
+    assert specs(gpt(), mesh, back)[path] == (None, None, "data")
+    for other in (["model", ""], ["", "data"]):
+        with pytest.raises(ValueError, match=r"divide all layers of one alike, got some layers of blocks/mlp/.*serial"):
+            specs(gpt(), mesh, each | {"blocks/1/mlp/*/weight": other})
+
+
 @pytest.mark.parametrize(
     ("shard", "message"),
     [

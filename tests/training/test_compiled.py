@@ -167,6 +167,7 @@ INDIRECT = {
     "a method of an object": "class Net:\n    def width(self):\n        return WIDTH\nnet = Net()\nbuild = lambda h: net.width()",
     "a function in a tuple": "width = lambda: WIDTH\nWIDTHS = (width,)\nbuild = lambda h: WIDTHS[0]()",
     "a function in a dict": "width = lambda: WIDTH\nWIDTHS = {'a': [width]}\nbuild = lambda h: WIDTHS['a'][0]()",
+    "an object that is called": "class Build:\n    def __call__(self, h):\n        return WIDTH\nbuild = Build()",
     "an entry": "WIDTHS = {'a': 1}\nbuild = lambda h: WIDTHS['a']",
 }
 

@@ -44,6 +44,18 @@ def test_models_and_gradients(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, jax.grad(loss)(params, X))
 
 
+@pytest.mark.parametrize("cell", [nf.rnn_cell, nf.gru_cell, nf.lstm_cell])
+def test_a_cell_in_a_scan_of_your_own(cell):
+    model = cell(3, 4)
+    params = model.init(KEY)
+
+    def run(x):
+        carry = nf.initial_carry(model, params, x[:, 0])
+        return jax.lax.scan(lambda carry, x: model.apply(params, (carry, x)), carry, x.swapaxes(0, 1))[1]
+
+    np.testing.assert_allclose(sharded(run, P("d"), P(None, "d"))(X), run(X), rtol=1e-5, atol=1e-6)
+
+
 def build(mean, accumulate=1):
     def objective(predict, batch):
         x, y = batch

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check, initializers
-from nnfunc.base import Array, Initializer, Key, Model, Params, PyTree, Scalar, fold
+from nnfunc.base import Array, Initializer, Key, Model, Params, PyTree, Scalar, fold, vary_like
 from nnfunc.layers.linear import INIT_HINT, matmul_rows
 from nnfunc.layers.recurrent.cell_math import GRU, LSTM, PROJECTED_LSTM, RNN, Carry, CellMath, Weights
 
@@ -279,4 +279,4 @@ def initial_carry(model: Model, params: Params, x: Array) -> PyTree:
             expected = "the layer should have return_carry=True"
             check.fail("initial_carry", expected=expected, actual=f"one that returns {check.describe(result)}")
         carry = result[1]
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry)
+    return vary_like(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry), (params, x))
