@@ -245,8 +245,10 @@ def test_the_page_ranks_the_largest_first_where_it_is_best(tmp_path):
     for i, accuracy in enumerate([0.5, 0.9, 0.7]):
         sample_runs.make(tmp_path / f"r{i}", rows_of([1.0], [accuracy]), peak=10.0**-i, best="max accuracy")
     runs_page.write_runs_page(collect_runs(tmp_path), tmp_path / "x.html")
-    data = Page((tmp_path / "x.html").read_text()).charts["parallel"]["data"]
-    assert dict(zip(data["trial"], data["rank"], strict=True)) == {"r0": 3, "r1": 1, "r2": 2}
+    charts = Page((tmp_path / "x.html").read_text()).charts
+    for name, runs in (("parallel", "trial"), ("curve-accuracy", "series")):
+        data = charts[name]["data"]
+        assert dict(zip(data[runs], data["rank"], strict=True)) == {"r0": 3, "r1": 1, "r2": 2}
 
 
 def test_names_are_escaped(tmp_path):

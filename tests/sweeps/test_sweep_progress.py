@@ -100,6 +100,19 @@ def test_what_is_kept_up_to_date_is_what_counting_anew_gives(best):
         assert report.alive == 9 - report.diverged - left
 
 
+def test_the_best_is_one_that_was_not_given_up():
+    """While there is one."""
+    reports, engine, watch = watched(3)
+    for trial, loss in enumerate([0.1, 0.3, 0.2]):
+        watch([trial], 1, {"train/loss": np.asarray([loss])})
+    for given_up, best in (([], 0), ([0], 2), ([1, 2], 0)):
+        for trial in given_up:
+            engine.states[trial].stop_reason, engine.states[trial].ranks_last = "why", True
+            engine.changed.add(trial)
+        watch([1], 2, {"train/loss": np.asarray([0.3])})
+        assert reports[-1].best == best
+
+
 def test_the_share_of_a_sweep_that_goes_on_counts_what_was_saved(tmp_path):
     options = {"folder": tmp_path / "sweep", "build": plain, "steps": STEPS}
     calls = []

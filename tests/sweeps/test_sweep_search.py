@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from helpers.sweep_tasks import CLASSES, DATA, DIM, KEY, SPACE, STEPS, plain, sw
 
 import nnfunc as nf
 from nnfunc.sweeps.compiled_trials import compile_trials
+from nnfunc.sweeps.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,7 @@ def test_halving_keeps_the_best_of_whole_runs(whole, options):
     last = ranked(whole, second, 12)[:2]
     expected = {m: 4 for m in range(18) if m not in second} | {m: 12 for m in second if m not in last}
     assert result.stopped_at == expected
+    assert result.ranks_last == set(expected)  # however good they were
     for trial in range(18):
         reached = expected.get(trial, STEPS)
         kept = whole.steps["validation"] <= reached
@@ -74,6 +77,11 @@ def test_halving_judges_settings_by_the_mean_of_their_seeds():
     result = swept(space=space, seeds=3, search=nf.sweeps.halving(2, rungs=1))
     assert sorted(result.stopped_at) == [3, 4, 5, 9, 10, 11]
     assert [row["lr"] for row in result.table()][:2] in ([0.1, 0.03], [0.03, 0.1])
+
+
+def test_a_setting_costs_the_mean_of_its_runs():
+    engine = SimpleNamespace(cost=lambda trial, fraction: trial / fraction)
+    assert Engine.setting_cost(engine, [1, 2, 6], 0.5) == 6
 
 
 def test_those_that_diverged_or_were_refused_are_given_up_first():
@@ -108,6 +116,7 @@ def test_patience_ends_what_does_not_improve(whole):
                 break
         assert result.stopped_at.get(trial) == ended
     assert result.stopped_at  # it had something to do
+    assert not result.ranks_last
     assert result.best == int(np.nanargmin(result.scores))
     assert set(result.best_at) == set(np.flatnonzero(np.isfinite(result.scores)))
     for trial, step in result.best_at.items():
@@ -225,6 +234,25 @@ def test_a_population_is_one_program_and_revives_the_diverged():
     (own,) = group_trials(build, result.hypers, KEY, device_data(DATA).for_training()).groups
     made = compile_trials(build, own, vmapped=True)
     assert (made.init._cache_size(), made.run_steps._cache_size(), made.evaluate._cache_size()) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("quantile, replaced", [(0.25, {1, 2, 3}), (0.5, {2, 3})])
+def test_a_population_copies_only_trials_with_a_score(quantile, replaced):
+    """And replaces those without one, but for the best ones."""
+    copies = set()
+    engine = SimpleNamespace(
+        draws=SimpleNamespace(space={"lr": nf.uniform(0.0, 1.0)}, runs=1, key=KEY, constraint=None),
+        begin=lambda: None,
+        fractions=lambda: [0.25, 0.5, 0.75, 1.0],
+        states=dict.fromkeys(range(4)),
+        groups=[(None, SimpleNamespace(trials=[0, 1, 2, 3], traced={"lr"}))],
+        advance=lambda *arguments, **options: None,
+        cost=lambda trial, fraction: 0.1 if trial == 0 else math.inf,
+        specs=[SimpleNamespace(settings={"lr": 0.1 * i}) for i in range(4)],
+        replace=lambda trial, source, settings, fraction: copies.add((trial, source)),
+    )
+    nf.sweeps.population(rounds=4, quantile=quantile)(engine)
+    assert copies == {(trial, 0) for trial in replaced}
 
 
 def test_a_constraint_holds_for_what_a_population_explores():

@@ -1,5 +1,7 @@
 """Early stopping by patience, and metrics by name in a run."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -138,3 +140,10 @@ def test_a_sweep_sums_metrics_and_refuses_exact_ones():
     assert row["validation/f1"] == pytest.approx(f1_score(Y[90:], logits > 0), rel=1e-6)
     with pytest.raises(ValueError, match="sweep: roc_auc needs the outputs of the whole validation split"):
         nf.sweep(build, [{"rate": 0.1}], DATA, steps=5, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_only_finite_values_improve(mode):
+    metric = BestMetric(mode, "loss")
+    assert not any(metric.improves({"loss": value}, None) for value in (math.nan, math.inf, -math.inf))
+    assert metric.improves({"loss": 1.0}, None)
