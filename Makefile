@@ -13,6 +13,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PYTEST = $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
+# Programs that tests start compile nnfunc once, not each for itself.
+export PYTHONDONTWRITEBYTECODE =
+
 # Larger data sets (MNIST, text) lie beside the checkout, or where NNFUNC_DATA says.
 ifndef NNFUNC_DATA
 ifneq ($(wildcard ../shared/data/.),)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nnfunc import activations, check, initializers, losses, metrics, paths, schedules, xla_flags
 from nnfunc.base import Context, Model, Nudge, Out, as_model
 from nnfunc.calls import explain_calls
-from nnfunc.combinators import ensemble, parallel, precision, repeat, residual, serial, tie, wire
+from nnfunc.combinators import parallel, precision, residual, serial, tie, wire
 from nnfunc.intermediates import capture, patch, tapped
 from nnfunc.layers.attention.functional import attend
 from nnfunc.layers.attention.layer import AttentionInput, attention
@@ -58,6 +58,7 @@ from nnfunc.models.text_models import tagger, text_classifier
 from nnfunc.models.transformer import TokenInput, TransformerInput, transformer_block
 from nnfunc.models.vit import vit
 from nnfunc.rematerialization import remat, remat_repeats
+from nnfunc.stacked_layers import ensemble, repeat
 from nnfunc.summary import summary
 
 if TYPE_CHECKING:  # imported when first used, so that `import nnfunc` stays quick

@@ -40,7 +40,7 @@ from nnfunc.array_types import (
     widen,
 )
 from nnfunc.calls import describe_call, explain_call, explain_method, factory_hint
-from nnfunc.context import Context, Nudge, Out, Partition, Patch, PatchFunction, Remat, Watch
+from nnfunc.context import Context, Nudge, Out, Patch, PatchFunction, Remat, Watch
 from nnfunc.display import html_text
 from nnfunc.errors import MissingKeyError
 from nnfunc.mesh_axes import DATA_AXIS, batch_parts, divide_examples, is_partitioned, vary_like, varying_axes
@@ -220,15 +220,15 @@ class Model:
         return y, out._replace(state=match_state(out.state, ctx.state)) if ctx.train else out
 
     def replace(self, **functions: Any) -> "Model":
-        """The model with another init, forward, init_state or name.
+        """The model with another init, forward, init_state, name or full_precision.
 
-        functions: those that differ. Its parts and full_precision stay.
+        functions: those that differ. Its parts stay.
 
         >>> nf.linear(2, 3).replace(name="head")
         <nnfunc model head>
         """
-        fields = {"init": self.init, "forward": self.forward, "init_state": self.init_state, "name": self.name}
-        return Model(**(fields | functions), full_precision=self.full_precision, parts=self.parts)
+        names = ("init", "forward", "init_state", "name", "full_precision", "parts")
+        return Model(**({name: getattr(self, name) for name in names} | functions))
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused, with the call to write instead: a model has no parameters of its own."""
@@ -291,8 +291,9 @@ def _by_name(value: Any) -> Any:
         return type(value)(map(_by_name, value))
     if type(value) is functools.partial:
         return _NamedPartial(_by_name(value.func), _by_name(value.args), _by_name(value.keywords))
-    if isinstance(value, FunctionType) and hasattr(value, "factory_call"):
-        return _Call(*map(_by_name, value.factory_call))  # pyright: ignore
+    call = getattr(value, "factory_call", None) if isinstance(value, FunctionType) else None
+    if call is not None and call is not getattr(getattr(value, "__wrapped__", None), "factory_call", None):
+        return _Call(*map(_by_name, call))  # functools.wraps copies the call of the function that it wraps
     module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
     is_public = callable(value) and getattr(sys.modules.get(str(module)), str(name), None) is value
     return _Name(str(module), str(name)) if is_public else value

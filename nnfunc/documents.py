@@ -7,6 +7,7 @@ may have more names; {str: form}, for a table with any names.
 
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,9 +49,13 @@ def write_file(path: Path, content: bytes) -> None:
 
     path: of the file. content: of the file.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # others may write it at the same time
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:

@@ -223,10 +223,12 @@ def _stacks(pattern: str, path: str) -> Iterator[tuple[list[str], tuple[int | No
     every = str(10**9)  # a layer number that stands for all, where a `*` is the axis of a repeat
     variants = list(product(*(("*", every) if part == "*" else (part,) for part in parts)))
     most = sum(part == "*" or part.isdigit() for part in parts)
+    literal = sum(map(str.isdigit, names))  # numbers that may be names
     for count in range(1, 1 + most):
+        numbered = [v for v in variants if count <= sum(map(str.isdigit, v)) <= count + literal]
         for ends in combinations_with_replacement(range(len(names)), count):
             starred = "/".join(part for i, name in enumerate(names) for part in (*["*"] * ends.count(i), name))
-            for variant in variants:
+            for variant in numbered:
                 layers = match_layers("/".join(variant), starred) or ()
                 if len(layers) == count:
                     picked = tuple(None if layer == int(every) else layer for _, layer in layers)

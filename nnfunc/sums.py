@@ -15,13 +15,31 @@ import jax.numpy as jnp
 from nnfunc import tuning, xla_flags
 from nnfunc.base import Array, is_partitioned
 
+KEY = "sums"
+"""The key of the choice: one for all shapes, because a sum and its gradient have to fit each other."""
+FORMS = "products", "plain"
+
 
 def by_products() -> bool:
-    """Whether sums are computed as products: on one CPU, with the flag that replaces YNNPACK's sums by XLA's.
+    """Whether sums are computed as products: on one CPU, as measured, or with the flag that replaces YNNPACK's sums.
 
     Not in a program that is divided over devices: there their reshapes would move whole arrays between devices.
     """
-    return tuning.platform() == "cpu" and _flagged() and not is_partitioned()
+    if tuning.platform() != "cpu" or is_partitioned():
+        return False
+    return tuning.choose(KEY, default_form(), FORMS) == FORMS[0]
+
+
+def default_form() -> str:
+    """The form of sums without a measurement."""
+    return FORMS[0] if _flagged() else FORMS[1]
+
+
+def record(function: Callable[[Array], Array], x: Array) -> Array:
+    """x, after `tuning.record` of how the choice can be timed. function: of x, with sums over its axes."""
+    if tuning.platform() != "cpu" or is_partitioned():
+        return x
+    return tuning.record(KEY, default_form(), FORMS, function, x, cost=x.size)
 
 
 @functools.cache

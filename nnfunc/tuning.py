@@ -9,23 +9,26 @@ import json
 import os
 import platform as host
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jaxlib.version import __version__ as JAXLIB
 
 from nnfunc import documents, user_cache, xla_flags
+from nnfunc.array_types import shape_struct
 
 SWITCH = "NNFUNC_TUNING"
 """The environment variable that is "off" where no measured form should be used."""
 
 TABLE = {str: {str: {"form": str, "seconds?": {str: float}}}}
 """The measured table: jaxlib's version and the processor -> key -> the fastest form, and the seconds of each."""
+
+Form = TypeVar("Form", bound=str)
 
 _pins = jax.make_user_context(default_value=())
 """The pinned forms: pairs (key, form), sorted."""
@@ -40,23 +43,30 @@ _calls: ContextVar["dict[str, Call] | None"] = ContextVar("calls", default=None)
 class Call:
     """A choice that a trace asks for: operation and shapes.
 
-    default: the form without a pinned one. arguments: of the operation, in shapes. count: how often it is asked
-    for. has_input_gradient: whether the trace differentiates by the first argument.
+    default: the form without a pinned one. options: the names of the forms. function: the operation, which is timed
+    alone with each form pinned; None where the whole training step is timed. arguments: of the function, in shapes.
+    cost: proportional to the arithmetic of one call. count: how often it is asked for. has_input_gradient: whether the
+    trace differentiates by the first argument.
     """
 
     default: str
-    arguments: tuple[Any, ...]
+    options: tuple[str, ...]
+    function: Callable[..., Any] | None = None
+    arguments: tuple[Any, ...] = ()
+    cost: float = 0.0
     count: int = 0
     has_input_gradient: bool = False
 
 
-def choose(key: str, default: str, options: Collection[str]) -> str:
+def choose(key: str, default: Form, options: Collection[Form]) -> Form:
     """The form to trace: the pinned one if it is one of the options, else the default.
 
     key: of operation and shapes. default: the form that is not measured. options: the forms of the operation.
     """
-    form = pins().get(key, default)
-    return form if form in options else default
+    if (calls := _calls.get()) is not None:
+        calls.setdefault(key, Call(default, tuple(options))).count += 1
+    form = pins().get(key)
+    return next((option for option in options if option == form), default)
 
 
 def pinned(forms: Mapping[str, str]) -> AbstractContextManager[Any]:
@@ -90,18 +100,27 @@ def recorded() -> Iterator[dict[str, Call]]:
         _calls.reset(token)
 
 
-def record(key: str, default: str, x: Any, *others: Any) -> Any:
-    """Record a choice, inside of `recorded`; x, through which the record sees whether a gradient passes.
+def record(
+    key: str, default: str, options: Collection[str], function: Callable[..., Any], x: Any, *others: Any, cost: float
+) -> Any:
+    """Record how a choice can be timed alone, inside of `recorded`, before it is made: of the costliest call of a key.
 
-    key, default: as in `choose`. x: the first argument of the operation. others: arrays and static settings.
+    Return x, through which the record sees whether a gradient passes.
+    key, default, options: as in `choose`. function: the operation, which makes the choice. x, others: its arguments,
+    pytrees of floats. cost: proportional to the arithmetic.
     """
     calls = _calls.get()
     if calls is None:
         return x
-    shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) if hasattr(a, "dtype") else a for a in (x, *others))
-    call = calls.setdefault(key, Call(default, shapes))
-    call.count += 1
+    call = calls.setdefault(key, Call(default, tuple(options)))
+    if cost >= call.cost:
+        call.function, call.arguments, call.cost = function, jax.tree.map(shape_struct, (x, *others)), cost
     return _watch_gradient(call)(x)
+
+
+def join_sizes(sizes: Iterable[Any]) -> str:
+    """Sizes as they stand in keys: 32x128."""
+    return "x".join(map(str, sizes))
 
 
 def _watch_gradient(call: Call) -> Callable[[Any], Any]:

@@ -11,6 +11,7 @@
     python scripts/bench.py recipe --nanogpt FOLDER    # the whole process against a checkout of nanoGPT
     python scripts/bench.py --case tiny                # what a dispatch costs beyond hand-written jit
     python scripts/bench.py watching                   # what it costs to look at every layer
+    python scripts/bench.py operations                 # where the time of each step goes, from the profiler
     python scripts/bench.py mesh                       # data parallel on two CPU devices against one
     python scripts/bench.py sweeps                     # runs per second of nf.sweep, execution by execution
     python scripts/bench.py curve                      # the same by trials, 1 to 4096: for a GPU
@@ -46,7 +47,20 @@ MORE = ("tiny", "gpt_gpu")
 """Cases that run when they are named; the last is for a GPU."""
 CURVES = ("mlp", "cnn", "gpt")
 PEERS = ("linen", "nnx", "equinox", "haiku", "torch", "torch_compile")
-WHAT = ("steps", "peers", "startup", "decoding", "recipe", "gpt2", "watching", "mesh", "sweeps", "curve", "bound")
+WHAT = (
+    "steps",
+    "peers",
+    "startup",
+    "decoding",
+    "recipe",
+    "gpt2",
+    "watching",
+    "operations",
+    "mesh",
+    "sweeps",
+    "curve",
+    "bound",
+)
 MALLOC = "of nnfunc, with `keep_memory` or without; of peers also `all`: every contender with that setting"
 
 
@@ -88,10 +102,10 @@ def main():
         from speed import watching
 
         return watching.show(rows)
-    if args.what == "mesh":
-        from speed import mesh
+    if args.what in ("mesh", "operations"):
+        from speed import mesh, operations
 
-        return mesh.show(rows)
+        return {"mesh": mesh, "operations": operations}[args.what].show(rows)
     report = {"machine": rows[0]["machine"], "rows": rows}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -230,14 +244,16 @@ def child(args: argparse.Namespace) -> None:
 
     if args.malloc == "tuned" and not keep_memory():
         sys.exit("--malloc tuned needs Linux with glibc: see nnfunc/malloc.py")
-    from speed import cases, mesh, timing, watching
+    from speed import cases, mesh, operations, timing, watching
 
     if args.what == "mesh":
         import jax
 
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", mesh.DEVICES)
-    measure = {"watching": watching.measure, "mesh": mesh.measure}.get(args.what, timing.measure)
+    measure = {"watching": watching.measure, "mesh": mesh.measure, "operations": operations.measure}.get(
+        args.what, timing.measure
+    )
     figures = measure(cases.CASES[args.case[0]](), args.rounds)
     args.child.write_text(json.dumps(figures | {"machine": machine()}))
 

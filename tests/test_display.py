@@ -2,7 +2,7 @@
 
 import pickle
 import sys
-from functools import partial
+from functools import partial, wraps
 from types import SimpleNamespace
 
 import jax
@@ -122,6 +122,13 @@ def test_functions_of_a_factory_pickle_as_its_call():
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.init(KEY)["weight"], model.init(KEY)["weight"])
     assert repr(again) == repr(model) == "<nnfunc model linear(in_dim=2, out_dim=3, weight_init=variance_scaling(...))>"
+
+
+def test_a_wrapper_of_such_a_function_does_not_pickle_as_it():
+    zeros = nf.initializers.constant(0.0)
+    ones = wraps(zeros)(lambda key, shape, dtype=jnp.float32: 1 + zeros(key, shape, dtype))
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(nf.linear(2, 3, weight_init=ones))
 
 
 def test_a_train_state_unfolds_where_treescope_is_installed(key, monkeypatch):

@@ -211,3 +211,12 @@ def test_the_first_pattern_decides_layer_by_layer():
         ValueError, match=r"'blocks/1/up/\*' should decide .* got none: 'blocks/\*\*', which is before it"
     ):
         paths.values_by_pattern("test", params, {"blocks/**": 0.1, "blocks/1/up/*": 0.5}, None)
+
+
+def test_a_pattern_with_many_stars_has_few_readings(monkeypatch):
+    calls, match_layers = [], paths.match_layers
+    monkeypatch.setattr(paths, "match_layers", lambda *args: calls.append(args) or match_layers(*args))
+    leaves = {f"blocks/{name}/up/dense/weight": jnp.ones((3, 2, 2)) for name in "ab"}
+    with pytest.raises(ValueError, match="got none"):
+        paths.match_params("*/*/1/*/*", leaves, where="freeze")
+    assert len(calls) < 2000  # of thousands of ways to place five repeats in five names, for each leaf

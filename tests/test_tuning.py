@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +12,10 @@ import pytest
 from helpers.command_line import main
 
 import nnfunc as nf
-from nnfunc import tuning
+from nnfunc import form_timing, tuning
 from nnfunc.commands import evaluate_run, run_training
-from nnfunc.commands.tune import find_calls
+from nnfunc.commands.tune import Steps
 from nnfunc.config import load
-from nnfunc.layers.conv import form_timing
-from nnfunc.layers.conv.channels_last import Plan
 from nnfunc.training.checkpointing import saved_forms
 
 KEY = "convolution float32 8x8x8x8, kernel 3x3x8x4, pads 1:1x1:1"
@@ -148,31 +147,81 @@ def test_a_damaged_table_is_ignored_by_name(content, cache):
 # Measuring
 
 
-def call(default="direct"):
-    shapes = (jax.ShapeDtypeStruct((2, 4, 4, 3), "float32"), jax.ShapeDtypeStruct((3, 3, 3, 2), "float32"))
-    return tuning.Call(default, (*shapes, Plan((1, 1), (1, 1), ((1, 1), (1, 1)))))
+def call():
+    model = nf.conv(8, 2, 3)
+    x = jax.ShapeDtypeStruct((2, 4, 4, 8), "float32")
+    with tuning.recorded() as calls:
+        jax.eval_shape(model.apply, jax.eval_shape(model.init, jax.random.key(0)), x)
+    return next(iter(calls.items()))
 
 
 @pytest.mark.parametrize("looped", [False, True])
 def test_each_form_is_timed(looped):
-    times = form_timing.time_forms(call(), 0.01, looped=looped)
+    times = form_timing.time_forms(*call(), 0.01, looped=looped)
     assert set(times) == {"direct", "patches", "plain"}
     assert min(times.values()) > 0
 
 
-def test_the_default_stays_unless_another_form_is_clearly_faster():
-    assert form_timing.choose_form(call(), {"direct": 1.0, "patches": 0.96}, 0) == "direct"
-    assert form_timing.choose_form(call(), {"direct": 1.0, "patches": 0.9}, 0) == "patches"
-    assert form_timing.choose_form(call(), {"patches": 1.0}, 0) == "patches"  # no memory for direct
-    assert form_timing.choose_form(call(), {}, 0) == "direct"
+FORMS_OF = {
+    "lstm": (nf.lstm(3, 4), (2, 5, 3), {"fast", "plain"}),
+    "masked": (nf.gru(3, 4), nf.RecurrentInput(np.ones((2, 5, 3), np.float32), np.array([2, 5])), {"fast", "plain"}),
+    "attention": (nf.attention(8, 2, causal=True), (2, 4, 8), {"plain", "xla"}),
+    "layer_norm": (nf.layer_norm(8), (2, 4, 8), {"products", "plain"}),
+    "rms_norm": (nf.rms_norm(8), (2, 4, 8), {"products", "plain"}),
+}
 
 
-def test_plain_has_to_be_fastest_in_a_loop_too(monkeypatch):
+@pytest.mark.parametrize("name", FORMS_OF)
+def test_the_forms_of_other_layers_are_equal_and_timed(name):
+    model, x, forms = FORMS_OF[name]
+    x = jax.random.normal(jax.random.key(1), x) if isinstance(x, tuple) and not hasattr(x, "lengths") else x
+    params = model.init(jax.random.key(0))
+    loss = jax.value_and_grad(lambda params: jnp.sum(jnp.sin(model.apply(params, x))))
+    with tuning.recorded() as calls:
+        expected = loss(params)
+    key, choice = next((key, choice) for key, choice in calls.items() if choice.function is not None)
+    assert set(choice.options) == forms
+    assert set(form_timing.time_forms(key, choice, 0.01)) == forms
+    programs = set()
+    for form in forms:
+        with tuning.pinned({key: form}):
+            programs.add(str(jax.make_jaxpr(loss)(params)))
+            chex.assert_trees_all_close(loss(params), expected, atol=1e-5)
+    assert len(programs) == len(forms)
+
+
+def test_blocks_are_written_out_where_that_was_measured():
+    model = nf.repeat(nf.serial(nf.linear(4, 4), jnp.tanh), 3)
+    params, x = model.init(jax.random.key(0)), jnp.ones((2, 4))
+    with tuning.recorded() as calls:
+        expected = model.apply(params, x)
+    ((key, choice),) = calls.items()
+    assert choice.default == "scanned"
+    assert choice.function is None
+    unrolled = {}
+    for form in choice.options:
+        with tuning.pinned({key: form}):
+            unrolled[form] = "unroll=3" in str(jax.make_jaxpr(model.apply)(params, x))
+            chex.assert_trees_all_close(model.apply(params, x), expected, atol=1e-6)
+    assert unrolled == {"scanned": False, "unrolled": True}
+
+
+def test_the_default_stays_unless_another_form_is_clearly_faster(monkeypatch):
+    key, choice = call()
+    monkeypatch.setattr(form_timing, "time_forms", lambda key, call, seconds, looped: {"direct": 1.0, "patches": 0.5})
+    assert form_timing.choose_form(key, choice, {"direct": 1.0, "patches": 0.96}, 0) == "direct"
+    assert form_timing.choose_form(key, choice, {"direct": 1.0, "patches": 0.9}, 0) == "patches"
+    assert form_timing.choose_form(key, choice, {"patches": 1.0}, 0) == "patches"  # no memory for direct
+    assert form_timing.choose_form(key, choice, {}, 0) == "direct"
+
+
+def test_another_form_has_to_be_fastest_in_a_loop_too(monkeypatch):
+    key, choice = call()
     times = {"direct": 1.0, "patches": 0.9, "plain": 0.5}
-    monkeypatch.setattr(form_timing, "time_forms", lambda call, seconds, looped: times)
-    assert form_timing.choose_form(call(), times, 0) == "plain"
-    monkeypatch.setattr(form_timing, "time_forms", lambda call, seconds, looped: times | {"plain": 25.0})
-    assert form_timing.choose_form(call(), times, 0) == "patches"
+    monkeypatch.setattr(form_timing, "time_forms", lambda key, call, seconds, looped: times)
+    assert form_timing.choose_form(key, choice, times, 0) == "plain"
+    monkeypatch.setattr(form_timing, "time_forms", lambda key, call, seconds, looped: times | {"plain": 25.0})
+    assert form_timing.choose_form(key, choice, times, 0) == "patches"
 
 
 CONFIG = """
@@ -197,27 +246,32 @@ def test_tune_prints_and_saves_the_fastest(work, capsys):
     assert "3x3x8x8" in printed
     assert "tuning.json" in printed
     forms = tuning.measured()
-    assert len(forms) in (1, 2)  # the second may not be reached
-    assert set(forms.values()) <= {"direct", "patches", "plain"}
-    assert ("not reached" in printed) == (len(forms) == 1)
+    assert {key.split(" ")[0] for key in forms} <= {"convolution", "loop"}
+    assert set(forms.values()) <= {"direct", "patches", "plain", "step", "scan"}
+    assert ("not reached" in printed) == (len(forms) < 3)
 
 
-def test_tune_counts_the_calls_of_a_step_the_largest_first(work):
-    calls = find_calls(load(work / "small.toml"))
+def test_the_largest_calls_of_a_step_come_first(work):
+    calls = Steps(load(work / "small.toml")).find_calls()
     assert [(key.split(", ")[1], call.count, call.has_input_gradient) for key, call in calls.items()] == [
         ("kernel 3x3x8x8", 1, True),
         ("kernel 3x3x1x8", 1, False),
+        ("batch 32x8x8x1", 1, False),
     ]
 
 
-def test_tune_says_that_there_is_no_convolution(work, capsys):
-    (work / "small.toml").write_text(
-        CONFIG.replace('"image"', '"flat"').replace(
-            '"cnn", image_size = 8, classes = 10, widths = [8, 8], hidden = 8', '"mlp", widths = [64, 8, 10]'
-        )
-    )
-    assert main("tune", "small.toml") == 0
-    assert capsys.readouterr().out.count("\n") == 1
+def test_the_loop_is_measured_and_recorded(work, capsys):
+    model = '"cnn", image_size = 8, classes = 10, widths = [8, 8], hidden = 8'
+    text = CONFIG.replace('"image"', '"flat"').replace(model, '"mlp", widths = [64, 8, 10]')
+    (work / "small.toml").write_text(text)
+    ((key, call),) = Steps(load(work / "small.toml")).find_calls().items()
+    assert key == "loop 610 parameters, batch 32x64, 32"
+    assert call.default == "scan"
+    assert main("tune", "small.toml", "--seconds", 0.1) == 0
+    assert set(tuning.measured()) == {key}
+    tuning.save_measured({key: ("step", {})})
+    assert main("train", "small.toml", "--run", "run") == 0
+    assert saved_forms(work / "run") == {key: "step"}
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])

@@ -22,8 +22,8 @@ from nnfunc.data.dataset import Data
 from nnfunc.evaluation.held_out_metrics import constant_output
 from nnfunc.runs import status
 from nnfunc.training.evaluate import evaluate
-from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task
+from nnfunc.training.train_state import TrainState
 
 
 def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:

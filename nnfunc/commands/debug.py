@@ -21,7 +21,7 @@ from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.divergence import find_non_finite
 from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals
-from nnfunc.training.step import TrainState, eval_params
+from nnfunc.training.train_state import TrainState, eval_params
 
 NO_FINDINGS = (
     "no findings: compiler, data, labels, first loss, gradients, activations, leaks between "

@@ -36,7 +36,7 @@ from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.compiled import RunFunctions, compiled_functions, split_hypers
 from nnfunc.training.evaluate import check_batches_fit, mean_metrics, split_batches
 from nnfunc.training.evaluate import evaluate as evaluate_task
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 
 def evaluate(
@@ -96,7 +96,7 @@ def evaluate(
     print_naive_forecasts(name, values, config)
     if held_out is None:
         return values
-    if broken := describe_broken(held_out):
+    if broken := describe_broken(held_out, "metrics that need them are NaN, and curves leave them out"):
         print(f"warning {broken}")
     target = None
     with suppress(ConfigError, OSError):
@@ -118,17 +118,14 @@ def evaluate(
     return values
 
 
-def describe_broken(held_out: HeldOut) -> str:
-    """A sentence on the rows whose outputs are not finite; "" without such. held_out: outputs and targets."""
+def describe_broken(held_out: HeldOut, effect: str) -> str:
+    """Sentences on the rows whose outputs are not finite; "" without such. effect: what follows from them."""
     rows = np.flatnonzero(~held_out.finite())
     if not len(rows):
         return ""
     some = ", ".join(str(row if held_out.ids is None else held_out.ids[row]) for row in rows[:5])
     text = f"{len(rows)} of {check.counted(len(held_out.target), 'row')} have outputs that are not finite"
-    text += (
-        f" (rows {some}{', ...' if len(rows) > 5 else ''}): metrics that need them are NaN, and curves leave them out."
-    )
-    return text + " nnfunc nan RUN finds the layer."
+    return f"{text} (rows {some}{', ...' if len(rows) > 5 else ''}): {effect}. nnfunc nan RUN finds the layer."
 
 
 def evaluation_result(

@@ -14,6 +14,7 @@ from nnfunc.config.restore import Run, load_run
 from nnfunc.data.batch_transforms import Normalise
 from nnfunc.data.dataset import count_examples
 from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.tokenizers import Codec
 from nnfunc.errors import NnfuncError
 from nnfunc.interop.export_model import FORMATS, ExportReport
 from nnfunc.interop.export_model import export as export_model
@@ -111,9 +112,11 @@ def load_examples(run: Run) -> _Examples:
         if arrays is None:
             name, arrays = "validation", getattr(data, "validation", None)
     except (NnfuncError, OSError):
-        return _Examples(_random_inputs(facts), None, "are random, because the data of the run cannot be read")
+        x = _random_inputs(facts, run.config.preprocessing.codec)
+        return _Examples(x, None, "are random, because the data of the run cannot be read")
     if arrays is None:
-        return _Examples(_random_inputs(facts), None, "are random, because the run has no other ones")
+        x = _random_inputs(facts, run.config.preprocessing.codec)
+        return _Examples(x, None, "are random, because the run has no other ones")
     count = len(jax.tree.leaves(arrays)[0])
     rows = np.unique(np.linspace(0, count - 1, EXAMPLES).astype(int))
     chosen = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], arrays)
@@ -127,8 +130,8 @@ def load_examples(run: Run) -> _Examples:
     return _Examples(x, labels, f"of the {name} split")
 
 
-def _random_inputs(facts: Mapping[str, Any]) -> PyTree:
-    """Inputs of the shape and dtype of the training data."""
+def _random_inputs(facts: Mapping[str, Any], codec: Codec | None) -> PyTree:
+    """Inputs of the shape and dtype of the training data; tokens of its codec."""
     generator = np.random.default_rng(0)
     if "window" in facts:
         return generator.integers(0, facts["classes"] or 2, (EXAMPLES, facts["window"] - 1)).astype(np.int32)
@@ -139,6 +142,7 @@ def _random_inputs(facts: Mapping[str, Any]) -> PyTree:
         return x | {"categories": ids.astype(np.int32)}
     dtype, shape = jax.dtypes.canonicalize_dtype(np.dtype(facts["dtype"])), (EXAMPLES, *facts["shape"])
     if dtype.kind in "iu":
-        return generator.integers(0, min(np.iinfo(dtype).max, 255) + 1, shape).astype(dtype)
+        size = 256 if codec is None else codec.size
+        return generator.integers(0, min(np.iinfo(dtype).max + 1, size), shape).astype(dtype)
     scaling = facts.get("standardise") or {"mean": 0.0, "std": 1.0}
     return (generator.normal(size=shape) * np.array(scaling["std"]) + np.array(scaling["mean"])).astype(dtype)

@@ -11,7 +11,7 @@ from nnfunc.commands.evaluate_run import split_metrics
 from nnfunc.config import Config
 from nnfunc.config.restore import Run, restore
 from nnfunc.errors import NnfuncError
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 PIPELINES = {
     "LMHeadModel": "text-generation",

@@ -78,7 +78,7 @@ def profile(config_file: Path, settings: list[str], folder: Path | None = None) 
     finally:
         feed.close()
     layers = operation_layers(program.as_text())
-    result = Profile(once, step, _operation_times(folder, layers), _memory(config, data, carry), folder)
+    result = Profile(once, step, operation_times(folder, layers, TRACED), _memory(config, data, carry), folder)
     _print(config, result, _flops(program))
     return result
 
@@ -107,7 +107,10 @@ def _time_steps(program: Any, carry: Carry, numbers: Any, feed: DeviceFeed) -> t
 
 
 def operation_layers(text: str) -> dict[str, str]:
-    """The layer and the operation of each instruction of a compiled program. text: of the program.
+    """The layer and the operation of each instruction of a compiled program, except loops and branches.
+
+    These contain other instructions, which count by themselves.
+    text: of the program.
 
     >>> text = '  %add.1 = f32[] add(%a, %b), metadata={op_name="jit(step)/transpose(jvp(head))/dot_general"}'
     >>> operation_layers(text)
@@ -115,7 +118,8 @@ def operation_layers(text: str) -> dict[str, str]:
     """
     result = {}
     for match in re.finditer(r"^\s*(?:ROOT )?%([\w.-]+) = .*?op_name=\"([^\"]*)\"", text, re.MULTILINE):
-        result[match[1]] = _describe(match[2])
+        if not re.search(r"[\])}] (while|conditional)\(", match[0]):
+            result[match[1]] = _describe(match[2])
     return result
 
 
@@ -138,15 +142,18 @@ def _describe(op_name: str) -> str:
     return f"{'/'.join(names) or 'step'}{backward}: {operation}"
 
 
-def _operation_times(folder: Path, layers: Mapping[str, str]) -> dict[str, float]:
-    """Seconds a step of each layer's operations in the trace of a folder, the costliest first."""
+def operation_times(folder: Path, layers: Mapping[str, str], steps: int) -> dict[str, float]:
+    """Seconds a step of each layer's operations in a trace, the costliest first.
+
+    folder: of the trace. layers: of `operation_layers`. steps: how many were traced.
+    """
     times: Counter[str] = Counter()
     for file in folder.rglob("*.xplane.pb"):
         for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
             for line in plane.lines:
                 for event in line.events:
                     if event.name in layers:
-                        times[layers[event.name]] += event.duration_ns / 1e9 / TRACED
+                        times[layers[event.name]] += event.duration_ns / 1e9 / steps
     return dict(times.most_common())
 
 

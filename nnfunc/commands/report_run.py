@@ -17,7 +17,7 @@ from nnfunc.evaluation import baseline
 from nnfunc.reports.html_page import render_note
 from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, sample_section
 from nnfunc.reports.run.example_html import InputFormat
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 SAMPLES, TOKENS = 3, 200
 
@@ -36,7 +36,8 @@ def evaluate_for_report(config: Config, state: TrainState, threshold: Any = None
         return None
     held_out = held_out_rows(config, data, split, task, state.params, state.model_state, threshold)
     rows = np.flatnonzero(held_out.finite())
-    broken, held_out = describe_broken(held_out), held_out.take(rows)
+    broken = describe_broken(held_out, "the metrics and charts leave them out" if len(rows) else "no row has metrics")
+    held_out = held_out.take(rows)
     if not len(rows):
         return Evaluation([(f"Metrics on the {split} split", render_note(broken))], {}, "", [])
     target, levels = restored_target(config, data), quantile_levels(config.tables["objective"])
@@ -45,7 +46,7 @@ def evaluate_for_report(config: Config, state: TrainState, threshold: Any = None
     row = lambda index: jax.tree.map(lambda array: array[rows[index]], x)
     evaluation = build_evaluation(held_out, split, row, _input_format(config), constants)
     if broken:
-        note = ("Outputs that are not finite", render_note(f"{broken} The sections below leave these rows out."))
+        note = ("Outputs that are not finite", render_note(broken))
         evaluation = evaluation._replace(sections=[note, *evaluation.sections])
     return evaluation
 

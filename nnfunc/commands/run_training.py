@@ -29,9 +29,9 @@ from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.divergence import Diverged
-from nnfunc.training.step import TrainState
 from nnfunc.training.train_run import History
 from nnfunc.training.train_run import train as fit
+from nnfunc.training.train_state import TrainState
 
 
 class Training(NamedTuple):
@@ -193,12 +193,11 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
     with tuning.pinned(saved_forms(folder) or {}):
         result |= {split: split_metrics(config, state, split, data) for split in splits}
-    if threshold := choose_run_threshold(config, folder, state, step):
-        for split, values in threshold.items():
+        for split, values in choose_run_threshold(config, folder, state, step).items():
             result[split] |= values
-    if config.preprocessing.factory == "forecasting":
-        for split in splits:
-            result[split] |= _file_errors(config, state, split)
+        if config.preprocessing.factory == "forecasting":
+            for split in splits:
+                result[split] |= _file_errors(config, state, split)
     if baseline := baselines(config, state, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Model, Params, PyTree
 from nnfunc.config import Config, restore
+from nnfunc.data.tokenizers import Tokenizer, load_codec
 from nnfunc.generation import generate
 from nnfunc.runs import run_folder
 
@@ -30,7 +32,8 @@ def sample(
 ) -> list[str]:
     """Print and return texts that begin with the prompt and continue as the model predicts.
 
-    folder: of a run on text. prompt: at least one token; "-" reads it from standard input. steps: tokens
+    folder: of a run on text. prompt: at least one token; "-" reads it from standard input. Before it a model of
+    `nnfunc import` reads what its tokenizer puts before a text, such as <s>, which is not printed. steps: tokens
     to generate, at least 1. temperature, top_k, top_p: see `nf.generate`. seed: of the random draws, from 0
     to 2**32 - 1. samples: the number of texts, at least 1. stop: the text of one token, which ends a
     sample. checkpoint: "best" or "last".
@@ -42,7 +45,9 @@ def sample(
     config, codec = restore.read_config(folder), _load_codec(folder)
     prompt = sys.stdin.read() if prompt == "-" else prompt
     model, params, state = restore.load_run(folder, checkpoint)
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop}
+    imported = isinstance(codec, Tokenizer) and (folder / run_folder.IMPORTED).exists()
+    start = codec.start() if imported else np.empty(0, np.int32)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop, "start": start}
     texts = generate_texts(config, codec, model, params, state, prompt, steps=steps, samples=samples, **options)
     print(("\n" + "-" * 40 + "\n").join(texts))
     return texts
@@ -63,12 +68,14 @@ def generate_texts(
     top_p: float | None = None,
     seed: int = 0,
     stop: str | None = None,
+    start: Sequence[int] | np.ndarray = (),
 ) -> list[str]:
     """Texts that begin with the prompt.
 
-    config, codec: of the run. model, params, state: trained. The others are those of `sample`.
+    config, codec: of the run. model, params, state: trained. start: tokens before the prompt, which are not in the
+    texts. The others are those of `sample`.
     """
-    ids = codec.encode(prompt)
+    ids = np.concatenate([np.asarray(start, np.int32), codec.encode(prompt)])
     if len(ids) == 0:
         check.fail("sample", expected="prompt should have at least one token", actual="none")
     block_size = _block_size(config)
@@ -91,13 +98,11 @@ def generate_texts(
     tokens, lengths = jax.device_get(sequences)
     if (tokens < 0).any():
         check.fail("sample", "the logits of the model are NaN.")
-    return [codec.decode(row[:length]) for row, length in zip(tokens, lengths, strict=True)]
+    return [codec.decode(row[len(start) : length]) for row, length in zip(tokens, lengths, strict=True)]
 
 
 def _load_codec(folder: Path) -> Any:
     """The tokenizer of a run, as it was when the run began."""
-    from nnfunc.data.tokenizers import load_codec
-
     if not (folder / "codec.json").is_file():
         problem = f"{folder} has no codec.json, the tokenizer that every run on text has."
         check.fail("sample", problem, hint="Choose a run that was trained on text.")

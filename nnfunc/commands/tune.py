@@ -1,27 +1,32 @@
-"""The command `nnfunc tune`: measures which form of each convolution of a config is the fastest here."""
+"""The command `nnfunc tune`: measures which forms of a config's operations are the fastest on this machine."""
 
-import math
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import jax
 from rich.table import Table
 
-from nnfunc import check, tuning
-from nnfunc.base import shape_struct
+from nnfunc import check, form_timing, tuning
+from nnfunc.array_types import shape_struct
 from nnfunc.commands.terminal import open_console, print_lines
 from nnfunc.config import Config, load
-from nnfunc.layers.conv.algorithms import TUNED
-from nnfunc.layers.conv.form_timing import choose_form, time_forms
-from nnfunc.training.compiled import run_functions, split_hypers
+from nnfunc.runs.best_metric import BestMetric
+from nnfunc.sums import KEY
+from nnfunc.training.compiled import Carry, compiled_functions, run_functions, run_some_steps, split_hypers
 from nnfunc.training.device_feed import DeviceFeed
+from nnfunc.training.train_run import LOOP_KEY, inspect_task, resolve_loop
+
+ALONE, WHOLE = "alone", "3 steps"
 
 
 def tune(config_file: Path, settings: list[str], *, seconds: float = 20.0) -> dict[str, str]:
-    """Time the forms of a config's convolutions and remember the fastest; print and return them by key.
+    """Time the forms of a config's operations and remember the fastest; print and return them by key.
 
-    config_file: a TOML file. settings: its overrides. seconds: for all measurements, the largest convolution first;
-    above 0.
+    Convolutions, recurrent layers, attention and norms are timed alone, the costliest first; then the training step
+    with its blocks scanned and unrolled, and its loop.
+    config_file: a TOML file. settings: its overrides. seconds: for all measurements; above 0.
     Raises: ValueError where measured forms are switched off, or there is no cache folder.
     """
     check.number("tune", 0, open_low=True, seconds=seconds)
@@ -29,49 +34,75 @@ def tune(config_file: Path, settings: list[str], *, seconds: float = 20.0) -> di
         check.fail("tune", "NNFUNC_TUNING=off switches measured forms off.", hint="Unset it.")
     if tuning.table_file() is None:
         check.fail("tune", "there is no home folder to remember the forms in.", hint="Set XDG_CACHE_HOME.")
-    calls = find_calls(load(config_file, settings))
+    steps = Steps(load(config_file, settings))
+    calls = steps.find_calls()
     if not calls:
-        print("The model has no convolution of which several forms could be timed here.")
+        print_lines("No operation of the training step has several forms that could be timed here.")
         return {}
     table = Table(box=None, pad_edge=False)
-    table.add_column("input", no_wrap=True)
-    table.add_column("kernel", overflow="fold")
-    for title in ("calls", *TUNED, "fastest", "ratio"):
-        table.add_column(title, justify="right", no_wrap=True)
-    entries, end = {}, time.perf_counter() + seconds
+    table.add_column("operation", overflow="fold")
+    table.add_column("timed", no_wrap=True)
+    table.add_column("milliseconds", overflow="fold")
+    table.add_column("fastest", no_wrap=True)
+    table.add_column("ratio", justify="right", no_wrap=True)
+    entries: dict[str, tuple[str, dict[str, float]]] = {}
+    end = time.perf_counter() + seconds
     for i, (key, call) in enumerate(calls.items()):
         remaining = end - time.perf_counter()
-        cells = [*key.removeprefix("convolution ").split(", kernel "), str(call.count)]
+        times = ALONE if call.function else WHOLE
         if remaining <= 0:
-            table.add_row(*cells, *[""] * len(TUNED), "not reached", "")
+            table.add_row(key, times, "", "not reached", "")
             continue
         part = remaining / (len(calls) - i)
-        times = time_forms(call, part)
-        form = choose_form(call, times, part)
-        entries[key] = form, times
-        ratio = f"{times[form] / times[call.default]:.2f}" if {form, call.default} <= times.keys() else ""
-        table.add_row(*cells, *(f"{times[f] * 1e3:.3g}" if f in times else "" for f in TUNED), form, ratio)
+        pinned = {key: form for key, (form, _) in entries.items()}
+        measured = form_timing.time_forms(key, call, part) if call.function else steps.time(key, call, part, pinned)
+        form = form_timing.choose_form(key, call, measured, part)
+        entries[key] = form, measured
+        ratio = f"{measured[form] / measured[call.default]:.2f}" if {form, call.default} <= measured.keys() else ""
+        table.add_row(key, times, ", ".join(f"{f} {t * 1e3:.3g}" for f, t in measured.items()), form, ratio)
     tuning.save_measured(entries)
     open_console().print(table)
-    print_lines(
-        "milliseconds, forward and backward; ratio: of the fastest to the form that is used without a measurement"
-    )
+    print_lines("alone: forward and backward; ratio: of the fastest to the form that is used without a measurement")
     print_lines(f"saved in {tuning.table_file()}: new runs use it, and keep their forms when they resume")
     return {key: form for key, (form, _) in entries.items()}
 
 
-def find_calls(config: Config) -> dict[str, tuning.Call]:
-    """The convolutions of a training step that have several forms, the largest first. config: of the run."""
-    numbers, static, treedef = split_hypers(config.hypers)
-    functions, feed = run_functions(config.build, static, treedef), DeviceFeed(config.data())
-    sample = jax.tree.map(shape_struct, feed.sample())
-    carry = jax.eval_shape(functions.init, numbers, config.key(), sample)
-    with tuning.recorded() as calls:
-        jax.eval_shape(functions.step, carry, numbers, sample)
-    return dict(sorted(calls.items(), key=lambda item: -_cost(item[1])))
+class Steps:
+    """The training steps of a config. config: of the run."""
 
+    def __init__(self, config: Config):
+        self.config, self.feed = config, DeviceFeed(config.data())
+        self.numbers, self.static, self.treedef = split_hypers(config.hypers)
 
-def _cost(call: tuning.Call) -> float:
-    """Proportional to the arithmetic of all calls of one key."""
-    x, weight, plan = call.arguments
-    return call.count * math.prod(weight.shape) * math.prod(x.shape[:-1]) / math.prod(plan.stride)
+    def find_calls(self) -> dict[str, tuning.Call]:
+        """The choices of a step: those that are timed alone first, the costliest of them first."""
+        functions, key = run_functions(self.config.build, self.static, self.treedef), self.config.key()
+        sample = jax.tree.map(shape_struct, self.feed.sample())
+        best = BestMetric.parse(self.config.train.get("best", "min loss"))
+        inspection = inspect_task(functions, self.numbers, key, self.feed, best)
+        carry = jax.eval_shape(functions.init, self.numbers, key, sample)
+        with tuning.recorded() as calls:
+            jax.eval_shape(functions.step, carry, self.numbers, sample)
+            resolve_loop(self.config.train.get("loop", "auto"), self.feed, inspection)
+        if KEY in calls and calls[KEY].function is None:  # no norm, only sums that are small beside the rest
+            del calls[KEY]
+        return dict(sorted(calls.items(), key=lambda item: (item[1].function is None, -item[1].count * item[1].cost)))
+
+    def time(self, key: str, call: tuning.Call, seconds: float, pinned: dict[str, str]) -> dict[str, float]:
+        """The median seconds of three steps with each form of a choice.
+
+        key, call: of the choice. seconds: until the last round begins. pinned: the forms of the other choices.
+        """
+        end, programs = time.perf_counter() + seconds, {}
+        for form in call.options:
+            programs[form] = partial(self._run, pinned | {key: form}, form if key.startswith(LOOP_KEY) else "scan")
+        return form_timing.time_programs(programs, end)
+
+    def _run(self, forms: Mapping[str, str], loop: str) -> Carry:
+        with tuning.pinned(forms):
+            functions = compiled_functions(self.config.build, self.static, self.treedef)
+            sample = self.feed.sample()
+            carry = functions.once(
+                self.feed.data, "carry", self.numbers, lambda: functions.init(self.numbers, self.config.key(), sample)
+            )
+            return run_some_steps(functions, loop, carry, self.numbers, sample)

@@ -18,9 +18,10 @@ from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.compiled import compiled_functions, split_hypers
 from nnfunc.training.device_feed import DeviceFeed, placed_data
 from nnfunc.training.fitting import Needs, check_memory
-from nnfunc.training.step import eval_params, placement_of, trainer
+from nnfunc.training.step import placement_of, trainer
 from nnfunc.training.task import build_task
 from nnfunc.training.train_run import inspect_task, resolve_loop
+from nnfunc.training.train_state import eval_params
 
 
 def dry_run(config: Config) -> Needs:
@@ -57,8 +58,8 @@ def _trace(config: Config) -> Needs:
         data, numbers = placed_data(data, placement), placement.whole(numbers)
     feed, key = DeviceFeed(data, placement, config.train.get("cut_data")), config.key()
     best = BestMetric.parse(config.train.get("best", "min loss"))
-    has_convolution = inspect_task(functions, numbers, key, feed, best)
-    loop = resolve_loop(config.train.get("loop", "auto"), feed, has_convolution)
+    inspection = inspect_task(functions, numbers, key, feed, best)
+    loop = resolve_loop(config.train.get("loop", "auto"), feed, inspection)
     needs = check_memory("train", functions, numbers, key, feed, loop)
     _check_schedules(config, feed)
     return needs

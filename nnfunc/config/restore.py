@@ -25,8 +25,9 @@ from nnfunc.runs import run_folder
 from nnfunc.training.checkpointing import load_either
 from nnfunc.training.fitting import check_state
 from nnfunc.training.starting import StartReport
-from nnfunc.training.step import TrainState, eval_params, trainer
+from nnfunc.training.step import trainer
 from nnfunc.training.task import Task, build_task
+from nnfunc.training.train_state import TrainState, eval_params
 
 
 class TrainedModel(NamedTuple):

@@ -117,9 +117,9 @@ def warn_if_coarse_in_float32(name: str, values: np.ndarray) -> None:
     """
     if values.dtype != np.float64 or len(values) == 0:
         return
-    spread = values.max(0) - values.min(0)
-    step = np.spacing(np.abs(values).max(0).astype(np.float32)).astype(np.float64)
-    if ((spread > 0) & (spread < 256 * step)).any():
+    low, high = values.min(0), values.max(0)
+    step = np.spacing(np.maximum(abs(low), abs(high)).astype(np.float32)).astype(np.float64)
+    if ((high > low) & (high - low < 256 * step)).any():
         problem = f"{name}: float32 has fewer than 256 values between the smallest and the largest value."
         warnings.warn(f"{problem} Subtract the mean or the first value.", stacklevel=3)
 

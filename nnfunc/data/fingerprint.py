@@ -54,6 +54,12 @@ def row_ids(*arrays: np.ndarray) -> np.ndarray:
     return ids
 
 
+def are_same_rows(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether two arrays of ids are of the same rows in the same order, whatever the splits in the lowest bits."""
+    blocks = (slice(start, start + _ROWS) for start in range(0, len(now), _ROWS))
+    return len(before) == len(now) and all(((before[b] ^ now[b]) <= SPLIT_BITS).all() for b in blocks)
+
+
 def fold_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Make ids also depend on one more column, in place. ids: uint64 [n]. values: [n], uint64 or any numbers."""
     for start in range(0, len(ids), _ROWS):

@@ -55,7 +55,7 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
         columns, describe_row = _read_columns(preprocessing, name, source)
         if "features" in preprocessing.facts:
             return _encode(preprocessing, name, columns, describe_row), None
-        numbers = [parse_numbers(name, column, values, describe_row) for column, values in columns.items()]
+        numbers = [parse_numbers(name, column, values, describe_row, where=WHERE) for column, values in columns.items()]
         x = np.stack(numbers, axis=1, dtype=np.float64)
     else:
         try:
@@ -93,10 +93,9 @@ def sentence_lengths(preprocessing: Preprocessing, x: Any) -> np.ndarray | None:
 
 def _encode(preprocessing: Preprocessing, name: str, columns: dict[str, Any], describe_row: Any) -> Any:
     """The inputs of a network from the raw columns of a table that has more than numbers."""
-    cells = parse_cells(name, preprocessing.facts["features"], columns, describe_row)
-    return encode(
-        preprocessing.transformer, preprocessing.facts["features"], cells, np.arange(len(next(iter(columns.values()))))
-    )
+    features = preprocessing.facts["features"]
+    cells = parse_cells(name, features, columns, describe_row, WHERE)
+    return encode(preprocessing.transformer, features, cells, np.arange(len(next(iter(columns.values())))))
 
 
 def _image_files(source: Any) -> list[Path]:
@@ -118,8 +117,8 @@ def _read_columns(preprocessing: Preprocessing, name: str, source: Any) -> tuple
         describe_row = getattr(source, "describe_row", None)
         values = {str(key): _one_axis(column) for key, column in source.items()}
     else:
-        _, values, describe_row = read_columns(source, ",", columns)
-    check_columns(name, columns, values)
+        _, values, describe_row = read_columns(source, ",", columns, where=WHERE)
+    check_columns(name, columns, values, where=WHERE)
     lengths = {column: len(values[column]) for column in columns}
     if len(set(lengths.values())) > 1:
         check.fail(WHERE, expected=f"the columns of {name} should have the same length", actual=lengths)

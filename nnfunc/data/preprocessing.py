@@ -11,12 +11,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnfunc import check, documents
-from nnfunc.data.fingerprint import SPLIT_BITS, digest
+from nnfunc.data.fingerprint import SPLIT_BITS, are_same_rows, digest
 from nnfunc.errors import NnfuncError
 
 PARTS = ("train", "validation", "test")
 FILES = ("data.json", "data_rows.npy", "codec.json")
 """The files that `Preprocessing.save` writes; the last two only if there are rows and a codec."""
+WITH_CODEC = ("text", "text_classification")
+"""The factories that always have a codec."""
 VERSION = 1
 
 
@@ -175,6 +177,8 @@ class Preprocessing:
         except Exception as error:  # a damaged file can raise any exception
             _refuse(file, f"it cannot be read ({type(error).__name__})")
         codec = load_codec(folder / FILES[2]) if (folder / FILES[2]).is_file() else None
+        if codec is None and table["factory"] in WITH_CODEC:
+            _refuse(folder / FILES[2], "it is missing, or not a file")
         return Preprocessing(table["factory"], table["facts"], table["parts"], rows, codec)
 
 
@@ -246,7 +250,7 @@ def _refuse(file: Path, problem: str) -> NoReturn:
 
 
 def _row_changes(before: np.ndarray | None, now: np.ndarray | None) -> list[str]:
-    if before is None or now is None:
+    if before is None or now is None or are_same_rows(before, now):  # np.isin needs seven times the memory
         return []
     new = np.flatnonzero(~np.isin(now | SPLIT_BITS, before | SPLIT_BITS))
     missing = int((~np.isin(before | SPLIT_BITS, now | SPLIT_BITS)).sum())

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from nnfunc.data.stream import Stream
 
 
+BLOCK = 1 << 16  # examples at a time, to save memory
+BUCKETS = 64  # that are sorted one after another
+
+
 class Splits(NamedTuple):
     """The splits of a data set, as arrays on the host.
 
@@ -112,13 +116,17 @@ def _split_indices(
         check.number(where, 0, 1, open_low=True, fraction=fraction)
     if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         check.fail(where, expected="fractions should sum to 1", actual=f"{[*fractions]}, with sum {sum(fractions):g}")
-    # RandomState's random numbers never change, unlike those of NumPy's newer generators.
-    shuffled = np.arange(size, dtype=_index_dtype(size))
-    np.random.RandomState(seed).shuffle(shuffled)
-    if stratify is not None:
+    if stratify is None:
+        shuffled = _shuffled(size, seed)
+    else:
         labels = np.asarray(stratify)
         check.shape(where, (size,), stratify=labels)
-        shuffled = shuffled[_order_by_rank(labels[shuffled])]
+        order = _order_by_rank(labels[_shuffled(size, seed)])
+        shuffled = _shuffled(size, seed)  # once more, which takes less memory than to keep it
+        for start in range(0, size, BLOCK):
+            block = slice(start, start + BLOCK)
+            order[block] = shuffled[order[block]]
+        shuffled = order
     ends = [int(size * end + 1e-6) for end in np.cumsum(fractions)]
     parts = np.split(shuffled, ends[:-1])
     if not all(map(len, parts)):
@@ -130,6 +138,13 @@ def _split_indices(
     return parts
 
 
+def _shuffled(size: int, seed: int) -> np.ndarray:
+    # RandomState's random numbers never change, unlike those of NumPy's newer generators.
+    shuffled = np.arange(size, dtype=_index_dtype(size))
+    np.random.RandomState(seed).shuffle(shuffled)
+    return shuffled
+
+
 def _index_dtype(size: int) -> type:
     """The smallest signed type of indices into an axis of this `size`, which saves memory."""
     return np.int32 if size < 2**31 else np.int64
@@ -138,9 +153,9 @@ def _index_dtype(size: int) -> type:
 def _order_by_rank(labels: np.ndarray) -> np.ndarray:
     """The order of the examples by their relative rank within their class, in [0, 1].
 
-    Every interval of the result has the classes in the same proportion. It is sorted bucket by bucket, to save memory.
+    Every interval of the result has the classes in the same proportion.
     """
-    size, step = len(labels), 1 << 16
+    size, step = len(labels), BLOCK
     index = np.empty(size, _index_dtype(size))
     classes = np.unique(np.concatenate([np.unique(labels[start : start + step]) for start in range(0, size, step)]))
     counts = np.zeros(len(classes), np.int64)
@@ -158,10 +173,10 @@ def _order_by_rank(labels: np.ndarray) -> np.ndarray:
 
     for start in range(0, size, step):
         block = slice(start, start + step)
-        buckets[block] = 16 * ranks(block)
+        buckets[block] = BUCKETS * ranks(block)
     order = np.empty(size, _index_dtype(size))
     filled = 0
-    for bucket in range(16):
+    for bucket in range(BUCKETS):
         at = np.flatnonzero(buckets == bucket)
         order[filled : filled + len(at)] = at[np.argsort(ranks(at), kind="stable")]
         filled += len(at)

@@ -29,13 +29,16 @@ Features = dict[str, Any]
 """{"numbers", "dates", "one_hot", "texts", "categorical": {"columns": names, ...}, "impute", "scaling"}, as JSON."""
 
 
-def parse_cells(name: str, features: Features, values: Mapping[str, Any], describe_row: DescribeRow | None) -> Cells:
+def parse_cells(
+    name: str, features: Features, values: Mapping[str, Any], describe_row: DescribeRow | None, where: str = WHERE
+) -> Cells:
     """The columns of a table by name: numbers and dates as float64 with NaN for missing ones, others as strings.
 
     name: of the table. features: which columns there are. values: the raw columns. describe_row: of `read_columns`.
+    where: begins the message of an error.
     Raises: ValueError, with row and column, for a cell that is not what its column holds.
     """
-    options: dict[str, Any] = {"allow_missing": features["impute"] is not None}
+    options: dict[str, Any] = {"allow_missing": features["impute"] is not None, "where": where}
     date_options = options | {"date_format": features["dates"]["format"]}
     cells: Cells = {}
     for column in features["numbers"]["columns"]:
@@ -44,7 +47,7 @@ def parse_cells(name: str, features: Features, values: Mapping[str, Any], descri
         cells[column] = parse_dates(name, column, values[column], describe_row, **date_options)
     for group in ("one_hot", "texts", "categorical"):
         for column in features[group]["columns"]:
-            cells[column] = parse_strings(name, column, values[column], categories=group != "texts")
+            cells[column] = parse_strings(name, column, values[column], categories=group != "texts", where=where)
     return cells
 
 
@@ -222,7 +225,9 @@ def encode(transformer: Any, features: Features, cells: Cells, rows: np.ndarray)
     for i, column in enumerate(categories["columns"]):
         index = {"": 1} | {name: 2 + at for at, name in enumerate(categories["categories"][i])}
         strings = cast(StringColumn, cells[column])
-        ids[:, i] = np.array([index.get(word, 0) for word in strings.distinct], np.int32)[strings.codes[rows]]
+        id_of_code = np.array([index.get(word, 0) for word in strings.distinct], np.int32)
+        for start in range(0, len(rows), BLOCK):
+            ids[start : start + BLOCK, i] = id_of_code[strings.codes[rows[start : start + BLOCK]]]
     wrong = np.flatnonzero(~np.isfinite(x).all(1))
     if len(wrong):
         expected = "the numbers of a row should be finite as float32 after scaling"

@@ -158,21 +158,35 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of a text, int32 [tokens], without special tokens. Raises: ValueError."""
+        return np.array(self._encode(text).ids, np.int32)
+
+    def _encode(self, text: str) -> Any:
+        """The `Encoding` of a text, without special tokens. Raises: ValueError."""
         tokenizer = self._tokenizer
         try:
-            return np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+            return tokenizer.encode(text, add_special_tokens=False)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of its Rust code is not an Exception
             check.fail("codec.encode", f"the tokenizer cannot encode this text: {error}")
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens, computed on all cores."""
+    def start(self) -> np.ndarray:
+        """The special tokens that it puts before a text, such as the <s> of Llama: int32 [tokens], often none."""
+        one = self._tokenizer.encode("a", add_special_tokens=True)
+        count = next((i for i, special in enumerate(one.special_tokens_mask) if not special), 0)
+        return np.array(one.ids[:count], np.int32)
+
+    def _encode_batch(self, texts: list[str]) -> list[Any]:
+        """The `Encoding` of each text, without special tokens, computed on all cores. Raises: ValueError."""
         tokenizer = self._tokenizer
         try:
-            return [one.ids for one in tokenizer.encode_batch(texts, add_special_tokens=False)]
+            return tokenizer.encode_batch(texts, add_special_tokens=False)
         except (UnicodeError, TypeError):  # half of a pair that is a character only together
-            return [self.encode(text).tolist() for text in texts]
+            return [self._encode(text) for text in texts]
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens, computed on all cores."""
+        return [one.ids for one in self._encode_batch(texts)]
 
     def encode_whole(self, texts: list[str], length: int) -> list[list[int]]:
         """The ids of each text with the special tokens around it; its end is cut off, so that there are at most length.
@@ -181,7 +195,7 @@ class Tokenizer:
         """
         special = self._tokenizer.num_special_tokens_to_add(False)
         check.size("codec.encode_whole", special + 1, length=length)
-        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        encoded = self._encode_batch(texts)
         for one in encoded:
             one.truncate(length - special)
         return [self._tokenizer.post_process(one).ids for one in encoded]

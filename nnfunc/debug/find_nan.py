@@ -14,8 +14,8 @@ from nnfunc import check, paths
 from nnfunc.base import Key, Model, Params, PyTree, as_model, resolve_state
 from nnfunc.debug.nan_interpreter import Operation, first_operation
 from nnfunc.training.divergence import Fault, Phase, find_non_finite, find_step_fault
-from nnfunc.training.step import TrainState
 from nnfunc.training.task import Task, build_task
+from nnfunc.training.train_state import TrainState
 
 
 def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: Any) -> list[Fault]:

@@ -46,7 +46,7 @@ class LeafPlacement:
 
 
 class ModelPartition:
-    """How the values inside a model are divided, for `Context`: see `nnfunc.base.Partition`.
+    """How the values inside a model are divided, for `Context`: see `nnfunc.context.Partition`.
 
     mesh: of the run. leaves: the placement of each parameter by path. sequence: whether the values between blocks are
     divided along time. cut_layers: the names of the layers that are then whole along time.

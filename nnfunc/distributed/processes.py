@@ -51,6 +51,7 @@ Kubernetes does not say it: its pods may be runs of their own, so its manifest s
 
 _FAILURE = "nnfunc/failure/first"
 _client: Any = None
+_is_stuck = False
 _meetings = itertools.count()
 _step, _step_time = -1, 0.0
 
@@ -75,12 +76,15 @@ def start(coordinator: str | None = None, process: int | None = None, processes:
     address, number, total = str(values[0]), _integer("process", values[1]), _integer("processes", values[2])
     check.size("processes", processes=total)
     check.size("processes", 0, total - 1, process=number)
-    if ":" not in address or not address.rpartition(":")[2].isdigit():
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         check.fail("processes", expected="coordinator should be HOST:PORT", actual=repr(address))
     if total > 1:
         _stall_seconds()
         if number > 0:
             _wait_for_coordinator(address)
+        else:
+            _check_port(int(port))
         _initialize({"coordinator_address": address, "num_processes": total, "process_id": number}, address)
 
 
@@ -171,6 +175,8 @@ def report_failure(code: int, message: str) -> None:
     It returns only where there are no other processes. code: of the exit. message: a line for the user, which this
     process has written already.
     """
+    if _is_stuck:
+        os._exit(code)
     if _client is None:
         return
     with suppress(Exception):  # another process was first
@@ -233,7 +239,8 @@ def _wait_for_coordinator(address: str) -> None:
     deadline = time.monotonic() + ANSWER
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            remaining = deadline - time.monotonic()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=max(0.1, min(5, remaining))).close()
             return
         except OSError as error:
             if time.monotonic() > deadline:
@@ -241,16 +248,43 @@ def _wait_for_coordinator(address: str) -> None:
         time.sleep(0.5)
 
 
+def _check_port(port: int) -> None:
+    """Refuse a port that is in use: JAX would crash."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            expected = f"port {port} of coordinator should be free on process 0"
+            check.fail("processes", expected=expected, actual=error.strerror, hint="Choose another port.")
+
+
 def _refuse_coordinator(address: str, reason: str) -> NoReturn:
-    hint = "Is process 0 running, and is its port open? Or pass --coordinator, --process and --processes."
+    hint = (
+        "Are all processes running, and is the port of process 0 open? Or pass --coordinator, --process, --processes."
+    )
     check.fail("processes", f"{address} did not answer within {ANSWER} s ({reason}).", hint=hint)
 
 
 def _initialize(arguments: dict[str, Any], address: str) -> None:
-    global _client
-    try:
-        jax.distributed.initialize(**arguments, initialization_timeout=ANSWER, heartbeat_timeout_seconds=2 * LOST)
-    except Exception as error:  # JAX and its detection of clusters raise several types
+    global _client, _is_stuck
+    errors: list[Exception] = []
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                **arguments, initialization_timeout=10 * ANSWER, heartbeat_timeout_seconds=2 * LOST
+            )
+        except Exception as error:  # JAX and its detection of clusters raise several types
+            errors.append(error)
+
+    thread = threading.Thread(target=join, daemon=True)  # JAX aborts the process at the end of its own timeout
+    thread.start()
+    thread.join(ANSWER)
+    if thread.is_alive():
+        _is_stuck = True
+        _refuse_coordinator(address, "or not all processes joined")
+    for error in errors:
         _refuse_coordinator(address, next(iter(str(error).splitlines()), type(error).__name__)[:200])
     if jax.process_count() == 1:
         return

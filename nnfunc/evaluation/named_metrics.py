@@ -50,7 +50,8 @@ class Sums:
     """Weighted sums over rows of a streaming metric, which add up over batches; a pytree.
 
     values: arrays by name. weight: the sum of the weights. pivot: what was subtracted from targets before they were
-    squared; None for metrics that need none. kind: of the outputs. name: of the metric.
+    squared, and the power of two that they were divided by; None for metrics that need none. kind: of the outputs.
+    name: of the metric.
     """
 
     values: dict[str, Any]
@@ -63,8 +64,9 @@ class Sums:
         """The sums of the rows of both; zeros are those of no rows. other: of the same metric. xp: numpy, or jax's."""
         first, second, pivot = self.values, other.values, self.pivot
         if pivot is not None:
-            pivot = xp.where(self.weight > 0, self.pivot, other.pivot)
-            first, second = (_shift(sums, sums.pivot - pivot) for sums in (self, other))
+            start = xp.where(self.weight > 0, self.pivot[0], other.pivot[0])
+            pivot = start, xp.maximum(self.pivot[1], other.pivot[1])  # a power of 0 is that of no rows
+            first, second = (_shift(xp, sums, pivot) for sums in (self, other))
         values = {name: part + second[name] for name, part in first.items()}
         return replace(self, values=values, weight=self.weight + other.weight, pivot=pivot)
 
@@ -86,6 +88,10 @@ def row_sums(xp: Any, name: str, reading: Reading, weight: Any) -> Sums:
     """
     metric = find_metric("metrics", reading.kind, name)
     assert metric.rows is not None
+    if metric.has_pivot:  # rows that are left out have no influence on it
+        counted = xp.reshape(weight > 0, (-1, *(1,) * (reading.target.ndim - 1)))
+        target, prediction = (xp.where(counted, x, 0) for x in (reading.target, reading.prediction))
+        reading = reading._replace(target=target, prediction=prediction)
     rows = metric.rows(xp, reading)
     values = {part: _weighted(xp, values, weight) for part, values in rows.items() if part != "pivot"}
     return Sums(values, xp.sum(weight), rows.get("pivot"), reading.kind, name)
@@ -96,11 +102,13 @@ def _weighted(xp: Any, rows: Any, weight: Any) -> Any:
     return xp.sum(xp.where(spread > 0, rows * spread, 0), axis=0)  # no product of matrices, which a GPU would round
 
 
-def _shift(sums: Sums, by: Any) -> dict[str, Any]:
-    """The sums of targets that are larger by a number."""
-    total, square = sums.values["sum"], sums.values["square"]
+def _shift(xp: Any, sums: Sums, pivot: Any) -> dict[str, Any]:
+    """The sums with another pivot."""
+    start, power = pivot[0], xp.where(pivot[1] > 0, pivot[1], 1)
+    by, ratio = (sums.pivot[0] - start) / power, sums.pivot[1] / power
+    total, square = sums.values["sum"] * ratio, sums.values["square"] * ratio**2
     moved = {"sum": total + sums.weight * by, "square": square + 2 * by * total + sums.weight * by * by}
-    return sums.values | moved
+    return moved | {"residual": sums.values["residual"] * ratio**2}
 
 
 @lru_cache(maxsize=1024)
@@ -319,11 +327,15 @@ def _scores(score: str) -> dict[str, Any]:
 
 
 def _pivot_rows(xp: Any, reading: Reading) -> dict[str, Any]:
-    """Targets from the first one on: squares of large numbers would lose their variance."""
+    """Targets from the first one on: squares of large numbers would lose their variance, or overflow."""
     pivot = reading.target[0]
-    shifted = reading.target - pivot[None]
-    residual = xp.square(reading.target - reading.prediction)
-    return {"sum": shifted, "square": xp.square(shifted), "residual": residual, "pivot": pivot}
+    shifted, error = reading.target - pivot[None], reading.target - reading.prediction
+    sizes = (xp.max(xp.where(xp.isfinite(x), xp.abs(x), 0), axis=0) for x in (shifted, error))
+    largest, exponents = xp.maximum(*sizes), np.finfo(reading.target.dtype).maxexp
+    most, shift = 2.0 ** (exponents * 20 // 64), 2.0 ** (exponents * 33 // 64)  # as in vector_norm
+    power = xp.where(largest > most, shift, xp.where((largest > 0) & (largest < 1 / most), 1 / shift, 1.0))
+    shifted, error = shifted / power[None], error / power[None]
+    return {"sum": shifted, "square": xp.square(shifted), "residual": xp.square(error), "pivot": (pivot, power)}
 
 
 def _r2_value(xp: Any, sums: Any, weight: Any) -> Any:

@@ -9,9 +9,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nnfunc import tuning
 from nnfunc.base import Array, Context, Key, Layer, Model, Params, PyTree, as_model, shape_struct, vmap_keys
+from nnfunc.device_memory import tree_bytes
+from nnfunc.generation.invariants import hoist
 from nnfunc.generation.model_probe import Facts, check_consistency, probe_model
 from nnfunc.generation.sample_token import draw
+
+HOISTED_STEPS, HOISTED_BYTES = 4, (2**20, 2**32)
+"""From so many new tokens on, and for parameters of so many bytes, a CPU makes up for the copy that `hoist` makes."""
 
 NO_STOP = -2  # neither an id nor the -1 that `draw` returns for NaN
 
@@ -128,8 +134,12 @@ def _run(
         """
         carry = choose(*carry_and_logits)
         x = jax.lax.dynamic_slice_in_dim(carry.tokens, carry.t - 1, 1, axis=1)
-        y, out = forward(params, x, Context(state=carry.state, cache=window))
-        return carry._replace(state=out.state), y[:, -1]
+        y, new = model_step(carry.state, x)
+        return carry._replace(state=new), y[:, -1]
+
+    def run_model(params: Params, state: PyTree, x: Array) -> tuple[Array, PyTree]:
+        y, out = forward(params, x, Context(state=state, cache=window))
+        return y, out.state
 
     def uncached_step(carry: Carry) -> Carry:
         start = jnp.maximum(carry.t - window, 0)
@@ -147,6 +157,10 @@ def _run(
     if cached_end:
         y, out = forward(params, prompt[:, :first], Context(state=state, cache=window))
         pair = carry._replace(state=out.state), y[:, -1]
+        model_step = partial(run_model, params)
+        least, most = HOISTED_BYTES
+        if steps >= HOISTED_STEPS and tuning.platform() == "cpu" and least <= tree_bytes(params) <= most:
+            model_step = hoist(run_model, params, out.state, prompt[:, :1])
         carry, _ = jax.lax.while_loop(lambda pair: continues(pair[0], cached_end), cached_step, pair)
         carry = carry._replace(state={})
     if cached_end < total:

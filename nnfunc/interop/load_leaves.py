@@ -52,7 +52,7 @@ def load_leaves(
     missing |= dict.fromkeys((path for path in leaves if path not in covered), "")
     _check_coverage(where, remaining, missing, unused, unfilled)
     _check_dtype(tensors, names, dtype)
-    values = _initial_values(model, leaves, missing, key)
+    values = _initial_values(model, missing, key)
     arrays = {path: _destination(path, leaves, entries, tensors, dtype, values) for path in leaves}
 
     def fill(entry: Entry) -> None:
@@ -111,9 +111,7 @@ def _check_dtype(tensors: Mapping[str, FileTensor], names: set[str], dtype: DTyp
             check.fail(str(tensors[name].file), f"{name} is {result}, which needs x64.", hint=hint)
 
 
-def _initial_values(
-    model: Model, leaves: Mapping[str, Any], missing: Mapping[str, str], key: Key | None
-) -> dict[str, np.ndarray]:
+def _initial_values(model: Model, missing: Mapping[str, str], key: Key | None) -> dict[str, np.ndarray]:
     """The initial values of parameters without a tensor, and of no others."""
     if not missing:
         return {}

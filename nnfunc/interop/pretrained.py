@@ -121,6 +121,7 @@ def pretrained(
         check.fail(config.where, f"the weights are quantized ({method}), which is not read.", hint=hint)
     tensors = open_tensors(path)
     tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    config.tensors = {*tensors}
     if model is None:
         chosen = _family_of_config(path, config, family)
         arguments = chosen.arguments(config) | changes
@@ -131,7 +132,7 @@ def pretrained(
         chosen = None if family is None else as_family(family, model)
     tensors = tensors if chosen is None else chosen.rename(tensors)
     leaves = leaf_shapes(model)
-    chosen, entries = _match_names(model, chosen, leaves, tensors)
+    chosen, entries = _match_names(model, chosen, leaves, tensors, config.get("model_type"))
     values, report = load_leaves(chosen, model, leaves, entries, tensors, dtype, unused, unfilled, key, where)
     shapes = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     params = paths.unflatten({name: value for name, value in values.items() if name in shapes})
@@ -188,13 +189,17 @@ def families_of(where: str, model: Model) -> list[Family]:
 
 
 def _match_names(
-    model: Model, family: Family | None, leaves: Mapping[str, Any], tensors: Mapping[str, FileTensor]
+    model: Model, family: Family | None, leaves: Mapping[str, Any], tensors: Mapping[str, FileTensor], name: Any
 ) -> tuple[Family, list[Entry]]:
-    """(the family, its entries for the model, with the names of the file): without family the one that fits best."""
+    """(the family, its entries for the model, with the names of the file).
+
+    name: in config.json. Without family it is the one that fits best, of several, such as Gemma 2 and 3, that of this
+    name.
+    """
     arguments = arguments_of(model)[1]
     options = families_of("pretrained", model) if family is None else [family]
     results = []
-    for one in options:
+    for one in sorted(options, key=lambda one: one.name != name):
         entries = expand(one.table(arguments), leaves)
         if one.prefix and not any(name.startswith(one.prefix) for name in tensors):  # the body alone was saved
             entries = [entry._replace(name=entry.name.removeprefix(one.prefix)) for entry in entries]

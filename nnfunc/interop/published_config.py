@@ -1,7 +1,7 @@
 """The settings in a published config.json as arguments of a model, and back, by one table for both directions."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nnfunc import check
@@ -46,11 +46,12 @@ class Setting(NamedTuple):
 
 
 class PublishedConfig(dict[str, Any]):
-    """The content of a config.json, and its file for messages."""
+    """The content of a config.json, its file for messages, and the names of the tensors, None where not known."""
 
-    def __init__(self, values: Mapping[str, Any], where: str):
+    def __init__(self, values: Mapping[str, Any], where: str, tensors: Collection[str] | None = None):
         super().__init__(values)
         self.where = where
+        self.tensors = tensors
 
     def read(self, setting: Setting) -> Any:
         """The value of a setting, checked."""
@@ -116,7 +117,9 @@ class Family(NamedTuple):
     def arguments(self, config: PublishedConfig) -> dict[str, Any]:
         """The arguments of the factory that a config.json sets."""
         if isinstance(config.get(self.section), dict):
-            config = PublishedConfig({**config, **config[self.section]}, f"{config.where}: {self.section}")
+            config = PublishedConfig(
+                {**config, **config[self.section]}, f"{config.where}: {self.section}", config.tensors
+            )
         config.require(**self.fixed)
         values = {setting.argument: config.read(setting) for setting in self.settings}
         present = {name: value for name, value in values.items() if value is not None}

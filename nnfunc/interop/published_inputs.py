@@ -1,4 +1,4 @@
-"""How a published model reads its inputs: the settings of images, the names of classes, the padding of tokens."""
+"""How a published model reads its inputs: the settings of images, and the names of its classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ def image_settings(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises: FileNotFoundError without that file; ValueError for settings that no argument stands for.
     """
     if "pretrained_cfg" in config:
-        return _timm_settings(config["pretrained_cfg"])
+        return _timm_settings(config["pretrained_cfg"], str(folder / "config.json"))
     file = folder / PROCESSOR
     if not file.is_file():
         hint = "Save it: AutoImageProcessor.from_pretrained(name).save_pretrained(folder)."
@@ -47,10 +47,10 @@ def image_settings(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     factor = 1 / table.get("rescale_factor", 1 / 255) / 255  # of the levels, 1 in all known files
     if not table.get("do_rescale", True) or abs(factor - 1) > 1e-6 or table.get("offset"):
         check.fail(str(file), expected="rescale_factor should be 1 / 255", actual=repr(table.get("rescale_factor")))
-    settings = {
-        "interpolation": METHODS.get(table.get("resample", 2), "bilinear"),
-        **_fit(file, table, scaled, cropped),
-    }
+    if table.get("resample", 2) not in METHODS:
+        expected = f"resample should be one of {', '.join(map(str, METHODS))}"
+        check.fail(str(file), expected=expected, actual=repr(table["resample"]))
+    settings = {"interpolation": METHODS[table.get("resample", 2)], **_fit(file, table, scaled, cropped)}
     normal = table.get("do_normalize", True)
     mean, std = (table.get(name) if normal else None for name in ("image_mean", "image_std"))
     return settings | {"mean": list(mean or [0.0] * 3), "std": list(std or [1.0] * 3)}
@@ -76,10 +76,14 @@ def _fit(file: Path, table: Mapping[str, Any], scaled: Mapping[str, Any], croppe
     )
 
 
-def _timm_settings(table: Mapping[str, Any]) -> dict[str, Any]:
+def _timm_settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     _, height, width = table.get("input_size", (3, 224, 224))
+    mode = table.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        check.fail(where, expected="crop_mode should be 'center' or 'squash'", actual=repr(mode))
     return {
         "size": [height, width],
+        **({"stretch": True} if mode == "squash" else {}),
         "crop": float(table.get("crop_pct") or 0.875),
         "interpolation": table.get("interpolation", "bilinear"),
         "mean": list(table.get("mean", (0.485, 0.456, 0.406))),

@@ -18,19 +18,9 @@ from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from nnfunc import check
+from nnfunc.jaxprs import called, scan_operands
 
 __all__ = ["evaluate", "primitives"]
-
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-}
-"""The primitives that call a program, and the parameter that holds it."""
 
 FOLDED = 4096
 """The number of values up to which a result of constants is computed although it is larger than they are."""
@@ -44,12 +34,23 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], *, unroll
     def read(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
-    for eqn in jaxpr.eqns:
+    for eqn in _needed_equations(jaxpr):
         layer = _layer(eqn)
         with jax.named_scope(layer) if layer else contextlib.nullcontext():  # which errors of converters name
             outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars], unroll)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
+
+
+def _needed_equations(jaxpr: Jaxpr) -> list[JaxprEqn]:
+    """Those that an output depends on: not what a layer would report, such as the losses of a router."""
+    needed = {variable for variable in jaxpr.outvars if not isinstance(variable, Literal)}
+    result = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not needed.isdisjoint(eqn.outvars):
+            result.append(eqn)
+            needed |= {variable for variable in eqn.invars if not isinstance(variable, Literal)}
+    return result[::-1]
 
 
 def primitives(jaxpr: Jaxpr) -> dict[str, str]:
@@ -76,9 +77,8 @@ def _layer(eqn: JaxprEqn) -> str:
 
 def _evaluate_equation(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[Any]:
     name = eqn.primitive.name
-    if name in CALLS:
-        inner = eqn.params[CALLS[name]]
-        return evaluate(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, unroll=unroll)
+    if program := called(eqn):
+        return evaluate(*program, inputs, unroll=unroll)
     if name == "scan":
         return _scan(eqn, inputs, unroll)
     if _is_constant(eqn, inputs):
@@ -100,11 +100,7 @@ def _is_constant(eqn: JaxprEqn, inputs: list[Any]) -> bool:
 def _scan(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[Any]:
     """A loop over constants, such as the weights of layers, written out; another loop from first to last."""
     params, body = eqn.params, eqn.params["jaxpr"]
-    # what is stacked over the steps has one axis more outside; the parameters that say so differ by version of JAX
-    last = sum(np.ndim(x) == len(_shape(v)) for x, v in zip(inputs, body.jaxpr.invars, strict=True))
-    pairs = zip(eqn.outvars, body.jaxpr.outvars, strict=True)
-    first = last - sum(len(_shape(v)) == len(_shape(inner)) for v, inner in pairs)
-    consts, carry, xs = inputs[:first], inputs[first:last], inputs[last:]
+    consts, carry, xs = scan_operands(eqn, inputs)
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
         outputs = evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs], unroll=unroll)

@@ -1,5 +1,6 @@
 """The tensors of published files, read one at a time: safetensors, mapped into memory, and PyTorch's archives."""
 
+import ctypes
 import json
 import math
 import mmap
@@ -31,13 +32,17 @@ TORCH_FILES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class FileTensor(NamedTuple):
-    """A tensor of a file, which is read when `read` is called. shape, dtype: from the header."""
+    """A tensor of a file, which is read when `read` is called. shape, dtype: from the header.
+
+    buffer: the mapped file, or an array of PyTorch. mapped: whether that array is a view of the mapped file.
+    """
 
     file: Path
     shape: tuple[int, ...]
     dtype: np.dtype
     buffer: Any
     start: int
+    mapped: bool = False
 
     def read(self) -> np.ndarray:
         """The array, a view of the mapped file."""
@@ -50,9 +55,16 @@ class FileTensor(NamedTuple):
 
     def release(self) -> None:
         """Give the pages back that were read; views stay valid."""
-        if isinstance(self.buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        if not hasattr(mmap, "MADV_DONTNEED") or not self.nbytes:
+            return
+        if isinstance(self.buffer, mmap.mmap):
             first = self.start - self.start % mmap.PAGESIZE
             self.buffer.madvise(mmap.MADV_DONTNEED, first, self.start + self.nbytes - first)
+        elif self.mapped:  # Python has no madvise for the mapping of PyTorch
+            address = self.buffer.ctypes.data
+            first = address - address % mmap.PAGESIZE
+            length = ctypes.c_size_t(address + self.nbytes - first)
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), length, mmap.MADV_DONTNEED)
 
 
 def open_tensors(path: Path) -> dict[str, FileTensor]:
@@ -128,7 +140,7 @@ def _open_file(file: Path) -> dict[str, FileTensor]:
     data = 8 + length
     header.pop("__metadata__", None)
     tensors = {name: _tensor(file, name, entry, buffer, data, size) for name, entry in header.items()}
-    in_order = sorted(tensors.items(), key=lambda item: item[1].start)
+    in_order = sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes))
     for (name, tensor), (other, after) in pairwise(in_order):
         if tensor.start + tensor.nbytes > after.start:
             _refuse(file, f"its header gives {name} and {other} the same bytes")
@@ -196,10 +208,11 @@ def _open_torch(file: Path) -> dict[str, FileTensor]:
         check.fail(str(file), expected="it should hold a dictionary of tensors", actual=type(state).__name__)
     tensors = {}
     for name, value in state.items():
+        is_view = mapped and value.is_contiguous()
         value = value.detach().contiguous()
         dtype = jnp.dtype(str(value.dtype).removeprefix("torch."))
         data = value.reshape(-1).view(torch.uint8).numpy()
-        tensors[name] = FileTensor(file, tuple(value.shape), dtype, data, 0)
+        tensors[name] = FileTensor(file, tuple(value.shape), dtype, data, 0, is_view)
     return tensors
 
 

@@ -116,7 +116,7 @@ def _draw(key: Key, rate: Scalar, shape: tuple[int, ...]) -> tuple[Array, Array]
     keep_rate = 1 - jnp.asarray(rate, jnp.float32)
     scale = jnp.where(keep_rate > 0, 1 / jnp.where(keep_rate > 0, keep_rate, 1), 0)
     flat = jax.random.uniform(key, (math.prod(shape),), jnp.float32)  # a third of the time of an image
-    return flat.reshape(shape) < keep_rate, scale
+    return flat.reshape(shape) < keep_rate, scale  # [shape], []
 
 
 def _shared_shape(where: str, shape: tuple[int, ...], shared: tuple[int, ...]) -> tuple[int, ...]:

@@ -57,6 +57,7 @@ def einsum_linear(
 
     def init(key):
         fans = [math.prod(sizes[letter] for letter in part) for part in (summed, others)]
+        # [in, out] -> [*summed, *others] -> the axes in the order of the equation
         weight = weight_init(key, tuple(fans)).reshape([sizes[letter] for letter in summed + others])
         params = {"weight": weight.transpose([(summed + others).index(letter) for letter in axes.weight])}
         return params | {"bias": bias_init(fold(key, "bias"), bias_shape)} if bias else params
@@ -71,7 +72,7 @@ def einsum_linear(
         y = jnp.einsum(f"...{axes.x},{axes.weight}->...{axes.y}", x, params["weight"])
         if not bias:
             return y
-        spread = params["bias"].reshape([sizes.get(letter, 1) for letter in axes.y])
+        spread = params["bias"].reshape([sizes.get(letter, 1) for letter in axes.y])  # 1 for axes that are those of x
         return add_bias(y, spread)
 
     return Model(init, apply)

@@ -101,7 +101,7 @@ def bilinear(
 
     def init(key):
         weight = weight_init(key, (left_dim * right_dim, out_dim))
-        params = {"weight": weight.reshape(left_dim, right_dim, out_dim)}
+        params = {"weight": weight.reshape(left_dim, right_dim, out_dim)}  # from [left_dim * right_dim, out_dim]
         return params | {"bias": jnp.zeros(out_dim, jnp.float32)} if bias else params
 
     def apply(params, x):
@@ -196,7 +196,7 @@ def prelu(dim: int | Sequence[int] = 1, *, initial: Scalar = 0.25) -> Model:
         check.floating("prelu", x=x)
         if len(shape) == 1 and shape[0] > 1:
             check.last_axis("prelu", x, dim=shape[0])
-        slope = params["slope"] if shape != (1,) else params["slope"].reshape(())
+        slope = params["slope"] if shape != (1,) else params["slope"].reshape(())  # [1] -> []
         return activations.prelu(widen(x), widen(slope)).astype(x.dtype)
 
     return Model(init, apply)

@@ -140,7 +140,7 @@ def lora(
         node_type = type(ctx.state) if ctx.state else FrozenState
         return y, Out(node_type(new), out.taps)
 
-    adapted = Adapted(init, forward=forward, init_state=init_state, name="lora")
+    adapted = Adapted(init, forward=forward, init_state=init_state, name="lora", full_precision=True)
     adapted.merge = merge
     return adapted
 
@@ -227,7 +227,7 @@ def _merged(whole: Array, down: Array, up: Array, alpha: Scalar, layers: tuple[i
     dtype = jnp.promote_types(wide_dtype(weight), down.dtype)
     down, up = down.astype(dtype), up.astype(dtype)
     scale = jnp.asarray(alpha, dtype) / down.shape[-1]
-    change = scale * (down @ up)
+    change = scale * (down @ up)  # [..., in_dim, out_dim], with one axis for the kernel and channels of a convolution
     merged = (weight.astype(dtype) + change.reshape(weight.shape)).astype(weight.dtype)
     return _put(whole, merged, layers)
 

@@ -82,7 +82,8 @@ def batch_norm(
             wide = divide_examples(wide.reshape(parts, -1, *wide.shape[1:]))  # [parts, batch / parts, ..., dim]
             axes = tuple(axis + 1 for axis in axes)
         normal, _, mean, var = standardize(wide, axes, eps)
-        normal = normal.reshape(x.shape)
+        normal = normal.reshape(x.shape)  # [batch, ..., dim]
+        # [parts, 1, ..., dim] or [1, ..., dim] -> [dim]
         mean, var = (value.reshape(parts, dim).mean(0) if parts > 1 else value.reshape(dim) for value in (mean, var))
         factor = count / (count - 1) if unbiased else 1.0
         batch = {"mean": mean, "var": var * factor}
@@ -95,7 +96,7 @@ def batch_norm(
         return _affine(normal, params, x), Out(new)
 
     init = _affine_init(dim, affine, bias=True)
-    return Model(init, forward=forward, init_state=init_state)
+    return Model(init, forward=forward, init_state=init_state, full_precision=True)
 
 
 def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool = True) -> Model:
@@ -232,12 +233,14 @@ def instance_norm(
             check.fail(where, expected=expected, actual=f"shape {x.shape}", hint="Use larger inputs.")
         normal, _, mean, var = standardize(wide, axes, eps)
         batch = {"mean": mean, "var": var * (count / (count - 1))}
+        # batch: [batch, 1, ..., dim], of which the mean over examples is [dim]
         new = {k: _toward(state[k], batch[k].reshape(-1, dim).mean(0), momentum) for k in ("mean", "var")}
         return _affine(normal, params, x), Out(new)
 
     if not running_stats:
         return Model(grouped.init, apply, full_precision=True)
-    return Model(grouped.init, forward=forward, init_state=lambda: _initial_statistics(dim))
+    initial = lambda: _initial_statistics(dim)
+    return Model(grouped.init, forward=forward, init_state=initial, full_precision=True)
 
 
 def local_response_norm(size: int = 5, *, alpha: Scalar = 1e-4, beta: Scalar = 0.75, k: Scalar = 1.0) -> Model:

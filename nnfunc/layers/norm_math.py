@@ -36,11 +36,13 @@ class Normalized(NamedTuple):
 
 def standardize(x: Array, axes: tuple[int, ...], eps: Scalar) -> Normalized:
     """x with mean 0 and variance 1 over the axes: of their variance plus eps."""
+    x = sums.record(lambda x: standardize(x, axes, 1e-5).y, x)
     return _normalizer(axes, True)(x, jnp.asarray(eps, x.dtype))
 
 
 def normalize_rms(x: Array, eps: Array) -> Array:
     """x with a mean square of 1 over the last axis: of the mean square plus eps."""
+    x = sums.record(lambda x: normalize_rms(x, jnp.asarray(1e-5, x.dtype)), x)
     return _normalizer((x.ndim - 1,), False)(x, eps).y
 
 

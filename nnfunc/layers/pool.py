@@ -111,8 +111,8 @@ def lp_pool(
     of zeros is 0.
     window, stride, padding, dilation, ceil_mode, dims, shapes: as in `max_pool`, padded with zeros. The norm of
     integers is float32. p: at least 1.
-    PyTorch's LPPool takes x^p, which for odd p differs where x is negative; in its ceil_mode the sum of a window that
-    reaches over the end is scaled up to a whole one.
+    In ceil_mode the sum of a window that reaches over the end is scaled up to that of a whole one, as in PyTorch.
+    PyTorch's LPPool takes x^p, which for odd p differs where x is negative.
 
     >>> nf.lp_pool(2).apply({}, jnp.array([[3.0, 0.0], [0.0, 4.0]])[..., None])
     Array([[[5.]]], dtype=float32)
@@ -126,6 +126,9 @@ def lp_pool(
         power = jnp.asarray(p).astype(norm.dtype)
         for axis in reversed(range(win.dims)):
             norm = _norm_of(_along(norm, win, axis), power)
+        if ceil_mode:
+            ratio = jnp.asarray(math.prod(win.size) / _counts(win, flat.shape[1:-1], True)[None], norm.dtype)
+            norm = norm * ratio ** (1 / power)
         return norm.reshape(*lead, *norm.shape[1:]).astype(_float_dtype(x))  # [..., *windows, channels]
 
     return Model(_none, apply)

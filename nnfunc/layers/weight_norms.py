@@ -1,6 +1,6 @@
 """Weights of a model divided by their norm: per output, or by their largest singular value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +51,8 @@ def weight_norm(model: Layer, on: Leaves = "**/weight", *, stacked: Leaves = ())
 
         return model.forward(_replaced(params, {path: merge(path, axes) for path, axes in weights.items()}), x, ctx)
 
-    return Model(init, forward=forward, init_state=_state_of(model), name="weight_norm")
+    full = _full_precision(model, weights)
+    return Model(init, forward=forward, init_state=_state_of(model), name="weight_norm", full_precision=full)
 
 
 def spectral_norm(
@@ -108,7 +109,8 @@ def spectral_norm(
         y, out = model.forward(_replaced(params, normal), x, inside)
         return y, Out(_with_model_state(paths.unflatten(new), out.state), out.taps)
 
-    return model.replace(forward=forward, init_state=init_state, name="spectral_norm")
+    full = _full_precision(model, weights)
+    return model.replace(forward=forward, init_state=init_state, name="spectral_norm", full_precision=full)
 
 
 def _power_iteration(weight: Array, u: Array, axes: tuple[int, ...], steps: int, eps: Scalar) -> tuple[Array, Array]:
@@ -143,6 +145,12 @@ def _choose(where: str, model: Model, on: Leaves, stacked: Leaves) -> dict[str, 
             expected, hint = f"{path} should have at least {least} axes", "Name the weights alone, such as '**/weight'."
             check.fail(f"{where}: on", expected=expected, actual=f"shape {tuple(shape)}", hint=hint)
     return {path: tuple(range(int(layers[path]), len(shape) - 1)) for path, shape in leaves.items()}
+
+
+def _full_precision(model: Model, weights: Collection[str]) -> bool | tuple[str, ...]:
+    """`Model.full_precision` of the model with these weights in float32, too."""
+    full = model.full_precision or ()
+    return full if isinstance(full, bool) else (*weights, *full)
 
 
 def _shapes(model: Model) -> PyTree:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from nnfunc import activations, check, initializers
 from nnfunc.base import Array, Model, Scalar
-from nnfunc.combinators import repeat, serial, tie, wire
+from nnfunc.combinators import serial, tie, wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.attention.positions import learned_positions
@@ -16,6 +16,7 @@ from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias, linear
 from nnfunc.layers.norm import layer_norm
 from nnfunc.models.transformer import TransformerInput, attention_padding, transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["BertInput", "bert"]
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Layer, Model, Scalar, widen
-from nnfunc.combinators import repeat, wire
+from nnfunc.combinators import wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.embedding import embedding
@@ -12,6 +12,7 @@ from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
 from nnfunc.models.transformer import transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["clip", "clip_text"]
 
@@ -23,7 +24,7 @@ def clip_text(
     layers: int,
     heads: int,
     dim: int,
-    out_dim: int,
+    out_dim: int | None,
     hidden: int | None = None,
     end: int | None = None,
     activation: str = "quick_gelu",
@@ -35,18 +36,23 @@ def clip_text(
     eps=1e-5, ...)`.
 
     vocab_size, block_size: token ids, the longest sequence. layers, heads, dim: blocks, attention heads of a block,
-    width. out_dim: the width of the result. hidden: units of the perceptron, 4 * dim by default. end: the id of the
-    end token, of which the first counts; None, the default, takes the largest id of a sequence, as the first
-    published models do. activation: of the perceptron, a name of `nf.activations`. eps: that of the norms, above 0.
+    width. out_dim: the width of the result; None leaves the map out, and y is the normalized state of every token.
+    hidden: units of the perceptron, 4 * dim by default. end: the id of the end token, of which the first counts;
+    None, the default, takes the largest id of a sequence, as the first published models do. activation: of the
+    perceptron, a name of `nf.activations`. eps: that of the norms, above 0.
     Paths: `tokens/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`, `norm/scale`, `head/weight`.
-    Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> y [..., out_dim].
+    Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> y [..., out_dim], or [..., time, dim].
     Source: Radford et al. 2021, arXiv:2103.00020, section 2.4, and its code.
 
     >>> model = nf.clip_text(65, block_size=8, layers=2, heads=2, dim=16, out_dim=4)
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([[1, 2, 64, 0]])).shape
     (1, 4)
     """
-    check.size("clip_text", vocab_size=vocab_size, layers=layers, dim=dim, out_dim=out_dim)
+    check.size("clip_text", vocab_size=vocab_size, layers=layers, dim=dim)
+    head = {}
+    if out_dim is not None:
+        check.size("clip_text", out_dim=out_dim)
+        head["head"] = linear(dim, out_dim, bias=False, weight_init=initializers.normal(dim**-0.5))
     if end is not None:
         check.size("clip_text", 0, vocab_size - 1, end=end)
     normal = initializers.normal(0.02)
@@ -58,6 +64,8 @@ def clip_text(
         if ids.ndim < 1:
             check.fail("clip_text", expected="x should be [..., time]", actual=f"shape {ids.shape}")
         y = net.norm(net.blocks(net.positions(net.tokens(ids))))
+        if not head:
+            return y
         index = jnp.argmax(ids if end is None else ids == end, axis=-1)[..., None, None]
         return net.head(jnp.take_along_axis(y, index, axis=-2)[..., 0, :])
 
@@ -67,7 +75,7 @@ def clip_text(
         positions=learned_positions(block_size, dim, weight_init=initializers.normal(0.01)),
         blocks=repeat(transformer_block(dim, attend, mlp, eps=eps), layers),
         norm=layer_norm(dim, eps=eps),
-        head=linear(dim, out_dim, bias=False, weight_init=initializers.normal(dim**-0.5)),
+        **head,
     )
 
 

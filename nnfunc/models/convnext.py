@@ -7,13 +7,14 @@ import jax.numpy as jnp
 from nnfunc import check, initializers
 from nnfunc.activations import gelu
 from nnfunc.base import Layer, Model, Scalar
-from nnfunc.combinators import repeat, serial, wire
+from nnfunc.combinators import serial, wire
 from nnfunc.layers.conv.conv import conv, depthwise_conv
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear, scale
 from nnfunc.layers.norm import layer_norm
 from nnfunc.models.cnn import for_images, stage_sizes
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["convnext", "convnext_small", "convnext_tiny"]
 

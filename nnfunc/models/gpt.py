@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Model, Scalar
-from nnfunc.combinators import repeat, tie
+from nnfunc.combinators import tie
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
@@ -15,6 +15,7 @@ from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
 from nnfunc.models.transformer import token_model, transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["gpt"]
 

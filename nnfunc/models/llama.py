@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Model, Scalar
-from nnfunc.combinators import repeat, tie
+from nnfunc.combinators import tie
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.rotary_scaling import RotaryScaling
 from nnfunc.layers.embedding import embedding
@@ -16,6 +16,7 @@ from nnfunc.layers.linear import linear
 from nnfunc.layers.mixture_of_experts import mixture_of_experts
 from nnfunc.layers.norm import rms_norm
 from nnfunc.models.transformer import token_model, transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["llama"]
 

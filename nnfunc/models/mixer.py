@@ -2,7 +2,7 @@
 
 from nnfunc import check
 from nnfunc.base import Model, Scalar
-from nnfunc.combinators import repeat, wire
+from nnfunc.combinators import wire
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import patch_embedding
@@ -10,6 +10,7 @@ from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
 from nnfunc.models.vit import check_image, grid
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["mixer"]
 
@@ -59,8 +60,8 @@ def mixer(
         return y
 
     def block(net, x):
-        across = branch(net, "tokens", net.token_norm(x).swapaxes(-1, -2))
-        x = x + across.swapaxes(-1, -2)
+        across = branch(net, "tokens", net.token_norm(x).swapaxes(-1, -2))  # [..., dim, patches]
+        x = x + across.swapaxes(-1, -2)  # [..., patches, dim]
         return x + branch(net, "channels", net.channel_norm(x))
 
     blocks = wire(

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Layer, Model, Scalar, as_model
-from nnfunc.combinators import repeat, serial, wire
+from nnfunc.combinators import serial, wire
 from nnfunc.layers.conv.conv import conv
 from nnfunc.layers.global_pool import global_avg_pool
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import batch_norm
 from nnfunc.layers.pool import max_pool
 from nnfunc.models.cnn import Activation, activation_layer, for_images, stage_sizes
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["cifar_resnet", "resnet", "resnet18", "resnet34", "resnet50"]
 

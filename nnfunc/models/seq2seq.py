@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Layer, Model, Scalar
-from nnfunc.combinators import repeat, tie, wire
+from nnfunc.combinators import tie, wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions, sinusoidal_positions
 from nnfunc.layers.attention.relative_bias import relative_bias
@@ -18,6 +18,7 @@ from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import bias as bias_layer
 from nnfunc.layers.linear import linear
 from nnfunc.models.transformer import TransformerInput, attention_padding, make_norm, transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["Seq2SeqInput", "seq2seq"]
 
@@ -68,6 +69,7 @@ def seq2seq(
     embedding_norm: bool = False,
     head_scale: Scalar | None = None,
     logit_bias: bool = False,
+    final_norm: bool | None = None,
     decoder_layers: int | None = None,
     dropout: Scalar | None = None,
     eps: Scalar | None = None,
@@ -78,7 +80,8 @@ def seq2seq(
     encoder; memory and target give the same logits, so that a source is encoded once. While a sequence is
     generated, the decoder keeps its keys and values in the state. The target begins with a start token, and
     position t predicts token t + 1.
-    order: where the norms are (see `transformer_block`); with "pre" encoder and decoder end with one.
+    order: where the norms are (see `transformer_block`). final_norm: whether encoder and decoder end with one, by
+    default with "pre"; torch.nn.Transformer has it with "post" too.
     tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in
     the paper; with "tables" the head has one of its own; otherwise three, and target_vocab_size may differ. hidden:
     4 * dim by default. head_dim: the width of a head, dim / heads by default.
@@ -124,7 +127,8 @@ def seq2seq(
         check.fail("seq2seq", expected=expected, actual=block_size)
     table = initializers.normal(dim**-0.5)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
-    final = {"norm": make_norm("seq2seq", norm, dim, eps, bias)} if order == "pre" else {}
+    ends_with_norm = order == "pre" if final_norm is None else final_norm
+    final = {"norm": make_norm("seq2seq", norm, dim, eps, bias)} if ends_with_norm else {}
     attention_options = {"head_dim": head_dim, "bias": bias, "scale": scale, "dropout": dropout}
 
     def block(causal: bool) -> Model:

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.base import Array, Layer, Model, Scalar, canonicalize, widen
-from nnfunc.combinators import repeat, wire
+from nnfunc.combinators import wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
@@ -17,6 +17,7 @@ from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
 from nnfunc.layers.recurrent.layers import RecurrentInput, lstm
 from nnfunc.models.transformer import TransformerInput, transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["tagger", "text_classifier"]
 

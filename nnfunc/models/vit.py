@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from nnfunc import check, initializers
 from nnfunc.base import Array, Model, Scalar
-from nnfunc.combinators import repeat, wire
+from nnfunc.combinators import wire
 from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
@@ -16,6 +16,7 @@ from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
 from nnfunc.models.transformer import transformer_block
+from nnfunc.stacked_layers import repeat
 
 __all__ = ["vit"]
 

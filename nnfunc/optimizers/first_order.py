@@ -218,6 +218,7 @@ def lamb(
     b1, b2: in [0, 1). eps: at least 0; 1e-6 is the paper's.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
+    Very large and very small gradients are as in `adam`.
     Raises: ValueError when a number is out of its range.
     Source: You et al. 2020, arXiv:1904.00962, algorithm 2, with phi(z) = z.
 

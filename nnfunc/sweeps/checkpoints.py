@@ -226,9 +226,7 @@ class Store:
         return content
 
     def _write_plan(self, content: dict[str, Any]) -> None:
-        temporary = self.folder / f"plan{self._suffix}.tmp"
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "plan.json")
+        documents.write_file(self.folder / "plan.json", f"{json.dumps(content, indent=2)}\n".encode())
 
     def _check_identity(self, plan: Path, of: dict[str, Any]) -> None:
         if not plan.exists():

@@ -20,9 +20,9 @@ from nnfunc.sweeps.grouping import Group, static_key, varies
 from nnfunc.sweeps.trials_mesh import TRIALS_AXIS, TrialsMesh
 from nnfunc.training.compiled import Carry, RunFunctions, run_functions
 from nnfunc.training.evaluate import can_mask, eval_batch_size
-from nnfunc.training.step import TrainState
 from nnfunc.training.task import Build, cache_calls
 from nnfunc.training.task_metrics import add_totals, mean_of_totals
+from nnfunc.training.train_state import TrainState
 
 TRIALS: Any = Carry(TrainState._make(None if name == "step" else 0 for name in TrainState._fields), 0)  # pyright: ignore
 """Which parts of a carry have an axis of trials."""

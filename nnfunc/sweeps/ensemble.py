@@ -10,8 +10,8 @@ from nnfunc import check
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.combinators import wire
 from nnfunc.sweeps.result import Result
-from nnfunc.training.step import eval_params
 from nnfunc.training.task import build_task
+from nnfunc.training.train_state import eval_params
 
 
 class Ensemble(NamedTuple):

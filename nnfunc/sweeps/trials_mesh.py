@@ -65,11 +65,11 @@ def trials_mesh(axes: Mapping[str, int] | None, shard: Shard) -> TrialsMesh | No
             expected = "there should be a mesh to place the arrays of a trial on"
             check.fail("sweep: shard", expected=expected, actual="none", hint="Add mesh={'trials': -1, 'data': 2}.")
         return None
+    check_names("sweep", axes if isinstance(axes, Mapping) else {})
     if not isinstance(axes, Mapping) or TRIALS_AXIS not in axes:
         expected = "mesh should have an axis 'trials', such as {'trials': -1, 'data': 2}"
         actual = f"the axes {', '.join(axes)}" if isinstance(axes, Mapping) else check.describe(axes)
         check.fail("sweep", expected=expected, actual=actual)
-    check_names("sweep", axes)
     ordered = {TRIALS_AXIS: axes[TRIALS_AXIS]} | dict(axes)
     sizes = dict(mesh(devices=jax.local_devices(), **ordered).shape)
     patterns = tuple((name, tuple(on)) for name, on in shard.items()) if isinstance(shard, Mapping) else shard

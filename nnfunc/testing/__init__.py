@@ -10,7 +10,8 @@ needs a test framework.
 
 from nnfunc.calls import explain_calls
 from nnfunc.testing.derivatives import check_gradients
-from nnfunc.testing.laws import LAWS, Case, check_model
+from nnfunc.testing.law_case import Case
+from nnfunc.testing.laws import LAWS, check_model
 from nnfunc.testing.numbers import check_numbers
 
 __all__ = ["LAWS", "Case", "check_gradients", "check_model", "check_numbers"]

@@ -19,9 +19,10 @@ from nnfunc.training.objectives import (
     tagging,
 )
 from nnfunc.training.starting import StartReport, starting_from
-from nnfunc.training.step import Trainer, TrainState, eval_params, trainer
+from nnfunc.training.step import Trainer, trainer
 from nnfunc.training.task import OnPlateau, Task, reduce_on_plateau
 from nnfunc.training.train_run import History, Report, train
+from nnfunc.training.train_state import TrainState, eval_params
 
 __all__ = [
     "BoundModel",

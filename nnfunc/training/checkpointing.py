@@ -20,7 +20,7 @@ from nnfunc.runs import metrics_log
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.lock import FolderLock
 from nnfunc.training.compiled import Carry
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 __all__ = ["Saver", "load_either", "run_identity", "saved_forms"]
 

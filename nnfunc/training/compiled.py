@@ -22,8 +22,9 @@ from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.distributed.placement import Placement
 from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.objectives import Totals
-from nnfunc.training.step import Trainer, TrainState, eval_params, partition_task, trainer
+from nnfunc.training.step import Trainer, partition_task, trainer
 from nnfunc.training.task import Build, Task, build_task, cache_calls
+from nnfunc.training.train_state import TrainState, eval_params
 
 __all__ = ["Carry", "Meter", "RunFunctions", "choose_loop", "compiled_functions", "run_functions", "split_hypers"]
 
@@ -226,27 +227,36 @@ def choose_loop(
     compiled: the functions of the run. carry: its loop carry. numbers, feed_data: passed to the functions.
     data: the data set, for which the times are remembered. steps: how many the run has.
     """
-    count = 3
 
-    def seconds_per_step(run):
-        jax.block_until_ready(run())
+    def seconds_per_step(loop):
+        run = lambda: jax.block_until_ready(run_some_steps(compiled, loop, carry, numbers, feed_data))
+        run()
         start = time.perf_counter()
-        jax.block_until_ready(run())
-        return (time.perf_counter() - start) / count
+        run()
+        return (time.perf_counter() - start) / SOME
 
-    copied = jax.jit(lambda carry: jax.tree.map(jnp.copy, carry))
-
-    def by_step():
-        copy = copied(carry)
-        for _ in range(count):
-            copy = compiled.step(copy, numbers, feed_data)
-        return copy
-
-    def by_scan():
-        return compiled.steps(np.int32(count), copied(carry), numbers, feed_data)
-
-    by_step_seconds = compiled.once(data, "seconds of a step", numbers, lambda: seconds_per_step(by_step))
+    by_step_seconds = compiled.once(data, "seconds of a step", numbers, lambda: seconds_per_step("step"))
     if by_step_seconds * steps < 20:
         return "step"
-    by_scan_seconds = compiled.once(data, "seconds of a scanned step", numbers, lambda: seconds_per_step(by_scan))
+    by_scan_seconds = compiled.once(data, "seconds of a scanned step", numbers, lambda: seconds_per_step("scan"))
     return "scan" if by_scan_seconds < 0.9 * by_step_seconds else "step"
+
+
+SOME = 3
+"""The steps of `run_some_steps`."""
+
+
+def run_some_steps(compiled: RunFunctions, loop: str, carry: Carry, numbers: Any, feed_data: Any) -> Carry:
+    """The carry three steps later, for a measurement. compiled, carry, numbers, feed_data: as for `choose_loop`.
+
+    loop: "step" for one step a dispatch, "scan" for all.
+    """
+    copied = _copied(carry)
+    if loop == "scan":
+        return compiled.steps(np.int32(SOME), copied, numbers, feed_data)
+    for _ in range(SOME):
+        copied = compiled.step(copied, numbers, feed_data)
+    return copied
+
+
+_copied = jax.jit(lambda carry: jax.tree.map(jnp.copy, carry))

@@ -47,9 +47,10 @@ jax.tree_util.register_dataclass(CutData, data_fields=["data"], meta_fields=["si
 def is_large(data: Data, placement: Placement, fraction: float) -> bool:
     """Whether data is divided over the devices of a mesh, which all processes decide alike.
 
-    fraction: of a device's memory, above which it is. Without an axis `data`, or with one device of it, nothing is.
+    fraction: of a device's memory, above which it is; 1 is for never. Without an axis `data`, or with one device of
+    it, nothing is.
     """
-    if axis_size(placement.mesh, DATA) == 1:
+    if axis_size(placement.mesh, DATA) == 1 or fraction == 1:
         return False
     memory = total_bytes()
     is_above = fraction == 0 or (memory is not None and tree_bytes(data.arrays) > fraction * memory)

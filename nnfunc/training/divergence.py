@@ -12,8 +12,9 @@ from nnfunc.base import Context, Key, Nudge, Params, Patch, PyTree, Watch, as_mo
 from nnfunc.errors import NnfuncError
 from nnfunc.training.gradients import BoundModel, gradient_of, objective_values, stop_frozen, uphill
 from nnfunc.training.several_models import AlternatingObjectives
-from nnfunc.training.step import TrainState, alternating_turns, step_inputs
 from nnfunc.training.task import Task, training_batch
+from nnfunc.training.train_state import TrainState
+from nnfunc.training.update import alternating_turns, step_inputs
 from nnfunc.vector_norm import global_norm
 
 __all__ = ["Diverged", "Fault", "find_non_finite", "find_step_fault", "ordered_taps"]

@@ -15,9 +15,9 @@ from nnfunc.data.eval_batches import EvalBatch, eval_batches
 from nnfunc.data.stream import Stream
 from nnfunc.training.gradients import bind_model, objective_values
 from nnfunc.training.objectives import Totals, call_objective, draws_numbers
-from nnfunc.training.step import TrainState, eval_params
 from nnfunc.training.task import Task, cache_calls, join_models
 from nnfunc.training.task_metrics import metric_totals, metrics_of_batches
+from nnfunc.training.train_state import TrainState, eval_params
 
 __all__ = [
     "batch_totals",

@@ -9,7 +9,7 @@ from nnfunc.base import Key, as_model
 from nnfunc.device_memory import check_fits, compile_checked, compiled_bytes, format_bytes, tree_bytes
 from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
-from nnfunc.training.step import TrainState
+from nnfunc.training.train_state import TrainState
 
 __all__ = ["Needs", "check_memory", "check_state"]
 

@@ -22,9 +22,9 @@ from nnfunc.training.early_stopping import EARLY_STOP, Patience
 from nnfunc.training.evaluate import mean_metrics, split_batches
 from nnfunc.training.intervals import Intervals, StepRunner
 from nnfunc.training.layer_stats import stats_by_layer
-from nnfunc.training.step import eval_params
 from nnfunc.training.task import Task
 from nnfunc.training.throughput import SpeedMeter, count_flops
+from nnfunc.training.train_state import eval_params
 
 __all__ = ["IntervalLoop", "Report"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import Params, PyTree
-from nnfunc.training.step import refuse_train_state
+from nnfunc.training.train_state import refuse_train_state
 
 __all__ = ["Resize", "StartReport", "load_into", "report_start", "starting_from"]
 
@@ -100,7 +100,7 @@ def resized(value: jax.Array, leaf: jax.Array, how: str) -> jax.Array:
     """The pretrained value in the shape of the new leaf. how: see `starting_from`."""
     if how == "part":
         common = tuple(slice(min(sizes)) for sizes in zip(value.shape, leaf.shape, strict=True))
-        return leaf.at[common].set(value[common])
+        return jnp.asarray(leaf).at[common].set(value[common])
     first, old = _grid(value)
     new = _grid(leaf)[1]
     grid = value[first:].reshape(old, old, value.shape[-1])
@@ -154,10 +154,10 @@ def report_start(
     if other:
         expected = f"{other[0]} should have the shape {np.shape(leaves[other[0]])} of the model"
         names = str(other) if len(other) < 9 else f"patterns of {check.join_names(other)}"
-        again = f' To take over the common part: resize={{"{other[0]}": "part"}}.'
-        check.fail(
-            where, expected=expected, actual=np.shape(values[other[0]]), hint=f"To leave it out: skip={names}.{again}"
-        )
+        hint = f"To leave it out: skip={names}."
+        if can_resize(values[other[0]], leaves[other[0]], "part"):
+            hint += f' To take over the common part: resize={{"{other[0]}": "part"}}.'
+        check.fail(where, expected=expected, actual=np.shape(values[other[0]]), hint=hint)
     if not selected:
         check.fail(where, expected="only= and skip= should leave a path of the model to take over", actual="none")
     if not loaded:

@@ -27,10 +27,11 @@ from nnfunc.training.fitting import check_memory
 from nnfunc.training.gradients import BoundModel, objective_values
 from nnfunc.training.interval_loop import IntervalLoop, Report
 from nnfunc.training.intervals import Intervals, StepRunner
-from nnfunc.training.step import TrainState, placement_of
+from nnfunc.training.step import placement_of
 from nnfunc.training.task import Build, build_task, training_batch
 from nnfunc.training.task_metrics import refuse_exact
 from nnfunc.training.throughput import SPEED_METRICS
+from nnfunc.training.train_state import TrainState
 
 __all__ = ["History", "Report", "inspect_task", "resolve_loop", "train"]
 
@@ -44,6 +45,8 @@ TRANSFORMED = (
 
 Loop = Literal["auto", "step", "scan"]
 LOOPS: tuple[Loop, ...] = get_args(Loop)
+LOOP_KEY = "loop "
+"""Begins the key of the loop among the measured forms."""
 
 TIMES = ("step", "seconds")
 """The columns of a history that are no metrics."""
@@ -281,20 +284,28 @@ class _RecordingModel(BoundModel):
         return y
 
 
-def resolve_loop(loop: Loop, feed: DeviceFeed, has_convolution: bool) -> Loop:
-    """ "step" or "scan" where "auto" means it without a measurement, else the argument.
+class Inspection(NamedTuple):
+    """What `inspect_task` has seen. has_convolution: of the model. size: that of the training, as it stands in keys."""
 
-    loop: of `train`. feed: the data of the run. has_convolution: whether the model has one.
+    has_convolution: bool
+    size: str
+
+
+def resolve_loop(loop: Loop, feed: DeviceFeed, inspection: Inspection) -> Loop:
+    """ "step" or "scan" where "auto" means it, from an earlier measurement or without any, else the argument.
+
+    loop: of `train`. feed: the data of the run. inspection: of the task.
     """
     if loop != "auto":
         return loop
     if feed.is_stream or processes.count() > 1:  # which scans the same number of steps in every process
         return "step"
-    return "auto" if has_convolution and jax.default_backend() == "cpu" else "scan"
+    default: Loop = "auto" if inspection.has_convolution and jax.default_backend() == "cpu" else "scan"
+    return tuning.choose(f"{LOOP_KEY}{inspection.size}", default, LOOPS[1:])
 
 
-def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> bool:
-    """Trace one step, and let the objective check the data, before any arithmetic; whether the model has convolutions.
+def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> Inspection:
+    """Trace one step, and let the objective check the data, before any arithmetic.
 
     It is done once for the same functions, data set and metric.
     functions: of the run. numbers: of `split_hypers`. key: of the run. feed: its data. best: the metric
@@ -304,9 +315,10 @@ def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFe
     return functions.once(feed.data, ("inspection", best, key.dtype), numbers, inspect)
 
 
-def _inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> bool:
+def _inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFeed, best: BestMetric) -> Inspection:
     outputs: list[Any] = []
     names: list[str] = []
+    sizes: list[str] = []
 
     def trace(numbers, key, state, data):
         task = functions.build_task(numbers)
@@ -314,6 +326,7 @@ def _inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceF
             as_model(task.model), state.params, Context(key=key, train=True, state=state.model_state)
         )
         batch = training_batch(task, data.batch(state.step), key)
+        sizes.extend(tuning.join_sizes(leaf.shape) for leaf in jax.tree.leaves(batch))
         loss, metrics = objective_values(task, predict, batch, key=key, step=state.step)
         outputs.extend(predict.outputs)
         names.extend(dict.fromkeys(["loss", *metrics, *task.metrics]))
@@ -331,16 +344,18 @@ def _inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceF
     if best.name not in names:
         near = check.nearest(best.name, names)
         check.fail("train", f"best should name a validation metric, got {best.name!r}{near}")
-    has_convolution = "conv_general_dilated" in flops.primitives(jaxpr)
+    params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    size = f"{params} parameters, batch {', '.join(sizes)}"
+    inspection = Inspection("conv_general_dilated" in flops.primitives(jaxpr), size)
     inspect = getattr(functions.build_task(numbers).objective, "inspect", None)
     if inspect is None or not outputs:
-        return has_convolution
+        return inspection
     for name, tree in (("train", data.arrays), ("validation", data.validation)):
         if tree is None or (name == "train" and feed.is_stream):
             continue  # a stream is too long to inspect in advance; it checks its batches
         for arrays in [tree] if data.transform is None else data.split(name, _inspection_batch_size(tree)):
             inspect(outputs[0], arrays)
-    return has_convolution
+    return inspection
 
 
 def _inspection_batch_size(tree: Any) -> int:

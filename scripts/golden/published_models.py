@@ -130,7 +130,8 @@ CASES = {
             decoder_attention_heads=4,
             encoder_ffn_dim=24,
             decoder_ffn_dim=24,
-            max_position_embeddings=20,
+            max_position_embeddings=96,
+            **dict.fromkeys(["eos_token_id", "forced_eos_token_id"]),
         ),
     ),
     "t5": lambda: (hf.T5ForConditionalGeneration, hf.T5Config(**T5)),
@@ -138,6 +139,7 @@ CASES = {
         hf.T5ForConditionalGeneration,
         hf.T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     ),
+    "mt5": lambda: (hf.MT5ForConditionalGeneration, hf.MT5Config(**T5)),
     "bert-tokens": lambda: (hf.BertForMaskedLM, hf.BertConfig(**ENCODER)),
     "bert-classes": lambda: (hf.BertForSequenceClassification, hf.BertConfig(**ENCODER, num_labels=3)),
     "roberta-tokens": lambda: (hf.RobertaForMaskedLM, hf.RobertaConfig(**ENCODER | ROBERTA)),
@@ -231,6 +233,13 @@ def encoder(model, results):
     loss_of(logits).backward()
     with torch.no_grad():
         right = model(padded, attention_mask=torch.tensor(mask), **types).logits
+        if right.ndim == 3:  # the other heads read the first token
+            left_mask = np.array([[0] * 3 + [1] * 6, [1] * 9])
+            shifted = torch.tensor(np.where(left_mask, ids, model.config.pad_token_id))
+            positions = torch.tensor(np.maximum(left_mask.cumsum(-1) - 1, 0))
+            more = {} if model.config.model_type == "roberta" else {"position_ids": positions}  # it counts by itself
+            left = model(shifted, attention_mask=torch.tensor(left_mask), **more, **types).logits
+            results |= {"left_mask": left_mask, "left_logits": left[torch.tensor(left_mask).bool()].numpy()}
     right = right if right.ndim == 2 else right[torch.tensor(mask).bool()]
     results |= {"ids": ids, "logits": logits.detach().numpy(), "gradient_norm": gradient_norm(model)}
     results |= {"right_mask": mask, "right_logits": right.numpy()} | ({"types": ids % 2} if has_types else {})
@@ -268,6 +277,14 @@ def translator(model, results):
     loss_of(logits).backward()
     results |= {"ids": ids, "target": target, "source_mask": mask, "logits": logits.detach().numpy()}
     results |= {"gradient_norm": gradient_norm(model)}
+    pair = mask, np.array([[1] * 3 + [0] * 2, [1] * 5])
+    for side in ("left", "right"):
+        masks = [torch.tensor(np.sort(m, axis=-1)[:, :: 1 if side == "left" else -1].copy()) for m in pair]
+        names = dict(zip(["attention_mask", "decoder_attention_mask"], masks, strict=True))
+        with torch.no_grad():
+            padded = model(torch.tensor(ids), decoder_input_ids=torch.tensor(target), **names).logits
+        results |= {f"{side}_source": masks[0].numpy(), f"{side}_target": masks[1].numpy()}
+        results |= {f"{side}_logits": padded[masks[1].bool()].numpy()}
     options = {"max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False, "use_cache": True}
     results["tokens"] = model.float().generate(torch.tensor(ids), decoder_start_token_id=3, **options).numpy()
 
@@ -275,6 +292,7 @@ def translator(model, results):
 KINDS = {
     "bart": translator,
     "t5": translator,
+    "mt5": translator,
     "clip": towers,
     "bert": encoder,
     "roberta": encoder,

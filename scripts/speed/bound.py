@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import cases
-from .timing import compiled, quartiles, ratio
+from .timing import compiled, in_turns, quartiles, ratio
 
 TIME, BATCH, ROWS, DIM = 28, 128, 28, 128
 
@@ -39,16 +39,15 @@ def measure(rounds: int) -> dict[str, Any]:
     shapes = (ROWS, 4 * DIM), (DIM, 4 * DIM)
     weights = [jnp.asarray(draw.normal(0, 0.05, shape).astype(np.float32)) for shape in shapes]
     times: dict[str, list[float]] = {"products": [], "plain": []}
-    for turn in range(-2, rounds):
-        for name in list(times)[:: -1 if turn % 2 else 1]:
-            start = time.perf_counter()
-            if name == "plain":
-                state, _ = program.step(state, batch)
-                jax.block_until_ready(state)
-            else:
-                jax.block_until_ready(products(x, *weights))
-            if turn >= 0:
-                times[name].append(time.perf_counter() - start)
+    for turn, name in in_turns(times, rounds, warm=2):
+        start = time.perf_counter()
+        if name == "plain":
+            state, _ = program.step(state, batch)
+            jax.block_until_ready(state)
+        else:
+            jax.block_until_ready(products(x, *weights))
+        if turn >= 0:
+            times[name].append(time.perf_counter() - start)
     figures = {name: quartiles(own) for name, own in times.items()}
     return figures | {"share": ratio(times["products"], times["plain"])}
 

@@ -11,7 +11,7 @@ import nnfunc as nf
 from nnfunc.distributed.collectives import collective_bytes, collectives
 
 from .cases import RATE, Case
-from .timing import quartiles, ratio
+from .timing import in_turns, quartiles, ratio
 
 DEVICES = 2
 
@@ -46,11 +46,10 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
     counts = {devices: max(1, min(200, round(0.05 / run(devices, 3)[0]))) for devices in sides}
     load = os.getloadavg()[0]
-    for turn in range(rounds):
-        for devices in list(sides)[:: -1 if turn % 2 else 1]:
-            wall, used = run(devices, counts[devices])
-            times[devices].append(wall)
-            processor[devices].append(used)
+    for _, devices in in_turns(sides, rounds):
+        wall, used = run(devices, counts[devices])
+        times[devices].append(wall)
+        processor[devices].append(used)
     exchanged = sum(collective_bytes(collectives(sides[DEVICES][0])).values())
     return {
         "title": case.title,

@@ -16,7 +16,7 @@ import nnfunc as nf
 from nnfunc.sweeps.strategy import WIDTH, cores
 
 from . import plain
-from .timing import quartiles, ratio
+from .timing import in_turns, quartiles, ratio
 
 STEPS = 200
 WARM = 4
@@ -88,12 +88,11 @@ def measure(name: str, trials: int, rounds: int) -> dict[str, Any]:
     if torch := installed():
         sides["PyTorch, one after another"] = lambda: torch_loop(torch, own, TRAINED)
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(-WARM, rounds):
-        for name in list(sides)[:: -1 if turn % 2 else 1]:
-            start = time.perf_counter()
-            count = sides[name]()
-            if turn >= 0:
-                times[name].append((time.perf_counter() - start) / count)
+    for turn, name in in_turns(sides, rounds, WARM):
+        start = time.perf_counter()
+        count = sides[name]()
+        if turn >= 0:
+            times[name].append((time.perf_counter() - start) / count)
     agree(last)
     one = times["one after another"]
     return {
@@ -186,19 +185,16 @@ def halving(rounds: int) -> dict[str, Any]:
     """Successive halving against running all to the end: 64 trials, 1000 steps, on the digits."""
     own, steps, trials = case("digits"), 1000, 64
     space = {"lr": nf.log_uniform(1e-5, 1.0)}
-    times: dict[str, list[float]] = {"to the end": [], "halving": []}
-    winners = []
-    for turn in range(-WARM, rounds):
-        key, seconds, best = jax.random.key(max(turn, 0)), {}, {}
-        sides: dict[str, Any] = {"to the end": None, "halving": nf.sweeps.halving(4)}
-        for name in list(sides)[:: -1 if turn % 2 else 1]:
-            start = time.perf_counter()
-            result = nf.sweep(own.build, space, own.data, steps=steps, trials=trials, key=key, search=sides[name])
-            seconds[name], best[name] = time.perf_counter() - start, result.best
+    sides: dict[str, Any] = {"to the end": None, "halving": nf.sweeps.halving(4)}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    best: dict[str, list[int | None]] = {name: [] for name in sides}
+    for turn, name in in_turns(sides, rounds, WARM):
+        key, start = jax.random.key(max(turn, 0)), time.perf_counter()
+        result = nf.sweep(own.build, space, own.data, steps=steps, trials=trials, key=key, search=sides[name])
         if turn >= 0:
-            winners.append(best["to the end"] == best["halving"])
-            for name, took in seconds.items():
-                times[name].append(took)
+            times[name].append(time.perf_counter() - start)
+            best[name].append(result.best)
+    winners = [a == b for a, b in zip(*best.values(), strict=True)]
     speed = ratio(times["to the end"], times["halving"])
     return {"speed": speed, "same": sum(winners), "of": len(winners)}
 

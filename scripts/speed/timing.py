@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -52,9 +53,8 @@ def measure(case: Case, rounds: int, seconds: float = 0.02) -> dict[str, Any]:
     for name in programs:
         run(name, 2)
         steps[name] = max(1, min(1000, round(seconds / run(name, 3))))
-    for turn in range(rounds):
-        for name in list(programs)[:: -1 if turn % 2 else 1]:
-            times[name].append(run(name, steps[name]))
+    for _, name in in_turns(programs, rounds):
+        times[name].append(run(name, steps[name]))
 
     return {
         "title": case.title,
@@ -76,6 +76,17 @@ def measure(case: Case, rounds: int, seconds: float = 0.02) -> dict[str, Any]:
             for name, program in programs.items()
         },
     }
+
+
+def in_turns(names: Iterable[Any], rounds: int, warm: int = 0) -> Iterator[tuple[int, Any]]:
+    """Pairs (round, name): every name once a round, in an order that turns around each time.
+
+    rounds: from 0 on. warm: rounds before them, with negative numbers, which should not count.
+    """
+    names = list(names)
+    for turn in range(-warm, rounds):
+        for name in names[:: -1 if turn % 2 else 1]:
+            yield turn, name
 
 
 def agree(sides: dict[str, Side], programs: dict[str, Program], batch: Any) -> dict[str, list[float]]:

@@ -1,7 +1,6 @@
 """Whole programs, each a process of its own, in turns: start to first steps, decoding, nanoGPT's recipe."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .peers import turns
-from .timing import quartiles, ratio
+from .timing import in_turns, quartiles, ratio
 
 STARTED = ("nnfunc", "linen", "nnx", "equinox", "haiku", "torch")
 DECODERS = {
@@ -62,9 +61,8 @@ def decoding(python: str, rounds: int, layers: int) -> dict[str, list[float]]:
         tokens = {name: child.ready["losses"][0] for name, child in children.items()}
         if len(set(tokens.values())) > 1:
             raise SystemExit(f"the libraries decode other tokens: {tokens}")
-        for turn in range(rounds):
-            for name in list(children)[:: -1 if turn % 2 else 1]:
-                seconds[name].append(1e-3 * children[name].run(1))
+        for _, name in in_turns(children, rounds):
+            seconds[name].append(1e-3 * children[name].run(1))
     return seconds
 
 
@@ -74,24 +72,23 @@ def recipe(nanogpt: Path, text: Path, python: str, rounds: int) -> tuple[dict[st
     data = nanogpt / "data" / "shakespeare_char"
     (data / "input.txt").write_bytes(text.read_bytes())
     subprocess.run([python, "prepare.py"], cwd=data, check=True, stdout=sys.stderr)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    environment = turns.clean_environment()
     programs = {
         "nnfunc": ([sys.executable, "-m", "nnfunc", "train", "configs/shakespeare_gpt.toml", "--run"], root),
         "nanoGPT": ([python, "train.py", "config/train_shakespeare_char.py", *NANOGPT.split()], nanogpt),
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     losses: dict[str, float] = {}
-    for turn in range(rounds):
-        for name in list(programs)[:: -1 if turn % 2 else 1]:
-            command, working_folder = programs[name]
-            with tempfile.TemporaryDirectory() as folder:  # its cache of compiled programs is empty
-                own = environment | {"XDG_CACHE_HOME": folder, "PYTHONPATH": str(root)}
-                run = [f"{folder}/run"] if name == "nnfunc" else [f"--out_dir={folder}"]
-                start = time.perf_counter()
-                output = subprocess.check_output([*command, *run], cwd=working_folder, env=own, text=True)
-                seconds[name].append(time.perf_counter() - start)
-                printed = [float(loss) for loss in re.findall(r"val loss ([\d.]+)", output)]
-                losses[name] = last_loss(folder) if name == "nnfunc" else printed[-1]
+    for _, name in in_turns(programs, rounds):
+        command, working_folder = programs[name]
+        with tempfile.TemporaryDirectory() as folder:  # its cache of compiled programs is empty
+            own = environment | {"XDG_CACHE_HOME": folder, "PYTHONPATH": str(root)}
+            run = [f"--out_dir={folder}"] if name == "nanoGPT" else [f"{folder}/run"]
+            start = time.perf_counter()
+            output = subprocess.check_output([*command, *run], cwd=working_folder, env=own, text=True)
+            seconds[name].append(time.perf_counter() - start)
+            printed = [float(loss) for loss in re.findall(r"val loss ([\d.]+)", output)]
+            losses[name] = printed[-1] if name == "nanoGPT" else last_loss(folder)
     return seconds, losses
 
 

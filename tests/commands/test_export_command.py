@@ -86,6 +86,27 @@ def test_a_stablehlo_file_has_what_a_run_knows(table, tmp_path):
     assert 'name = "mlp"' in model.metadata["config"]
 
 
+@pytest.mark.parametrize("to, name", [("onnx", "rows.onnx"), ("litert", "rows.tflite")])
+def test_a_run_is_exported_to_other_runtimes(to, name, table, tmp_path, capsys):
+    """Raw columns go in; the names of the classes are inside."""
+    pytest.importorskip({"onnx": "jax2onnx", "litert": "litert_converter"}[to])
+    run, x = table
+    assert main("export", run, tmp_path / name, "--to", to) == 0
+    assert "accuracy of the model" in capsys.readouterr().out
+    expected = nf.load_run(run).predict(dict(zip(("year", "height", "depth"), x.T, strict=True)))
+    x = x.astype(np.float32)
+    if to == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / name)
+        y = session.run(["y"], {"x": x})[0]
+        assert json.loads(session.get_modelmeta().custom_metadata_map["names"]) == ["no", "yes"]
+    else:
+        interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(tmp_path / name))
+        runner, expected = interpreter.get_signature_runner("serving_default"), expected[:5]
+        y = np.concatenate([runner(x=row[None])["y"] for row in x[:5]])
+        assert rb"[\"no\", \"yes\"]" in (tmp_path / name).read_bytes()
+    np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_text_is_exported_with_its_tokenizer(tmp_path, capsys):
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     run = train(tmp_path, TEXT.format(file=tmp_path / "text.txt"))

@@ -10,6 +10,7 @@ import pytest
 from helpers.command_line import main
 
 import nnfunc as nf
+from nnfunc.interop.published_inputs import image_settings
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 
@@ -100,11 +101,17 @@ def test_an_imported_language_model_is_a_run(folder, capsys):
 def test_the_config_of_a_run_makes_the_published_model(model, family, tmp_path, key, capsys):
     """Without data, and with arguments of the model that are lists, tables and infinite."""
     nf.to_pretrained(model, model.init(key), tmp_path / "published", family=family)
-    save_tokenizer(tmp_path / "published", [TEXT])
+    words = save_tokenizer(tmp_path / "published", [TEXT])
     assert main("import", tmp_path / "published", tmp_path / "run") == 0
     again, params, _ = nf.load_run(tmp_path / "run")
     ids = jnp.array([[1, 2, 3, 4, 5, 6, 7, 8, 9]])
     np.testing.assert_array_equal(again.apply(params, ids), model.apply(model.init(key), ids))
+    capsys.readouterr()
+    assert main("sample", tmp_path / "run", "--prompt", "to be", "--steps", "3", "--temperature", "0") == 0
+    prompt = words.encode("to be").ids[:-1]  # as transformers has it: [CLS] before the text; [SEP] would end it
+    known = nf.wire(lambda net, x: net.model(x)[..., : words.get_vocab_size()], model=again)
+    tokens = np.asarray(nf.generate(known, {"model": params}, jnp.array(prompt), 3).tokens)
+    assert capsys.readouterr().out == words.decode(tokens[1:], skip_special_tokens=False) + "\n"
     assert main("evaluate", tmp_path / "run", "--split", "validation") == 2
     assert "no-data-was-imported was not found" in " ".join(capsys.readouterr().err.split())
 
@@ -169,6 +176,8 @@ def test_an_imported_vit_is_tuned_with_larger_images(tmp_path, monkeypatch, key)
     np.testing.assert_array_equal(tuned["blocks/mlp/up/weight"], before["blocks/mlp/up/weight"])
     assert tuned["positions/weight"].shape == (17, 8)
     assert tuned["head/weight"].shape == (8, 3)
+    assert main("resume", "tuned", "train.steps=3") == 0
+    assert main("evaluate", "tuned") == 0
 
 
 @pytest.mark.parametrize("output", ["classes", "tokens"])
@@ -194,6 +203,9 @@ def test_an_imported_classifier_of_texts_is_a_run(output, tmp_path, monkeypatch,
         np.testing.assert_allclose(np.load("logits.npy")[3], expected, atol=1e-6)
         assert run.names == ("bad", "good")
         assert main("evaluate", "run") == 0
+    else:  # without data, on random tokens of its tokenizer
+        assert main("export", "run", "exported", "--to", "hf") == 0
+        assert nf.pretrained("exported", padding=0).family == "bert"
     np.testing.assert_array_equal(run.params["tokens"]["weight"], model.init(key)["tokens"]["weight"])
 
 
@@ -229,6 +241,20 @@ def test_adapters_of_an_imported_classifier_of_texts(tmp_path, monkeypatch, key)
     assert "tokens/weight" not in tuned
     assert main("evaluate", "tuned") == 0
     assert main("resume", "tuned", "train.steps=4") == 0
+
+
+def test_settings_of_images_are_those_of_the_file(tmp_path):
+    """What no argument of nf.data.images stands for is refused."""
+    settings = lambda **table: image_settings(
+        {"pretrained_cfg": {"input_size": [3, 8, 6], "crop_pct": 0.5} | table}, tmp_path
+    )
+    assert "stretch" not in settings()
+    assert settings(crop_mode="squash") == settings() | {"stretch": True}
+    with pytest.raises(ValueError, match=r"config\.json: crop_mode should be 'center' or 'squash', got 'border'"):
+        settings(crop_mode="border")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CROPPED | {"resample": 4}))
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json: resample should be one of 0, 1, 2, 3, got 4"):
+        image_settings({}, tmp_path)
 
 
 def test_what_cannot_be_imported_is_said(folder, capsys, key):

@@ -175,6 +175,18 @@ def test_sorting_by_best_is_by_each_runs_own_metric():
     assert [e.best["accuracy"] for e in runs_table.sort_runs(entries, "best")] == [0.9, 0.1]
 
 
+def test_settings_sort_as_numbers_then_text_then_missing_ones():
+    values = [None, "none", 5, True, -1, float("nan"), 0.5]
+    entries = [Entry(repr(value), "complete", settings={"clip": value}) for value in values]
+    names = [entry.name for entry in runs_table.sort_runs(entries, "clip")]
+    assert names == ["-1", "0.5", "5", "True", "'none'", "None", "nan"]
+
+
+def test_a_metric_of_the_test_split_alone_sorts_too():
+    entries = [Entry(f"{v}", "complete", test={"f1": v}, metric="f1", mode="max") for v in (0.1, 0.9)]
+    assert [entry.name for entry in runs_table.sort_runs(entries, "f1")] == ["0.9", "0.1"]
+
+
 def test_a_sort_or_a_plot_that_is_none(place, capsys):
     assert main("runs", place, "--sort", "accurcy") == 2
     assert "did you mean 'accuracy'" in capsys.readouterr().err
@@ -227,6 +239,14 @@ def test_the_page_compares_runs_that_share_a_metric(tmp_path):
     data = Page((tmp_path / "x.html").read_text()).charts["parallel"]["data"]
     assert dict(zip(data["trial"], data["rank"], strict=True)) == {"r0": 2, "r1": 1, "r2": 3}
     assert data["about"][data["trial"].index("r1")] == "r1: best loss 0.3, schedule.peak=0.01"
+
+
+def test_the_page_ranks_the_largest_first_where_it_is_best(tmp_path):
+    for i, accuracy in enumerate([0.5, 0.9, 0.7]):
+        sample_runs.make(tmp_path / f"r{i}", rows_of([1.0], [accuracy]), peak=10.0**-i, best="max accuracy")
+    runs_page.write_runs_page(collect_runs(tmp_path), tmp_path / "x.html")
+    data = Page((tmp_path / "x.html").read_text()).charts["parallel"]["data"]
+    assert dict(zip(data["trial"], data["rank"], strict=True)) == {"r0": 3, "r1": 1, "r2": 2}
 
 
 def test_names_are_escaped(tmp_path):

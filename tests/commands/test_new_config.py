@@ -209,6 +209,17 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
         assert (out, err.count("\n")) == ("", 1)
 
 
+def test_a_column_of_times_may_be_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "it.csv").write_text("when,value\n" + "".join(f"{3 * i},{i % 7}\n" for i in range(200)))
+    assert main("new", "forecasting", "it.csv") == 2
+    assert "Name it: --time COLUMN." in capsys.readouterr().err
+    assert main("new", "forecasting", "it.csv", "--time", "whne") == 2
+    assert "there is no column 'whne'; did you mean 'when'?" in capsys.readouterr().err
+    assert main("new", "forecasting", "it.csv", "--time", "when") == 0
+    assert load("it.toml").tables["data"]["time"] == "when"
+
+
 def test_the_commands_in_a_config_are_of_its_type(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main("new", "language", write_language(tmp_path)) == 0
@@ -256,3 +267,5 @@ def test_several_labels_of_json_lines_a_text_and_a_time(tmp_path, monkeypatch, c
     assert (tables["objective"]["name"], tables["model"]["widths"][-1]) == ("multilabel", 2)
     assert main("new", "images", "it.jsonl", "--time", "day", "--output", "other.toml") == 2
     assert "images has no --time. Types of data with it: table, forecasting." in capsys.readouterr().err
+    assert main("new", "images", "it.jsonl", "--label", "red", "--output", "other.toml") == 2
+    assert "images has no --label. Types of data with it: table, text, tagging" in capsys.readouterr().err

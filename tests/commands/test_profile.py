@@ -67,6 +67,13 @@ def test_names_of_instructions_name_layers(op_name, expected):
     }
 
 
+@pytest.mark.parametrize("opcode", ["while", "conditional"])
+def test_loops_and_branches_do_not_count_beside_what_they_run(opcode):
+    inside = '  %x.1 = f32[2]{0} add(%a), metadata={op_name="jit(step)/while/body/add"}\n'
+    around = f'  %y.1 = (s32[], f32[2]{{0}}) {opcode}(%a), body=%b, metadata={{op_name="jit(step)/while"}}\n'
+    assert operation_layers(inside + around) == {"x.1": "step: add"}
+
+
 def test_a_mistake_is_one_line(tmp_path, capsys):
     (tmp_path / "config.toml").write_text(CONFIG.replace("mlp", "mpl"))
     assert main("profile", tmp_path / "config.toml", "--run", tmp_path / "trace") == 2

@@ -234,7 +234,7 @@ def test_mistakes_have_a_message(served, case):
     answer = served.post("/predict", **arguments)
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
     error = answer.json()["error"]
-    assert message.replace("predict: new", "data.table: new") in error.replace("predict: new", "data.table: new")
+    assert message in error
     assert "/tmp" not in error
 
 

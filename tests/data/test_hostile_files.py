@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -239,29 +240,32 @@ def test_the_memory_of_a_table_is_at_most_three_times_its_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_splits_of_short_rows_take_three_times_their_file(tmp_path):
-    """Of which the splits are two thirds: 16 bytes for a row of 8.9."""
+@pytest.mark.parametrize("cell, options", [("digits", {}), ("decimal", {}), ("category", {"categorical": ["a"]})])
+def test_the_splits_of_short_rows_take_three_times_their_file(tmp_path, cell, options):
+    """Of which the splits are 16 bytes for a row of 8.9 or 9."""
     draw = np.random.RandomState(0)
-    for name, rows in (("small.csv", 300_000), ("large.csv", 3_000_000)):
-        pairs = zip(draw.randint(0, 10**6, rows), draw.randint(0, 3, rows), strict=True)
-        (tmp_path / name).write_text("a,y\n" + "".join(f"{a},{y}\n" for a, y in pairs))
+    forms = {"digits": "{0:06}", "decimal": "{1:.4f}", "category": "k{0:05}"}
+    words = [forms[cell].format(i, i / 1e4) for i in range(10_000)]
+    for name, rows in (("small.csv", 300_000), ("large.csv", 4_000_000)):
+        codes = draw.randint(0, 10_000, rows).tolist()
+        labels = draw.randint(0, 3, rows).tolist()
+        (tmp_path / name).write_text("a,y\n" + "".join(f"{words[i]},{y}\n" for i, y in zip(codes, labels, strict=True)))
     script = """
-        import sys
+        import json, sys
         from pathlib import Path
         import nnfunc as nf
-        folder, status = Path(sys.argv[1]), Path("/proc/self/status")
+        folder, options, status = Path(sys.argv[1]), json.loads(sys.argv[2]), Path("/proc/self/status")
         memory = lambda name: int(status.read_text().split(name)[1].split()[0])
-        nf.data.table(folder / "small.csv", label="y")  # libraries take memory once
+        nf.data.table(folder / "small.csv", label="y", **options)  # libraries take memory once
         Path("/proc/self/clear_refs").write_text("5")
         before, size = memory("VmRSS:"), (folder / "large.csv").stat().st_size
-        splits = nf.data.table(folder / "large.csv", label="y")
+        splits = nf.data.table(folder / "large.csv", label="y", **options)
         print((memory("VmHWM:") - before) * 1024 / size)
     """
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("peak memory is reset through /proc")
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), json.dumps(options)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(run.stdout) < 3
 
 

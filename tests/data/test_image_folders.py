@@ -95,6 +95,11 @@ def test_sizes_and_channels(tmp_path):
             nf.data.images(tmp_path, **{"size": 4} | more)
 
 
+def test_an_interpolation_that_is_none_is_no_damage(tmp_path):
+    with pytest.raises(ValueError, match=r"interpolation should be one of 'bilinear', .*got 'cubic'"):
+        nf.data.images(folder(tmp_path), size=4, interpolation="cubic")
+
+
 def test_other_modes_of_images_become_rgb_or_grey(tmp_path):
     for kind in ("a", "b"):
         (tmp_path / kind).mkdir()

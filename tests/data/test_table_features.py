@@ -538,3 +538,26 @@ def test_both_spellings_of_booleans_are_one_category():
         ]
         for row in rows[1:]:
             np.testing.assert_equal(row, rows[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"dates": ["day"], "categorical": ["kind"]}], ids=["numbers", "features"])
+def test_cells_to_predict_from_are_mistakes_of_the_prediction(options):
+    days, kinds = {"day": ["2024-01-01"] * 20, "kind": list("ab") * 10}, {"day": ["2024-01-01"], "kind": ["a"]}
+    frame = {"x": np.arange(20.0), "y": ["no", "yes"] * 10} | (days if options else {})
+    record = nf.data.table(frame, label="y", **options).preprocessing
+    cells = kinds if options else {}
+    for row, message in (
+        (
+            cells | {"x": [""]},
+            r"^predict: the rows: a value is missing at row 0 of column 'x'\. Fill it in, or drop the row\.$",
+        ),
+        (cells | {"x": ["1,5"]}, r"^predict: the rows: .* got '1,5'\. Write numbers with decimal points alone\.$"),
+        (cells, "^predict: the rows has no column 'x'"),
+        *(
+            [(cells | {"x": [1.0], "day": ["soon"]}, "^predict: the rows: row 0 of column 'day' should hold a date")]
+            if options
+            else []
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_inputs(record, row)

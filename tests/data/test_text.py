@@ -141,6 +141,19 @@ def test_codec_files_that_are_wrong(tmp_path, content, words):
         nf.data.load_codec(tmp_path / "codec.json")
 
 
+@pytest.mark.parametrize(
+    "edit", [lambda file: None, lambda file: file.symlink_to(file.name), lambda file: file.mkdir()]
+)
+def test_a_record_without_its_codec_is_refused(tmp_path, file, edit):
+    from nnfunc.data.preprocessing import Preprocessing
+
+    nf.data.text(file, block_size=4).preprocessing.save(tmp_path / "run")
+    (tmp_path / "run" / "codec.json").unlink()
+    edit(tmp_path / "run" / "codec.json")
+    with pytest.raises(ValueError, match=r"run/codec.json: it is missing, or not a file\. .*: restore it"):
+        Preprocessing.load(tmp_path / "run")
+
+
 @pytest.mark.parametrize("kind", ["characters", "tokenizer"])
 def test_no_damage_to_a_codec_gives_anything_but_our_error(tmp_path, kind):
     path = tmp_path / "tokenizer.json"

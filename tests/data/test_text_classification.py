@@ -13,6 +13,7 @@ from helpers.data_files import only_mistakes
 
 import nnfunc as nf
 from nnfunc.data.prediction_inputs import load_inputs
+from nnfunc.data.tokenizers import Tokenizer
 
 TEXTS = [f"{word} film number {i}, [PAD] naïve" for i in range(20) for word in ("good", "bad")]
 LABELS = ["pos" if text.startswith("good") else "neg" for text in TEXTS]
@@ -218,6 +219,14 @@ def test_json_values_that_are_no_labels_or_texts(tmp_path, line, message):
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(ValueError, match=message):
         nf.data.text_classification(file, block_size=4)
+
+
+def test_half_characters_are_refused_with_special_tokens_too():
+    codec = Tokenizer.train(["a word"] * 3, 300)
+    assert codec.encode_whole(["a word", "a"], 3) == [row[:3] for row in codec.encode_batch(["a word", "a"])]
+    for encode in (codec.encode_batch, lambda texts: codec.encode_whole(texts, 5)):
+        with pytest.raises(ValueError, match="the tokenizer cannot encode this text"):
+            encode(["a", "\ud83d"])
 
 
 def test_labels_that_are_flags_are_the_same_in_every_file(tmp_path):

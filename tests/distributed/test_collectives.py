@@ -74,6 +74,24 @@ def test_the_router_of_experts_is_gathered_in_float32():
     assert shapes["up"]["weight"].dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("model", "shard"),
+    [
+        (nf.batch_norm(DIM), {"scale": ["data"]}),
+        (nf.instance_norm(DIM, running_stats=True), {"scale": ["data"]}),
+        (nf.weight_norm(nf.linear(DIM, 8)), "fsdp"),
+        (nf.spectral_norm(nf.linear(DIM, 8)), "fsdp"),
+        (nf.lora(nf.linear(DIM, 8), nf.linear(DIM, 8).init(jax.random.key(0)), "weight", rank=4), "fsdp"),
+    ],
+    ids=["batch_norm", "instance_norm", "weight_norm", "spectral_norm", "lora"],
+)
+def test_what_a_layer_does_not_cast_is_gathered_in_float32(model, shard):
+    partition = Placement.of("test", nf.mesh(data=4), shard).partition(model)
+    gather = lambda params: partition.gather(params, Context(compute=jnp.bfloat16), model.full_precision)
+    leaves = nf.paths.flatten(jax.eval_shape(gather, model.init(jax.random.key(0))))
+    assert {leaf.dtype for path, leaf in leaves.items() if path != "bias"} == {jnp.dtype(jnp.float32)}
+
+
 def test_remat_saves_memory_under_fsdp_too():
     def step(wrap):
         model = wrap(nf.gpt(12, block_size=TIME, layers=8, heads=2, dim=DIM))

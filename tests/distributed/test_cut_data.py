@@ -50,6 +50,8 @@ def test_large_data_is_cut(monkeypatch):
     monkeypatch.setattr(cut_data, "total_bytes", lambda: 1000)
     assert [is_large(data, four, fraction) for fraction in (0, 0.25, 0.5, 1)] == [True, True, False, False]  # 330 bytes
     assert not is_large(data, one, 0)
+    monkeypatch.setattr(cut_data, "total_bytes", lambda: 1)
+    assert [is_large(data, four, fraction) for fraction in (0.9, 1)] == [True, False]
     monkeypatch.setattr(cut_data, "total_bytes", lambda: None)
     assert not is_large(data, four, 0.25)
 

@@ -151,6 +151,16 @@ def test_lora_on_weights_that_are_cut():
     assert any(not leaf.sharding.is_fully_replicated for leaf in query.values())
 
 
+def test_adapters_inside_of_a_model_in_mixed_precision():
+    layer = nf.linear(64, 16)
+    adapted = nf.lora(layer, layer.init(jax.random.key(3)), "weight", rank=4)
+    model = nf.precision(nf.serial(adapted, jax.nn.relu, nf.linear(16, 4)))
+    alone, other = (
+        train(model, images((64,)), 3, **kw)[1].train["loss"] for kw in ({}, {"mesh": {"data": 4}, "shard": "fsdp"})
+    )
+    np.testing.assert_allclose(other, alone, rtol=1e-5)
+
+
 def test_a_batch_that_the_devices_do_not_divide():
     data = nf.data.arrays((np.ones((9, 2), np.float32), np.ones((9, 1), np.float32)), batch_size=6)
     build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
+import jax
 import numpy as np
 import pandas
 import pytest
@@ -60,6 +62,12 @@ def run(*arguments):
 def rows(folder, split):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def children_of(child):
@@ -155,9 +163,7 @@ time.sleep(120)
 @pytest.mark.slow
 def test_a_run_without_a_step_for_long_ends():
     """Both processes answer, but process 1 hangs one step before the other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     environment = ENVIRONMENT | {"NNFUNC_STALL_SECONDS": "5", "JAX_PLATFORMS": "cpu"}
     children = [
         subprocess.Popen(
@@ -234,8 +240,31 @@ def test_an_error_in_one_process_is_told_with_its_number(config, tmp_path):
 
 def test_a_coordinator_that_does_not_answer(monkeypatch):
     monkeypatch.setattr(processes, "ANSWER", 1)
-    with pytest.raises(ValueError, match=r"processes: 127.0.0.1:1 did not answer within 1 s .* Is process 0 running"):
+    with pytest.raises(ValueError, match=r"processes: 127.0.0.1:1 did not answer within 1 s .* Are all processes"):
         processes.start("127.0.0.1:1", 1, 2)
+
+
+def test_a_process_that_nobody_joins(monkeypatch):
+    """JAX would wait longer, and then abort."""
+    ended = threading.Event()
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: ended.wait(20))
+    monkeypatch.setattr(processes, "ANSWER", 0.1)
+    monkeypatch.setattr(processes, "_is_stuck", False)
+    with pytest.raises(ValueError, match=r"did not answer within 0.1 s \(or not all processes joined\)"):
+        processes.start(f"127.0.0.1:{free_port()}", 0, 2)
+    ended.set()
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    processes.report_failure(2, "without JAX's service, which waits for all processes")
+    assert codes == [2]
+
+
+def test_a_port_that_is_in_use():
+    """JAX would crash."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"port {port} of coordinator should be free .* in use\. Choose another"):
+            processes.start(f"127.0.0.1:{port}", 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +272,7 @@ def test_a_coordinator_that_does_not_answer(monkeypatch):
     [
         ({"coordinator": "host:1", "process": 0}, r"processes should be given with the other two"),
         ({"coordinator": "host", "process": 0, "processes": 2}, r"coordinator should be HOST:PORT, got 'host'"),
+        ({"coordinator": "host:65536", "process": 0, "processes": 2}, r"coordinator should be HOST:PORT"),
         ({"coordinator": "host:1", "process": 2, "processes": 2}, r"process should be .* got 2"),
     ],
 )

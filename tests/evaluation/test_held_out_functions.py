@@ -265,7 +265,9 @@ def test_outputs_that_are_not_finite_are_counted_and_left_out(kind, rows):
     target |= {"deviation": draw.normal(size=(12, 2)), "quantiles": draw.normal(size=(12, 1))}
     held_out = HeldOut(kind, output, target.get(kind, np.stack([labels, labels], 1)))
     assert np.flatnonzero(~held_out.finite()).tolist() == [*rows]
-    assert f"{len(rows)} of 12 rows have outputs that are not finite (rows {rows[0]}, " in describe_broken(held_out)
+    broken = describe_broken(held_out, "they are left out")
+    assert broken.startswith(f"{len(rows)} of 12 rows have outputs that are not finite (rows {rows[0]}, ")
+    assert broken.endswith("): they are left out. nnfunc nan RUN finds the layer.")
     names = [name for name in metric_names(kind) if not name.startswith("entity")]
     result = evaluation_result(held_out, names, held_out.target, {"loss": np.nan, "baseline": 1.0})
     assert {name: row["value"] for name, row in result["metrics"].items()}.keys() == {"loss", *names}
@@ -273,4 +275,4 @@ def test_outputs_that_are_not_finite_are_counted_and_left_out(kind, rows):
     assert len(rest.target) == 12 - len(rows)
     if len(rest.target):
         assert curves(held_out) == curves(rest)
-        assert describe_broken(rest) == ""
+        assert describe_broken(rest, "they are left out") == ""

@@ -331,6 +331,14 @@ def test_r2_does_not_depend_on_the_batches(seed, size, exponent):
     np.testing.assert_allclose(stream("values", prediction, y, ["r2"])["r2"], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e19, 1e20])
+def test_r2_where_squares_are_out_of_range(scale):
+    y, prediction = np.float32(VALUES * scale), np.float32(VALUES * scale * 0.5)
+    expected = reference.r2_score(y.astype(float), prediction.astype(float))
+    assert stream("values", prediction, y, ["r2"])["r2"] == pytest.approx(expected, rel=1e-5)
+    assert figures(HeldOut("values", prediction, y), ["r2"])["r2"] == pytest.approx(expected)
+
+
 def test_no_rows_give_nan():
     for name in ("accuracy", "f1", "log_loss", "roc_auc"):
         assert np.isnan(figures(HeldOut("classes", LOGITS, LABELS * 0 - 100), [name])[name])

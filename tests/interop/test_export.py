@@ -40,6 +40,7 @@ MODELS = {
     "gpt": (lambda: nf.gpt(11, block_size=8, layers=2, heads=2, dim=8), tokens(3, 8)),
     "llama": (lambda: nf.llama(11, layers=2, heads=4, kv_heads=2, dim=16), tokens(3, 8)),
     "bert": (lambda: nf.bert(11, block_size=8, layers=2, heads=2, dim=8), tokens(3, 8)),
+    "experts": (lambda: nf.llama(11, layers=2, heads=2, dim=8, hidden=8, experts=3), tokens(3, 8)),
     "vit": (lambda: nf.vit(4, image_size=8, patch=4, in_dim=1, layers=2, heads=2, dim=8), images(3, 8, 8, 1)),
 }
 
@@ -276,6 +277,18 @@ def test_rewritten_programs_compute_the_same(name, unroll):
     names = set(simple_primitives.primitives(simple.jaxpr))
     assert not names & {"jit", "pjit", "custom_jvp_call", "reduce_precision", "pad", "reduce_window_max"}
     assert ("scan" in names) == (name == "gru" and not unroll)
+
+
+def test_what_no_output_needs_is_left_out():
+    """Such as the losses of a router, with the size of the batch as a number, which jax2onnx does not have."""
+    model = nf.serial(first=nf.mixture_of_experts(4, 4, 3), second=nf.linear(4, 2))
+    params = model.init(jax.random.key(0))
+    (batch,) = jax.export.symbolic_shape("batch")
+    traced = jax.make_jaxpr(lambda x: model.apply(params, x))(jax.ShapeDtypeStruct((batch, 4), np.float32))
+    assert "dim_as_value" in simple_primitives.primitives(traced.jaxpr)
+    x = jax.ShapeDtypeStruct((batch, 4), np.float32)
+    simple = jax.make_jaxpr(lambda x: simple_primitives.evaluate(traced.jaxpr, traced.consts, [x]))(x)
+    assert "dim_as_value" not in simple_primitives.primitives(simple.jaxpr)
 
 
 def test_windows_and_pads_are_rewritten_exactly():

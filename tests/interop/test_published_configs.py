@@ -4,6 +4,7 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -163,6 +164,22 @@ def test_settings_that_no_model_has_here_are_refused(family, config, message):
         arguments(family, **{**DECODER, **config})
 
 
+def test_models_without_a_head_are_read():
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    for family, name, head in (
+        ("clip_text_model", "CLIPTextModel", "out_dim"),
+        ("clip_vision_model", "CLIPVisionModel", "classes"),
+    ):
+        assert arguments(family, architectures=[name], **sizes)[head] is None
+        assert arguments(family, architectures=[f"{name}WithProjection"], **sizes)[head] == 512
+    bart = {
+        f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")
+    }
+    bart |= {"vocab_size": 9, "d_model": 4, "max_position_embeddings": 8}
+    assert arguments("bart", architectures=["BartModel"], **bart)["logit_bias"] is False  # as bart-base and bart-large
+    assert arguments("bart", architectures=["BartForConditionalGeneration"], **bart)["logit_bias"] is True
+
+
 T5 = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
 
 
@@ -181,6 +198,15 @@ def test_the_versions_of_t5_differ_in_their_heads(family, config, expected):
     actual = arguments(family, **T5, **config)
     assert {name: actual[name] for name in expected} == expected
     assert ("head_scale" in actual) == (family == "t5")
+
+
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+def test_the_head_of_t5_is_the_table_where_the_file_has_no_other(family):
+    """transformers 5 writes no head that is equal to the table, whatever tie_word_embeddings was."""
+    for names, tied in (({"shared.weight"}, True), ({"shared.weight", "lm_head.weight"}, "tables")):
+        config = PublishedConfig(T5 | {"tie_word_embeddings": True, "scale_decoder_outputs": False}, "", names)
+        actual = FAMILIES[family].arguments(config)
+        assert (actual["tied"], actual.get("head_scale")) == (tied, None)
 
 
 TIMM_VIT = {"image_size": 224, "patch": 16, "dim": 192, "layers": 12, "heads": 3, "hidden": 768}
@@ -253,13 +279,75 @@ def test_models_of_timm_compute_what_timm_computes(name, changes, tmp_path):
     torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
     torch.manual_seed(0)
     reference = timm.create_model(name, num_classes=3, **changes).eval()
-    timm.models.save_for_hf(reference, tmp_path, safe_serialization=True)
-    model, params = nf.pretrained(tmp_path)
-    images = np.random.default_rng(0).standard_normal((2, 32, 32, changes.get("in_chans", 3))).astype("f4")
+    timm.models.save_for_hf(reference, tmp_path / "timm", safe_serialization=True)
+    result = nf.pretrained(tmp_path / "timm")
+    assert_equal(reference, result, changes.get("in_chans", 3), tmp_path)
+
+
+def torchvision_models():
+    """Small ones of each architecture, with the model here."""
+    models = pytest.importorskip("torchvision").models
+    stages = [models.convnext.CNBlockConfig(8, 16, 1), models.convnext.CNBlockConfig(16, None, 2)]
+    vit = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 24}
+    sizes = {"image_size": 32, "patch": 8, "layers": 2, "heads": 2, "dim": 16, "hidden": 24}
+    return {
+        "resnet18": lambda: (models.resnet18(num_classes=3), nf.resnet18(3)),
+        "resnet50": lambda: (models.resnet50(num_classes=3), nf.resnet50(3)),
+        "convnext": lambda: (
+            models.convnext.ConvNeXt(stages, num_classes=3),
+            nf.convnext(3, depths=[1, 2], widths=[8, 16]),
+        ),
+        "vit": lambda: (models.VisionTransformer(**vit, num_classes=3), nf.vit(3, **sizes)),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "convnext", "vit"])
+def test_models_of_torchvision_compute_what_it_computes(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    reference, model = torchvision_models()[name]()
     with torch.no_grad():
-        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
-    logits = jax.jit(lambda params, x: model.apply(params, x, state=model.init_state()))(params, images)
+        for leaf in reference.parameters():  # scales of 1e-6 and heads of zeros hide what is wrong
+            leaf += 0.05 * torch.randn_like(leaf)
+    reference.eval()
+    torch.save(reference.state_dict(), tmp_path / "weights.pth")
+    result = nf.pretrained(tmp_path / "weights.pth", model=model)
+    assert result.family == f"torchvision-{name.rstrip('0158')}"
+    assert_equal(reference, result, 3, tmp_path)
+
+
+def assert_equal(reference, result, channels, folder):
+    """Logits, the norm of the gradient of a loss, and the way back."""
+    import torch
+
+    model, params = result
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, channels)).astype("f4")
+    pixels, labels = torch.tensor(images.transpose(0, 3, 1, 2)), np.array([2, 0])
+    expected = reference(pixels)
+    torch.nn.functional.cross_entropy(expected, torch.tensor(labels)).backward()
+    expected_norm = float(sum(leaf.grad.square().sum() for leaf in reference.parameters()).sqrt())
+
+    @jax.jit
+    def run(params):
+        def loss(params):
+            logits = model.apply(params, images, state=model.init_state())
+            return nf.losses.cross_entropy(logits, labels).mean(), logits
+
+        (_, logits), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return logits, jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
+
+    logits, norm = run(params)
+    expected = expected.detach().numpy()
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert norm == pytest.approx(expected_norm, rel=1e-4)
+    out = nf.to_pretrained(model, params, folder / "out", family=result.family)
+    written = {name: torch.tensor(x) for name, x in load_file(out / "model.safetensors").items()}
+    with torch.no_grad():
+        for leaf in (*reference.parameters(), *reference.buffers()):
+            leaf.zero_()
+        reference.load_state_dict(written)  # every name, and no other
+        assert np.abs(reference(pixels).numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_config_json_has_the_names_of_the_classes(tmp_path):

@@ -1,5 +1,6 @@
 """State dicts of PyTorch's recurrent layers against the equations of its documentation, and against PyTorch."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -91,11 +92,62 @@ def test_pytorch_loads_what_is_written(name, tmp_path, key):
     layer = module(IN, DIM, num_layers=LAYERS, bidirectional=True, batch_first=True, **options)
     layer.load_state_dict({part: torch.tensor(x) for part, x in load_file(folder / "model.safetensors").items()})
     x = filled("x", (2, 5, IN)).astype("f4")
-    expected = layer(torch.tensor(x))[0].detach().numpy()
+    y = layer(torch.tensor(x))[0]
+    y.square().sum().backward()
+    expected = y.detach().numpy()
     np.testing.assert_allclose(model.apply(params, x), expected, rtol=1e-4, atol=1e-5)
+    grads = jax.grad(lambda params: jnp.sum(model.apply(params, x) ** 2))(params)
+    (tmp_path / "grads").mkdir()
+    back = load_file(nf.to_pretrained(model, grads, tmp_path / "grads") / "model.safetensors")
+    for part, leaf in layer.named_parameters():
+        if not part.startswith("bias_hh"):  # added to the other bias here
+            np.testing.assert_allclose(back[part], leaf.grad, rtol=1e-3, atol=1e-4, err_msg=part)
     torch.save(layer.state_dict(), tmp_path / "weights.pt")
     _, again = nf.pretrained(tmp_path / "weights.pt", model=model)
     np.testing.assert_allclose(model.apply(again, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["pre", "post"])
+def test_the_transformer_of_pytorch_computes_the_same(order, tmp_path):
+    """nn.Transformer, which ends with a norm in both orders, between tables of tokens."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    sizes = {"nhead": 2, "num_encoder_layers": 2, "num_decoder_layers": 1, "dim_feedforward": 12, "dropout": 0.0}
+    module = torch.nn.Transformer(8, **sizes, norm_first=order == "pre", batch_first=True)
+    module.tokens = torch.nn.Embedding(13, 8)
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    options = {"layers": 2, "decoder_layers": 1, "heads": 2, "hidden": 12}
+    model = nf.seq2seq(13, dim=8, **options, order=order, final_norm=True, block_size=6, embedding_scale=1.0)
+    unfilled = "*/positions/weight"  # tables of zeros, so that the input is that of nn.Transformer
+    model, params = nf.pretrained(tmp_path / "weights.pt", model=model, unfilled=unfilled, key=jax.random.key(0))
+    positions = {name: {"positions": jax.tree.map(jnp.zeros_like, params[name]["positions"])} for name in params}
+    params = {name: params[name] | positions[name] for name in params}
+    source, target = (np.random.default_rng(i).integers(0, 13, (2, size)) for i, size in enumerate((6, 5)))
+    mask = np.array([[1] * 4 + [0] * 2, [1] * 6], bool)
+    later = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    padding = {"src_key_padding_mask": torch.tensor(~mask), "memory_key_padding_mask": torch.tensor(~mask)}
+    y = module(*(module.tokens(torch.tensor(ids)) for ids in (source, target)), tgt_mask=later, **padding)
+    expected = y @ module.tokens.weight.T
+    expected.square().mean().backward()
+    norm = float(sum(leaf.grad.square().sum() for leaf in module.parameters()).sqrt())
+    x = nf.Seq2SeqInput(source, target, source_mask=mask)
+    np.testing.assert_allclose(model.apply(params, x), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+    grads = nf.paths.flatten(jax.grad(lambda params: jnp.mean(model.apply(params, x) ** 2))(params))
+    squares = [jnp.sum(leaf**2) for path, leaf in grads.items() if "positions" not in path]
+    assert float(jnp.sqrt(sum(squares))) == pytest.approx(norm, rel=1e-4)
+
+
+def test_the_transformer_of_pytorch_ends_with_norms(tmp_path, key):
+    """Also where the norms follow the branches; the names are those of nn.Transformer."""
+    model = nf.seq2seq(9, dim=4, layers=1, heads=2, hidden=4, final_norm=True)
+    params = model.init(key)
+    folder = nf.to_pretrained(model, params, tmp_path / "out", family="torch-transformer")
+    names = {*load_file(folder / "model.safetensors")}
+    assert {"tokens.weight", "encoder.norm.weight", "encoder.norm.bias", "decoder.norm.weight"} <= names
+    assert "encoder.layers.0.self_attn.in_proj_weight" in names
+    _, again = nf.pretrained(folder, model=model)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
 @pytest.mark.slow

@@ -96,6 +96,11 @@ def test_those_refused_are_last():
     assert order(ranked) == [2, 1, 0]
 
 
+def test_those_refused_are_behind_those_without_an_evaluation():
+    ranked = result([0.1, 0.2, 0.3], refused=[0], diverged=[1], unranked=[1])
+    assert order(ranked) == [2, 1, 0]
+
+
 def test_there_is_no_best_where_none_has_a_score():
     assert result([0.1, 0.2], diverged=[0], refused=[1]).best is None
 
@@ -120,6 +125,15 @@ def test_a_setting_with_a_failed_run_ranks_last():
         behind={4, 5},
     )
     assert settings(ranked) == [3, 2, 0, 1]
+
+
+def test_a_setting_with_a_refused_run_ranks_behind_failed_ones():
+    ranked = result([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], seeds=2, refused=[0], diverged=[2, 3], unranked=[1, 2, 3])
+    assert settings(ranked) == [2, 1, 0]
+
+
+def test_a_setting_with_a_run_of_another_split_is_behind():
+    assert settings(result([0.0, 0.0, 0.5, 0.5], seeds=2, unranked=[0])) == [1, 0]
 
 
 def test_a_setting_is_given_up_with_its_first_run():

@@ -69,6 +69,7 @@ def test_trials_of_two_devices_equal_the_runs_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"mesh": {1: 2}}, r"an axis of the mesh should have a name such as 'data', got 1"),
         ({"mesh": {"data": 2}}, r"mesh should have an axis 'trials', .* got the axes data"),
         ({"mesh": {"trials": 8}}, r"trials = 8 should use at most the 4 devices"),
         ({"mesh": {"trials": 1, "data": 3}}, r"the 3 devices of the mesh axis 'data' should divide batch_size, got 8"),

@@ -121,6 +121,13 @@ def test_leaves_of_another_size_are_resized_by_pattern():
     assert "tokens/weight (resized by part)" in repr(report._replace(loaded=["tokens/weight"]))
     with pytest.raises(ValueError, match=r'To take over the common part: resize=\{"positions/weight": "part"\}'):
         nf.starting_from(new, old)
+    with pytest.raises(ValueError, match=r"To leave it out: skip=\['weight'\]\.$"):  # of another rank: no common part
+        nf.starting_from({"weight": np.zeros((2, 2))}, {"weight": np.zeros(2)})
+
+
+def test_parts_of_arrays_on_the_host_are_taken_over():
+    params, _ = nf.starting_from({"weight": np.zeros((3, 1))}, {"weight": np.ones((2, 1))}, resize={"weight": "part"})
+    np.testing.assert_array_equal(params["weight"], [[1], [1], [0]])
 
 
 def test_positions_of_a_grid_of_patches_are_interpolated():

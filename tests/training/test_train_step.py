@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import nnfunc as nf
-from nnfunc.training.step import eval_params
+from nnfunc.training.train_state import eval_params
 
 KEY = jax.random.key(3)
 X = np.sin(np.arange(48, dtype=np.float32).reshape(8, 6) * 1.3)

@@ -16,7 +16,7 @@ __all__ = ["draft_arrays", "draft_images"]
 IMAGE_SIZE = 64  # to which images of different sizes are scaled
 
 
-def draft_images(folder: Path, label: str | None) -> Draft:
+def draft_images(folder: Path) -> Draft:
     """A config for a folder with a folder of images for each class."""
     module, _ = open_pillow()
     files = [file for files in IMAGES.splits(folder)["train"].values() for file in files]
@@ -56,7 +56,7 @@ def draft_images(folder: Path, label: str | None) -> Draft:
     return Draft(f"Classify the images of {folder.name}", facts, tables)
 
 
-def draft_arrays(file: Path, label: str | None) -> Draft:
+def draft_arrays(file: Path, *, label: str | None = None) -> Draft:
     """A config for the arrays x and y of an .npz file, or of x.npy and y.npy in a folder."""
     splits = data.npz(file, y=label or "y")
     x, y = splits.train

@@ -16,7 +16,7 @@ from nnfunc.data.sources.columns import CODE, is_missing, read_columns
 from nnfunc.data.sources.number_style import NumberStyle, guess_styles
 from nnfunc.data.sources.table_cells import parse_dates
 
-__all__ = ["Column", "find_label", "guess_separator", "look_at_columns"]
+__all__ = ["Column", "check_column", "find_label", "guess_separator", "look_at_columns"]
 
 LABELS = ("label", "target", "class", "y", "outcome", "output", "category", "kind", "species")
 DATE_FORMATS = (None, "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%Y%m%d")
@@ -121,11 +121,16 @@ def _parses(parse: Any) -> bool:
     return True
 
 
+def check_column(columns: Mapping[str, Column], name: str) -> None:
+    """Refuse a name that is no column."""
+    if name not in columns:
+        check.fail("new", f"there is no column {name!r}{check.nearest(name, columns)}")
+
+
 def find_label(columns: Mapping[str, Column], label: str | None) -> str:
     """The column to predict: `label`, or one with the name of a label, or the last one that may be."""
     if label is not None:
-        if label not in columns:
-            check.fail("new", f"there is no column {label!r}{check.nearest(label, columns)}")
+        check_column(columns, label)
         return label
     possible = [name for name, column in columns.items() if column.type in ("number", "category")]
     if not possible:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
-from nnfunc.commands.new_config.table_columns import Column, find_label, guess_separator, look_at_columns
+from nnfunc.commands.new_config.table_columns import Column, check_column, find_label, guess_separator, look_at_columns
 from nnfunc.data.dataset import count_examples
 
 __all__ = ["draft_forecasting", "draft_table"]
@@ -18,7 +18,7 @@ TIMES = ("time", "date", "day", "month", "t", "step")
 VALUES = ("value", "y", "sales", "target")
 
 
-def draft_table(file: Path, label: str | None, *, text: str | None = None, time: str | None = None) -> Draft:
+def draft_table(file: Path, *, label: str | None = None, text: str | None = None, time: str | None = None) -> Draft:
     """A config for a table.
 
     file: .csv, .parquet or .jsonl. label: the column to predict, several with commas between, or None to guess it.
@@ -26,13 +26,12 @@ def draft_table(file: Path, label: str | None, *, text: str | None = None, time:
     """
     separator = guess_separator(file)
     columns, rows, style = look_at_columns(file, separator)
+    for name in filter(None, (text, time)):
+        check_column(columns, name)
     labels = [label] if label in columns or label is None else [name.strip() for name in label.split(",")]
     labels = [find_label(columns, name) for name in labels]
     targets = [columns[name] for name in labels]
     regression = all(target.type == "number" and target.distinct > max(20, math.isqrt(rows)) for target in targets)
-    for name in filter(None, (text, time)):
-        if name not in columns:
-            check.fail("new", f"there is no column {name!r}{check.nearest(name, columns)}")
     columns |= {text: columns[text]._replace(type="text")} if text else {}
     inputs = {name: column for name, column in columns.items() if name not in (*labels, time)}
     by_type = {kind: [n for n, c in inputs.items() if c.type == kind] for kind in ("category", "date", "text", "none")}
@@ -109,28 +108,25 @@ def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
     return [f"{count} {types[kind] if count > 1 else kind}" for kind, count in counts.items() if count]
 
 
-def draft_forecasting(file: Path, label: str | None, *, time: str | None = None) -> Draft:
+def draft_forecasting(file: Path, *, label: str | None = None, time: str | None = None) -> Draft:
     """A config for time series: a column of times, and one for each series, or those of series and values."""
     separator = guess_separator(file)
     columns, rows, style = look_at_columns(file, separator)
-    times = [
-        n for n, c in columns.items() if c.type == "date" or n.lower() in ("time", "date", "day", "month", "t", "step")
-    ]
+    times = [n for n, c in columns.items() if c.type == "date" or n.lower() in TIMES] if time is None else [time]
     if not times:
-        check.fail(
-            "new",
-            f"{file} should have a column of times, such as 2026-11-30, but has {check.join_names(list(columns))}.",
+        problem = (
+            f"{file} should have a column of times, such as 2026-11-30, but has {check.join_names(list(columns))}."
         )
-    time = time or times[0]
+        check.fail("new", problem, hint="Name it: --time COLUMN.")
+    time = times[0]
+    check_column(columns, time)
     numbers = [n for n, c in columns.items() if c.type == "number" and n != time]
     groups = [n for n, c in columns.items() if c.type == "category" and n != time and c.distinct * 10 <= rows]
     options: dict[str, Any] = {"name": "forecasting", "source": str(file), "time": time}
     options |= ({"separator": separator} if separator != "," else {}) | style.facts()
     length = columns[time].distinct
     if groups or label or len(numbers) == 1:
-        value = label or next(
-            (n for n in numbers if n.lower() in ("value", "y", "sales", "target")), numbers[-1] if numbers else ""
-        )
+        value = label or next((n for n in numbers if n.lower() in VALUES), numbers[-1] if numbers else "")
         if value not in columns:
             check.fail("new", f"{file} should have a column of values{check.nearest(value, columns)}")
         options["value"] = value

@@ -7,12 +7,12 @@ import numpy as np
 
 from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
-from nnfunc.commands.new_config.table_columns import find_label, guess_separator, look_at_columns
+from nnfunc.commands.new_config.table_columns import check_column, find_label, guess_separator, look_at_columns
 
 __all__ = ["draft_language", "draft_tagging", "draft_text", "draft_tokens"]
 
 
-def draft_text(path: Path, label: str | None, *, text: str | None = None) -> Draft:
+def draft_text(path: Path, *, label: str | None = None, text: str | None = None) -> Draft:
     """A config for texts with a class each: a table with a column `text`, or a folder of .txt files for each class."""
     options: dict[str, Any] = {"name": "text_classification", "source": str(path)}
     if path.is_file():
@@ -23,8 +23,8 @@ def draft_text(path: Path, label: str | None, *, text: str | None = None) -> Dra
         if not candidates and text is None:
             problem = f"{path} should have a column of texts, but has {check.join_names(list(columns))}."
             check.fail("new", problem, hint="For other columns: nnfunc new table.")
-        if text is not None and text not in columns:
-            check.fail("new", f"there is no column {text!r}{check.nearest(text, columns)}")
+        if text is not None:
+            check_column(columns, text)
         options["text"] = text or candidates[0]
         options["label"] = find_label({n: c for n, c in columns.items() if n != options["text"]}, label)
         options |= {"separator": separator} if separator != "," else {}
@@ -45,7 +45,7 @@ def draft_text(path: Path, label: str | None, *, text: str | None = None) -> Dra
     return Draft(f"Classify the texts of {path.name}", facts, tables)
 
 
-def draft_tagging(path: Path, label: str | None) -> Draft:
+def draft_tagging(path: Path, *, label: str | None = None) -> Draft:
     """A config for sentences with a tag for each word: CoNLL's columns or JSON lines."""
     options: dict[str, Any] = {"name": "tagging", "path": str(path)} | ({"tags": label} if label else {})
     splits = data.tagging(**arguments_of(options))
@@ -63,7 +63,7 @@ def draft_tagging(path: Path, label: str | None) -> Draft:
     return Draft(f"Tag the words of {path.name}", lines, tables)
 
 
-def draft_language(file: Path, label: str | None) -> Draft:
+def draft_language(file: Path) -> Draft:
     """A config for a language model of a text file."""
     splits = data.text(file, block_size=1)
     count = len(splits.train)
@@ -78,7 +78,7 @@ def draft_language(file: Path, label: str | None) -> Draft:
     )
 
 
-def draft_tokens(file: Path, label: str | None) -> Draft:
+def draft_tokens(file: Path) -> Draft:
     """A config for a language model of files of tokens: .bin or .npy, or a folder with train.bin and val.bin."""
     first = file if file.is_file() else next((f for f in sorted(file.iterdir()) if f.stem == "train"), file)
     if first.suffix not in (".bin", ".npy"):

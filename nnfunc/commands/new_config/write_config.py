@@ -12,19 +12,12 @@ from nnfunc.config import load
 __all__ = ["new_config"]
 
 
-def new_config(
-    data_type: str,
-    files: Sequence[Path],
-    *,
-    label: str | None = None,
-    output: Path | None = None,
-    **columns: str | None,
-) -> Path:
+def new_config(data_type: str, files: Sequence[Path], *, output: Path | None = None, **columns: str | None) -> Path:
     """Write a commented config that trains as it is, and return its path.
 
-    data_type: a key of DRAFTS. files: one file or folder; without it the only one of that type here. label: the column
-    to predict, or several with commas. output: the config; by default NAME.toml here, by the name of the file. columns:
-    text and time, for the types of data that have such a column.
+    data_type: a key of DRAFTS. files: one file or folder; without it the only one of that type here. output: the
+    config; by default NAME.toml here, by the name of the file. columns: label, the column to predict, or several with
+    commas; text and time; each for the types of data that have such a column.
     Raises: FileExistsError when the config exists; ValueError when the files are of another type.
     """
     check.choice("new", tuple(DRAFTS), type=data_type)
@@ -37,10 +30,9 @@ def new_config(
     for name in known:
         if name not in inspect.signature(make_draft).parameters:
             types = [key for key, (make, _) in DRAFTS.items() if name in inspect.signature(make).parameters]
-            check.fail(
-                "new", f"{data_type} has no --{name}.", hint=f"Types of data with it: {check.join_names(types)}."
-            )
-    draft = make_draft(source, label, **known)
+            hint = f"Types of data with it: {check.join_names(types)}."
+            check.fail("new", f"{data_type} has no --{name}.", hint=hint)
+    draft = make_draft(source, **known)
     path = source.resolve()
     is_near = path.is_relative_to(output.resolve().parent)
     key = "source" if "source" in draft.tables["data"] else "path"

@@ -16,8 +16,8 @@ from nnfunc.reports.sweep.sweep_page import Interval, write_page
 from nnfunc.runs import run_folder
 from nnfunc.sweeps.result import Result, half_interval
 from nnfunc.training.evaluate import eval_batch_size, evaluate
-from nnfunc.training.step import eval_params
 from nnfunc.training.task import build_task
+from nnfunc.training.train_state import eval_params
 
 BOOTSTRAP = "The interval is of 1,000 bootstrap resamples of the test examples: it says nothing of other seeds."
 SEEDS = "The interval is Student's over {} seeds."

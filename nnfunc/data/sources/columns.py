@@ -286,7 +286,8 @@ def parse_numbers(
         hint = f"Turn it into numbers{others} or leave it out."
         styles = [", ".join(f'{k} = "{mark}"' for k, mark in s.facts().items()) for s in guess_styles([[str(value)]])]
         if any(styles):
-            hint = f"Write numbers with decimal points alone, or name their marks: {' or '.join(styles)}."
+            marks = "" if where == "predict" else f", or name their marks: {' or '.join(styles)}"
+            hint = f"Write numbers with decimal points alone{marks}."
         fail_damaged(where, name, problem, hint)
     return result
 

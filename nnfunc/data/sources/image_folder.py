@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from nnfunc.data.splits import Splits
 __all__ = ["images"]
 
 WHERE = "data.images"
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 
 def images(
@@ -25,7 +26,7 @@ def images(
     size: int | Sequence[int] | None = None,
     stretch: bool = False,
     crop: float | None = None,
-    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear",
+    interpolation: Interpolation = "bilinear",
     channels: int = 3,
     layout: Layout = "image",
     validation: float = 0.1,
@@ -67,6 +68,7 @@ def images(
         if len(sides) != 2:
             check.fail(WHERE, expected="size should be [height, width] or one number", actual=size)
         check.size(WHERE, height=sides[0], width=sides[1])
+    check.choice(WHERE, get_args(Interpolation), interpolation=interpolation)
     if crop is not None:
         check.number(WHERE, 0, 1, open_low=True, crop=crop)
     if sides is None and (stretch or crop is not None):

@@ -1,7 +1,7 @@
 """Tables with named columns: CSV or Parquet files, or data frames of pandas or polars."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from nnfunc import check, malloc
-from nnfunc.data.dataset import warn_if_coarse_in_float32
+from nnfunc.data.check_arrays import warn_if_coarse_in_float32
 from nnfunc.data.preprocessing import Preprocessing, scale_targets
-from nnfunc.data.row_split import assign_rows
+from nnfunc.data.row_split import SplitRows, assign_rows
 from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
 from nnfunc.data.sources.examples import repeated_rows
 from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
@@ -186,13 +186,12 @@ def table(
     else:
         train: Any = cuts["train"]
         if features is not None:
-            features = fit_features(features, cells, train)
+            features = fit_features(features, cells, train.indices())
         elif standardise:
             scale = _robust_scaling if standardise == "robust" else fit_scaling
             scaling = scale((np.asarray(cells[column]) for column in columns), train)
         if scale_target or log_target:
-            target = fit_target(y[train], scale_target, log_target)
-        del train
+            target = fit_target(y, train, scale=scale_target, log=log_target)
     if features is not None:
         transformer = build_transformer(features)
     elif scaling is None:
@@ -201,22 +200,17 @@ def table(
     if task == "regression" and target is None:
         for i, column in enumerate(labels):
             warn_if_coarse_in_float32(f"{name}: column {column!r}", y[:, i])
-    parts = []
-    for part in ("train", "validation", "test"):
-        at = cuts.pop(part, None)
-        if at is None:
-            parts.append(None)
-            continue
-        if transformer is not None and features is not None:
-            x = encode(transformer, features, cells, at)
-        else:
-            x = np.empty((len(at), len(columns)), np.float32)
-            for i, column in enumerate(columns):
-                mean, std = (scaling["mean"][i], scaling["std"][i]) if scaling else (0.0, 1.0)
-                _fill(x[:, i], np.asarray(cells[column]), at, mean, std)
-        values = y[at] if target is None else scale_targets(y[at], target)
-        parts.append((x, values.astype(np.float32 if y.ndim == 2 else np.int32)))
-    x = parts[0][0]
+    chosen = {part: at for part, at in cuts.items() if at is not None}
+    targets = {part: _targets(y, at, target) for part, at in chosen.items()}
+    y = y[:0].copy()  # of which x may use the memory
+    malloc.return_memory()
+    if transformer is not None and features is not None:
+        inputs = {part: encode(transformer, features, cells, at.indices()) for part, at in chosen.items()}
+    else:
+        inputs = _inputs(cells, columns, scaling, chosen)
+    parts = [(inputs[part], targets[part]) if part in targets else None for part in ("train", "validation", "test")]
+    malloc.return_memory()
+    x = inputs["train"]
     numbers = x.get("numbers", np.empty((0, 0))) if isinstance(x, dict) else x
     facts = {
         "label": labels[0] if len(labels) == 1 else labels,
@@ -285,15 +279,55 @@ def _check_roles(
     return columns
 
 
-def _robust_scaling(columns: Iterable[np.ndarray], rows: np.ndarray) -> dict[str, list[float]]:
+def _robust_scaling(columns: Iterable[np.ndarray], rows: SplitRows) -> dict[str, list[float]]:
     """Median and interquartile range of each column, which is 1 if it is 0, as scikit-learn's RobustScaler has them."""
-    training = (column[rows].astype(np.float64) for column in columns)
+    training = (_take(column, rows, np.float64) for column in columns)
     quartiles = [np.percentile(column, (25, 50, 75), overwrite_input=True) for column in training]
     return {"mean": [float(q[1]) for q in quartiles], "std": [float(q[2] - q[0]) or 1.0 for q in quartiles]}
 
 
-def _fill(x: np.ndarray, values: np.ndarray, at: np.ndarray, mean: float, std: float) -> None:
-    """x = (values[at] - mean) / std, in float64, block by block to save memory."""
-    for start in range(0, len(at), BLOCK):
+def _take(values: np.ndarray, rows: SplitRows, dtype: Any, convert: Callable[[np.ndarray], Any] = np.asarray) -> Any:
+    """convert(values[rows]) as an array of a dtype."""
+    result = np.empty((len(rows), *values.shape[1:]), dtype)
+    for position, block in rows.blocks():
+        result[position] = convert(values[block])
+    return result
+
+
+def _targets(y: np.ndarray, rows: SplitRows, target: Mapping[str, Any] | None) -> np.ndarray:
+    """The labels of the rows of a split as int32, or their scaled targets as float32."""
+    convert = np.asarray if target is None else partial(scale_targets, target=target)
+    return _take(y, rows, np.float32 if y.ndim == 2 else np.int32, convert)
+
+
+def _inputs(
+    cells: Cells, columns: Sequence[str], scaling: Mapping[str, Any] | None, splits: Mapping[str, SplitRows]
+) -> dict[str, np.ndarray]:
+    """x of each split, float32 [rows, columns]: (cells - mean) / std, computed in float64.
+
+    The columns in float64 become float32 in `cells` first, to save memory.
+    """
+    pairs = [(0.0, 1.0)] * len(columns)
+    if scaling is not None:
+        pairs = [*zip(scaling["mean"], scaling["std"], strict=True)]
+    for i, column in enumerate(columns):
+        values, (mean, std) = np.asarray(cells[column]), pairs[i]
+        if values.dtype == np.float64:
+            cells[column], pairs[i] = _scaled(values, mean, std), (0.0, 1.0)
+    del values
+    inputs = {part: np.empty((len(rows), len(columns)), np.float32) for part, rows in splits.items()}
+    for part, rows in splits.items():
+        for position, block in rows.blocks():
+            for i, column in enumerate(columns):
+                inputs[part][position, i] = _scaled(np.asarray(cells[column])[block], *pairs[i])
+    cells.clear()
+    return inputs
+
+
+def _scaled(values: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """(values - mean) / std as float32, computed in float64 and block by block."""
+    scaled = np.empty(len(values), np.float32)
+    for start in range(0, len(values), BLOCK):
         block = slice(start, start + BLOCK)
-        x[block] = (values[at[block]].astype(np.float64) - mean) / std
+        scaled[block] = (values[block].astype(np.float64) - mean) / std
+    return scaled

@@ -27,13 +27,13 @@ __all__ = ["fold_column", "parse_dates", "parse_flags", "parse_order", "parse_st
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 
 
-def parse_strings(name: str, column: str, values: Any, *, categories: bool = True) -> StringColumn:
+def parse_strings(name: str, column: str, values: Any, *, categories: bool = True, where: str = WHERE) -> StringColumn:
     """A column of categories or texts; a missing cell is "".
 
     name: of the table. column: its name. values: the column. categories: whether 1 and 1.0 are the same, as in labels,
-    and true and True, as a file and a data frame write them.
+    and true and True, as a file and a data frame write them. where: begins the message of an error, here and below.
     """
-    values = to_strings(name, column, check_values(name, column, values))
+    values = to_strings(name, column, check_values(name, column, values, where=where), where=where)
     convert = class_name if categories else str
     named = StringColumn.from_strings("" if is_missing(text) else convert(text.strip()) for text in values.distinct)
     codes = named.codes.astype(np.min_scalar_type(len(named.distinct)))
@@ -48,6 +48,7 @@ def parse_dates(
     *,
     date_format: str | None = None,
     allow_missing: bool = False,
+    where: str = WHERE,
 ) -> np.ndarray:
     """A column of dates as seconds since 1970 in UTC, float64 [n]; a missing one is NaN.
 
@@ -56,24 +57,24 @@ def parse_dates(
     dates are allowed; otherwise they are refused.
     """
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
-        values = check_values(name, column, values)
+        values = check_values(name, column, values, where=where)
         seconds = values.astype("datetime64[us]").astype(np.float64) / 1e6
         seconds[np.isnat(values)] = math.nan
         missing = np.isnan(seconds)
         if missing.any() and not allow_missing:
-            _refuse(name, column, int(missing.argmax()), None, describe_row, "a date", "")
+            _refuse(where, name, column, int(missing.argmax()), None, describe_row, "a date", "")
         return seconds
     example = f"in the format {date_format!r}" if date_format else "such as 2026-11-30"
     hint = "" if date_format else 'For other formats: date_format = "%d.%m.%Y".'
     convert = lambda value: _seconds(value, date_format)
-    return _parse(name, column, values, describe_row, convert, f"a date {example}", hint, allow_missing)
+    return _parse(where, name, column, values, describe_row, convert, f"a date {example}", hint, allow_missing)
 
 
 def parse_flags(name: str, column: str, values: Any, describe_row: DescribeRow | None = None) -> np.ndarray:
     """A column of flags, 0 or 1, as float32 [n]. name, column, values, describe_row: as for `parse_dates`."""
     convert = lambda value: FLAGS.get(class_name(str(value).strip()).lower())
     hint = "With several labels, each is 0 or 1, false or true, no or yes."
-    return _parse(name, column, values, describe_row, convert, "0 or 1", hint, False).astype(np.float32)
+    return _parse(WHERE, name, column, values, describe_row, convert, "0 or 1", hint, False).astype(np.float32)
 
 
 def parse_order(
@@ -119,6 +120,7 @@ def _seconds(value: Any, date_format: str | None) -> float | None:
 
 
 def _parse(
+    where: str,
     name: str,
     column: str,
     values: Any,
@@ -129,7 +131,7 @@ def _parse(
     allow_missing: bool,
 ) -> np.ndarray:
     """convert(cell) of each cell as float64; NaN for missing ones, if they are allowed."""
-    values = check_values(name, column, values)
+    values = check_values(name, column, values, where=where)
     cells = values.distinct if isinstance(values, StringColumn) else list(values)
     results = [None if is_missing(cell) else convert(cell) for cell in cells]
     wrong = [
@@ -141,15 +143,15 @@ def _parse(
         numbers, flags = numbers[values.codes], flags[values.codes]
     if flags.any():
         row = int(flags.argmax())
-        _refuse(name, column, row, values[row], describe_row, expected, hint)
+        _refuse(where, name, column, row, values[row], describe_row, expected, hint)
     return numbers
 
 
 def _refuse(
-    name: str, column: str, row: int, value: Any, describe_row: DescribeRow | None, expected: str, hint: str
+    where: str, name: str, column: str, row: int, value: Any, describe_row: DescribeRow | None, expected: str, hint: str
 ) -> None:
     position = f"{(describe_row or row_name)(row)} of column {column!r}"
     if is_missing(value):
         hint = "Fill it in, or drop the row."
-        fail_damaged(WHERE, name, f"a value is missing at {position}, which should hold {expected}", hint)
-    fail_damaged(WHERE, name, f"{position} should hold {expected}, got {str(value)[:60]!r}", hint or "Correct it.")
+        fail_damaged(where, name, f"a value is missing at {position}, which should hold {expected}", hint)
+    fail_damaged(where, name, f"{position} should hold {expected}, got {str(value)[:60]!r}", hint or "Correct it.")

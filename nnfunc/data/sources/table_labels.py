@@ -10,8 +10,9 @@ import numpy as np
 from nnfunc.data.download import fail_damaged
 from nnfunc.data.fingerprint import fold_ids
 from nnfunc.data.preprocessing import Preprocessing
+from nnfunc.data.row_split import SplitRows
 from nnfunc.data.sources.column_store import StringColumn
-from nnfunc.data.sources.columns import BLOCK, WHERE, DescribeRow, is_missing, parse_class_labels, parse_numbers
+from nnfunc.data.sources.columns import WHERE, DescribeRow, is_missing, parse_class_labels, parse_numbers
 from nnfunc.data.sources.table_cells import parse_flags, parse_order, parse_strings
 from nnfunc.data.splits import cut_in_order
 
@@ -47,6 +48,8 @@ def read_labels(
     parse = parse_numbers if task == "regression" else parse_flags
     parsed = [parse(name, label, columns[label], describe_row) for label in labels]
     names = None if task == "regression" else tuple(labels)
+    if len(parsed) == 1:
+        return np.asarray(parsed[0], np.float64)[:, None], names
     return np.stack(parsed, axis=1, dtype=np.float64, casting="unsafe"), names
 
 
@@ -119,36 +122,33 @@ def check_log(name: str, labels: list[str], y: np.ndarray, describe_row: Describ
         fail_damaged(WHERE, name, problem, "log_target takes log(1 + y): leave it out.")
 
 
-def fit_scaling(columns: Iterable[np.ndarray], rows: np.ndarray | None = None) -> dict[str, list[float]]:
-    """Mean and standard deviation of each of the columns; the value and 1 for a constant column.
+def fit_scaling(columns: Iterable[np.ndarray], rows: SplitRows) -> dict[str, list[float]]:
+    """Mean and standard deviation of each of the columns in float64; the value and 1 for a constant column.
 
-    They are computed in float64. rows: the indices of the rows that count, None for all.
+    rows: those that count.
     """
     pairs = [_moments(column, rows) for column in columns]
     return {"mean": [mean for mean, _ in pairs], "std": [std for _, std in pairs]}
 
 
-def _moments(column: np.ndarray, rows: np.ndarray | None) -> tuple[float, float]:
+def _moments(column: np.ndarray, rows: SplitRows) -> tuple[float, float]:
     """Mean and standard deviation, block by block to save memory."""
-    count = len(column) if rows is None else len(rows)
 
     def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, count, BLOCK):
-            block = slice(start, start + BLOCK)
-            yield column[block if rows is None else rows[block]].astype(np.float64)
+        return (column[indices].astype(np.float64) for _, indices in rows.blocks() if len(indices))
 
     first = next(blocks())[0]
     if all((block == first).all() for block in blocks()):
         return float(first), 1.0
-    mean = math.fsum(block.sum() for block in blocks()) / count
-    return mean, math.sqrt(math.fsum(np.square(block - mean).sum() for block in blocks()) / count)
+    mean = math.fsum(block.sum() for block in blocks()) / len(rows)
+    return mean, math.sqrt(math.fsum(np.square(block - mean).sum() for block in blocks()) / len(rows))
 
 
-def fit_target(y: np.ndarray, scale: bool, log: bool) -> dict[str, Any]:
+def fit_target(y: np.ndarray, rows: SplitRows, *, scale: bool, log: bool) -> dict[str, Any]:
     """`Preprocessing.facts["target"]`, of which mean and std are 0 and 1 without scale.
 
-    y: of the training rows, [n, labels]. scale, log: whether to scale them, and whether to take log(1 + y) before.
+    y: [n, labels]. rows: of the training. scale, log: whether to scale them, and whether to take log(1 + y) before.
     """
-    y = np.log1p(y) if log else y
-    scaling = fit_scaling(y.T) if scale else {"mean": [0.0] * y.shape[1], "std": [1.0] * y.shape[1]}
+    columns = (np.log1p(column) if log else column for column in y.T)
+    scaling = fit_scaling(columns, rows) if scale else {"mean": [0.0] * y.shape[1], "std": [1.0] * y.shape[1]}
     return scaling | {"log": log}

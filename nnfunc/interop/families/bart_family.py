@@ -43,11 +43,12 @@ def read_bart(config: PublishedConfig) -> dict[str, Any]:
         if values[0] != values[1]:
             check.fail(config.where, expected=f"encoder_{name} should be decoder_{name}", actual=f"{values}")
     scale = {} if config.get("scale_embedding") else {"embedding_scale": 1.0}
-    return {"embedding_norm": True, "logit_bias": True, "order": "post", "tied": True, **scale}
+    bias = {"logit_bias": (config.get("architectures") or [""])[0] != "BartModel"}
+    return {"embedding_norm": True, **bias, "order": "post", "tied": True, **scale}
 
 
 def write_bart(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    without(arguments, embedding_norm=True, logit_bias=True, order="post", tied=True, norm="layer", eps=None)
+    without(arguments, embedding_norm=True, order="post", tied=True, norm="layer", eps=None, final_norm=None)
     if arguments["embedding_scale"] not in (None, 1):
         expected = "embedding_scale should be 1 or None in this family"
         check.fail("to_pretrained", expected=expected, actual=arguments["embedding_scale"])
@@ -81,7 +82,7 @@ BART = Family(
         *stack_rows("decoder"),
         ("final_logits_bias", "decoder/shift", {"": ("bias", vector(2))}),
     ],
-    architectures={"BartForConditionalGeneration": {}},
+    architectures={"BartForConditionalGeneration": {"logit_bias": True}, "BartModel": {"logit_bias": False}},
     fixed={"tie_word_embeddings": True},
     read=read_bart,
     write=write_bart,

@@ -74,9 +74,10 @@ CLIP_TEXT = Family(
         Setting("projection_dim", "out_dim", int, 512),
     ],
     rows=TEXT_ROWS,
-    architectures={"CLIPTextModelWithProjection": {}},
+    architectures={"CLIPTextModel": {"out_dim": None}, "CLIPTextModelWithProjection": {}},
     read=read_text,
     write=lambda a: hidden_size(a) | {"eos_token_id": FIRST_END if a["end"] is None else a["end"]},
+    prefix="text_model.",
     section="text_config",
     ignored=("*.position_ids", "vision_model.*", "visual_projection.*", "logit_scale"),
 )
@@ -97,9 +98,10 @@ CLIP_VISION = Family(
     factory=vit,
     settings=[*SETTINGS, Setting("num_channels", "in_dim", int, 3), Setting("projection_dim", "classes", int, 512)],
     rows=VISION_ROWS,
-    architectures={"CLIPVisionModelWithProjection": {}},
+    architectures={"CLIPVisionModel": {"classes": None}, "CLIPVisionModelWithProjection": {}},
     read=read_vision,
     write=write_vision,
+    prefix="vision_model.",
     section="vision_config",
     ignored=("*.position_ids", "text_model.*", "text_projection.*", "logit_scale"),
 )

@@ -14,7 +14,7 @@ PLAIN = {"relu": "relu", "gelu_new": "gelu_tanh", "gelu": "gelu"}
 ACTIVATIONS = {**PLAIN, "gated-gelu": "geglu_tanh", "gated-silu": GATED["silu"], "gated-relu": GATED["relu"]}
 FIXED = {
     **{"bias": False, "scale": 1.0, "order": "pre", "norm": "rms", "embedding_scale": 1.0},
-    **{"embedding_norm": False, "logit_bias": False, "block_size": None},
+    **{"embedding_norm": False, "logit_bias": False, "block_size": None, "final_norm": None},
 }
 """The arguments that all these models have."""
 
@@ -26,7 +26,7 @@ def rows(arguments: Mapping[str, Any]) -> list[Row]:
         "encoder": [("SelfAttention", "attend"), ("DenseReluDense", "mlp")],
         "decoder": [("SelfAttention", "attend"), ("EncDecAttention", "cross"), ("DenseReluDense", "mlp")],
     }
-    table: list[Row] = [("shared", "encoder/tokens", TABLE), ("lm_head", "decoder/head", LINEAR)]
+    table: list[Row] = [("shared", "encoder/tokens", TABLE), (HEAD, "decoder/head", LINEAR)]
     for stack, branches in parts.items():
         bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
         table += [(bias, f"{stack}/relative", TABLE), (f"{stack}.final_layer_norm", f"{stack}/norm", NORM)]
@@ -38,22 +38,39 @@ def rows(arguments: Mapping[str, Any]) -> list[Row]:
     return table
 
 
-def read_t5(config: PublishedConfig) -> dict[str, Any]:
-    """Version 1.1 has a head of its own and no factor before it."""
-    first = config.get("scale_decoder_outputs", True) and config.get("tie_word_embeddings", True)
-    head = {"tied": True, "head_scale": config["d_model"] ** -0.5} if first else {"tied": "tables"}
+HEAD = "lm_head"
+
+
+def read_mt5(config: PublishedConfig, *, scaled: bool = False) -> dict[str, Any]:
+    """The head has a table of its own where the file has one, whatever the config says, except below a factor."""
+    separate = not scaled and (config.tensors is None or f"{HEAD}.weight" in config.tensors)
+    head = {"tied": "tables" if separate else True} | ({"head_scale": config["d_model"] ** -0.5} if scaled else {})
     return {name: value for name, value in FIXED.items() if value is not None} | head
 
 
+def read_t5(config: PublishedConfig) -> dict[str, Any]:
+    """The first version has a factor before the head; tie_word_embeddings is false in version 1.1 alone."""
+    return read_mt5(config, scaled=config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)))
+
+
+def write_mt5(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    without(arguments, **FIXED, head_scale=None)
+    return sizes(arguments)
+
+
 def write_t5(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    without(arguments, **FIXED)
-    first = arguments["tied"] is True
-    without(arguments, tied=first or "tables", head_scale=arguments["dim"] ** -0.5 if first else None)
+    first = arguments["head_scale"] is not None
+    without(arguments, **FIXED, **({"tied": True, "head_scale": arguments["dim"] ** -0.5} if first else {}))
+    return {"scale_decoder_outputs": first} | sizes(arguments)
+
+
+def sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The further settings of all versions."""
+    without(arguments, tied=arguments["tied"] or "tables")
     if arguments["buckets"] is None:
         check.fail("to_pretrained", expected="buckets should be a number in this family", actual=None)
     return {
-        "scale_decoder_outputs": first,
-        "tie_word_embeddings": first,
+        "tie_word_embeddings": arguments["tied"] is True,
         "num_decoder_layers": arguments["decoder_layers"] or arguments["layers"],
         "d_ff": arguments["hidden"] or 4 * arguments["dim"],
         "d_kv": arguments["head_dim"] or arguments["dim"] // arguments["heads"],
@@ -80,6 +97,9 @@ T5 = Family(
     architectures={"T5ForConditionalGeneration": {}},
     read=read_t5,
     write=write_t5,
-    ignored=("*embed_tokens.weight", "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),
+    ignored=(
+        *("*embed_tokens.weight", f"{HEAD}.weight"),
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+    ),
 )
-MT5 = T5._replace(name="mt5", architectures={"MT5ForConditionalGeneration": {}})
+MT5 = T5._replace(name="mt5", architectures={"MT5ForConditionalGeneration": {}}, read=read_mt5, write=write_mt5)

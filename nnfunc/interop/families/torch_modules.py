@@ -37,9 +37,6 @@ def join_gru_bias(both: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(both[: 2 * dim]), both[3 * dim :]])
 
 
-SECOND_GRU_BIAS = Change(split_gru_bias, join_gru_bias, added=True)
-
-
 def recurrent(second: tuple[str, Change]) -> tuple[Leaves, ...]:
     """The tensors of a cell, of a layer, and of one in both directions; second: the path
     and the change of the bias of the hidden values.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +104,8 @@ def attend(
         platform = "gpu" if for_gpu else tuning.platform()
         capability = 8.0 if for_gpu else gpu_compute_capability() if platform == "gpu" else 0.0
         implementation = choose_implementation(platform, q, k, v, options, capability)
+        if platform == "cpu" and not is_partitioned():
+            q, implementation = _choose_measured(q, k, v, options, implementation)
     elif (unsupported := unsupported_by(implementation, q, k, v, options)) is not None:
         expected = f"the call should be one that implementation {implementation!r} supports"
         check.fail("attend", expected=expected, actual=unsupported, hint="Leave implementation= out.")
@@ -122,6 +125,24 @@ def attend(
     else:
         y = _attend_plain(q, k, v, added, allowed, options, 0.0 if dropout is None else dropout, observe)
     return y if nan_rows is None else jnp.where(nan_rows, jnp.nan, y)
+
+
+def _choose_measured(
+    q: Array, k: Array, v: Array, options: AttendOptions, default: Implementation
+) -> tuple[Array, Implementation]:
+    """q, and the implementation that was measured for these shapes and options, else the default."""
+    options = options._replace(causal=options.causal or None)
+    settings = {name: value for name, value in options._asdict().items() if value is not None}
+    implementations: tuple[Implementation, ...] = ("plain", "xla")
+    measurable = all(isinstance(value, bool | int | float) for value in settings.values())
+    if not (q.size and k.size) or not measurable or unsupported_by("xla", q, k, v, options) is not None:
+        return q, default
+    names = "".join(f", {name} {value}" for name, value in settings.items())
+    key = f"attention {q.dtype} {tuning.join_sizes(q.shape)}, keys {tuning.join_sizes(k.shape)}{names}"
+    q = tuning.record(
+        key, default, implementations, partial(attend, **settings), q, k, v, cost=2 * q.size * k.shape[-3]
+    )
+    return q, tuning.choose(key, default, implementations)
 
 
 def check_numbers(where: str, window: Scalar | None, soft_cap: Scalar | None, dropout: Scalar | None) -> None:
@@ -195,7 +216,7 @@ def _attend_plain(
     queries, keys, values = (_split_heads(x, kv_heads) for x in (q, k, v))
     full = (*q.shape[:-3], heads, time, source)
 
-    def observed(name: str, value: Array) -> Array:
+    def observed(name: str, value: Array) -> Array:  # shown as [..., heads, time, source]
         return value if observe is None else observe(name, value.reshape(full)).reshape(value.shape)
 
     scores = jnp.einsum("...td,...sd->...ts", queries, keys, preferred_element_type=wide_dtype(q))
@@ -232,7 +253,9 @@ def _attend_blocks(q: Array, k: Array, v: Array, options: AttendOptions) -> Arra
         return attend(q, k, v, **rest, start=first + i * size, implementation="plain")
 
     y = jax.lax.map(lambda item: block(*item), (jnp.arange(count), blocks))
-    return jnp.moveaxis(y, 0, -4).reshape(*q.shape[:-1], v.shape[-1])
+    return jnp.moveaxis(y, 0, -4).reshape(
+        *q.shape[:-1], v.shape[-1]
+    )  # [..., count, size, heads, dim] -> [..., time, heads, dim]
 
 
 def _split_heads(x: Array, kv_heads: int) -> Array:

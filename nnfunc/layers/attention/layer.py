@@ -297,7 +297,7 @@ def _project_by_head(parts: Sequence[Params], x: Array, kv_heads: int) -> dict[s
     weight, (query, key, _) = joined("weight")
     y = jnp.einsum("...i,ikh->...kh", x, weight)  # [..., kv_heads, width]
     y = add_bias(y, joined("bias")[0]) if "bias" in parts[0] else y
-    split = jnp.split(y, [query, query + key], axis=-1)
+    split = jnp.split(y, [query, query + key], axis=-1)  # [..., kv_heads, width], then [..., kv_heads * width]
     return {name: part.reshape(*x.shape[:-1], -1) for name, part in zip(PROJECTIONS, split, strict=True)}
 
 

@@ -5,8 +5,6 @@ in value and in every derivative.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -33,20 +31,20 @@ def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
     form = _choose_form(tuning.platform(), win.size, weight.shape[-2], positions, plan)
     if form in TUNED[:2]:  # of one group, on a CPU
         key = _key(x, weight, plan)
-        x, form = tuning.record(key, form, x, weight, plan), tuning.choose(key, form, TUNED)
+        choose = lambda: tuning.choose(key, form, TUNED)
+        cost = math.prod(weight.shape) * math.prod(x.shape[:-1]) / math.prod(plan.stride)
+        run = lambda x, weight: FORMS[choose()](x, weight, plan)
+        x = tuning.record(key, form, TUNED, run, x, weight, cost=cost)
+        return FORMS[choose()](x, weight, plan)
     return FORMS[form](x, weight, plan)
 
 
 def _key(x: Array, weight: Array, plan: Plan) -> str:
     """The key of a convolution in the table of measured forms, readable."""
-    text = f"convolution {x.dtype} {_join(x.shape)}, kernel {_join(weight.shape)}"
+    text = f"convolution {x.dtype} {tuning.join_sizes(x.shape)}, kernel {tuning.join_sizes(weight.shape)}"
     for name, numbers in (("stride", plan.stride), ("dilation", plan.dilation)):
-        text += f", {name} {_join(numbers)}" if set(numbers) != {1} else ""
-    return text + (f", pads {_join(f'{a}:{b}' for a, b in plan.pads)}" if any(map(any, plan.pads)) else "")
-
-
-def _join(values: Iterable[Any]) -> str:
-    return "x".join(map(str, values))
+        text += f", {name} {tuning.join_sizes(numbers)}" if set(numbers) != {1} else ""
+    return text + (f", pads {tuning.join_sizes(f'{a}:{b}' for a, b in plan.pads)}" if any(map(any, plan.pads)) else "")
 
 
 def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan: Plan) -> str:
@@ -77,7 +75,7 @@ def _matrix(x: Array, weight: Array, plan: Plan) -> Array:
     """A kernel of one element is a linear map of the channels."""
     x = pad(x, plan.pads)
     x = x[(slice(None), *(slice(None, None, stride) for stride in plan.stride))]
-    return matmul_rows(x, weight.reshape(weight.shape[-2:]))
+    return matmul_rows(x, weight.reshape(weight.shape[-2:]))  # [1, ..., in, out] -> [in, out]
 
 
 def _blocks(x: Array, weight: Array, plan: Plan) -> Array:

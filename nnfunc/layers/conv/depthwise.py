@@ -97,4 +97,4 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, stride: Shape, dilation:
 
     zero = vary_like(widen(jnp.zeros((some, *kernel, dim), dy.dtype)), (x, dy))
     total, _ = lax.scan(row, zero, (jnp.arange(math.prod(counts)), dy))
-    return total.sum(0).reshape(shape).astype(x.dtype)
+    return total.sum(0).reshape(shape).astype(x.dtype)  # [some, *kernel, dim] -> [*kernel, 1, dim]

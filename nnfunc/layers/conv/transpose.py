@@ -113,7 +113,7 @@ def _transposed(x: Array, weight: Array, win: Windows, cut: Any, groups: int) ->
         return plain_transpose(x, weight, win, cut, groups)
     x, weight = vary_like((x, weight), (x, weight))
     plan, sizes = Plan(win.stride, win.dilation, cut), _sizes(win, cut, x.shape[1:-1])
-    weights = jnp.split(weight.swapaxes(-1, -2), groups, -1)
+    weights = jnp.split(weight.swapaxes(-1, -2), groups, -1)  # each [*kernel, out / groups, in / groups]
     pairs = zip(jnp.split(x, groups, -1), weights, strict=True)
     return jnp.concatenate([spread(*pair, sizes, plan) for pair in pairs], -1)
 

@@ -253,7 +253,7 @@ def _run_direction(
         x = jnp.where(real, x, 0)  # the padding may hold NaN
         mask = jnp.broadcast_to(real, (steps, batch, cell.dim)) if cell.out_dim == cell.dim else real
     pre = matmul_rows(x, params["weight"])
-    y, last = scan_time(cell.cell_math, cell.weights(params), pre, start, mask, reverse=reverse)
+    y, last = scan_time(cell.cell_math, cell.weights(params), pre, start, mask, reverse=reverse, name=cell.name)
     y = y if mask is None else jnp.where(mask, y, 0)
     y = jnp.moveaxis(y.reshape(steps, *lead, cell.out_dim), 0, -2)  # [..., time, dim]
     return y, cell.unflatten_carry(last, lead)

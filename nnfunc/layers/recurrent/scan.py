@@ -6,6 +6,8 @@ recurrent weight to one product over all steps at its end. It is a custom_jvp, s
 second derivatives work as they do in the plain form.
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,20 +28,30 @@ def scan_time(
     *,
     reverse: bool = False,
     fast: bool | None = None,
+    name: str = "recurrence",
 ) -> tuple[Array, Carry]:
     """The outputs h of every step, and the carry after the last.
 
     Where mask is False the carry stays as it was. reverse: from the last step to the first.
-    fast: which form; by default the one that is quicker on this platform.
+    fast: which form; by default the one that was measured, or else is quicker on this platform. name: of the cell.
     Shapes: pre [time, batch, gates * dim], carry [batch, dim] each, mask [time, batch, 1].
     """
     if not pre.shape[0]:  # without jit JAX has no scan over nothing
         return jnp.zeros((0, *carry[0].shape), carry[0].dtype), carry
-    fast = tuning.platform() == "cpu" if fast is None else fast
     weights, pre, carry = vary_like((weights, pre, carry), (weights, pre, carry))
-    if fast and pre.shape[0] > 1:
-        return _fast(cell_math, reverse, weights, pre, carry, mask)
-    return _plain(cell_math, reverse, weights, pre, carry, mask)
+    if fast is not None or pre.shape[0] == 1:
+        return FORMS["fast" if fast and pre.shape[0] > 1 else "plain"](cell_math, reverse, weights, pre, carry, mask)
+    default = "fast" if tuning.platform() == "cpu" else "plain"
+    dim = carry[0].shape[-1]
+    key = f"{name} {pre.dtype} {tuning.join_sizes(pre.shape)}, carry {dim}{'' if mask is None else ', masked'}"
+    shape = None if mask is None else mask.shape
+
+    def run(pre, weights, carry, mask):
+        return FORMS[tuning.choose(key, default, FORMS)](cell_math, reverse, weights, pre, carry, mask)
+
+    timed = lambda pre, weights, carry: run(pre, weights, carry, None if shape is None else jnp.ones(shape, bool))
+    pre = tuning.record(key, default, FORMS, timed, pre, weights, carry, cost=math.prod(pre.shape) * dim)
+    return run(pre, weights, carry, mask)
 
 
 def _masked(mask: Array | None, new: Carry, old: Carry) -> Carry:
@@ -137,3 +149,6 @@ def _fast_jvp(cell_math: CellMath, reverse: bool, primals: Any, tangents: Any) -
 
     d_last, d_y = jax.lax.scan(follow, d_carry, (source, saved, mask), reverse=reverse)
     return (after[0], last), (d_y, d_last)
+
+
+FORMS: dict[str, Callable[..., tuple[Array, Carry]]] = {"fast": _fast, "plain": _plain}

@@ -169,9 +169,15 @@ def measure(
     }
 
 
+def clean_environment() -> dict[str, str]:
+    """The variables of this process without settings of malloc, and with bytecode written, as installs have it."""
+    left_out = ("MALLOC_", "GLIBC_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+
+
 def child_environment(malloc: str) -> dict[str, str]:
     """The variables of the contenders' processes."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    environment = clean_environment()
     folders = [str(SCRIPTS), str(SCRIPTS.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else a pool of processes stays
