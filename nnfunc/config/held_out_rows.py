@@ -1,5 +1,7 @@
 """The outputs of a trained model for the rows of a split."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -68,8 +70,9 @@ def held_out_rows(
     output = restore_rows(config, data, split, output, rows, kind)
     target = restore_rows(config, data, split, target, rows)
     ids, file = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
-    held_out = HeldOut(kind, output, target, config.preprocessing.names, ids, threshold)
-    return held_out._replace(describe=getattr(data.preprocessing, "describe", {}).get(file))
+    record = None if other_file else config.preprocessing
+    describe = None if data.preprocessing is None else _describer(data.preprocessing, file, record)
+    return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold, describe=describe)
 
 
 def at_threshold(
@@ -147,7 +150,21 @@ def _row_ids(
             chosen, file = at[chosen], "train"
         elif split == "train":  # the file has changed
             return chosen, ""
-        now = None if data.preprocessing is None else data.preprocessing.rows
-        if now is None or not np.array_equal(hashes, now):
-            return record.file_rows(file, chosen), ""
     return record.file_rows(file, chosen), file
+
+
+def _describer(now: Preprocessing, file: str, record: Preprocessing | None) -> Callable[[int], str] | None:
+    """row -> the file or the line of an example; None where that is unknown.
+
+    now: of the data as it was read. file: the split that the file is. record: of the run, whose rows are those of the
+    file as it was; None for another file. Of a file that has changed, lines are known where each row has one.
+    """
+    describe = now.describe.get(file)
+    if describe is None or record is None or record.rows is None or file != "train":
+        return describe
+    if now.rows is None or np.array_equal(record.rows, now.rows):
+        return describe
+    first, last = (re.fullmatch(r"line (\d+)", describe(row)) for row in (0, len(now.rows) - 1))
+    if not first or not last or int(last[1]) - int(first[1]) != len(now.rows) - 1:
+        return None
+    return lambda row: f"line {row + int(first[1])}"

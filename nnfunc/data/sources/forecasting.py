@@ -103,7 +103,9 @@ def forecasting(
         x, y, first = (np.concatenate([piece[part][i] for piece in pieces]) for i in range(3))
         splits[part] = (x, y) if len(x) else None
         names = window_series(facts, part) or []
-        describe[part] = lambda row, names=names, first=first: f"{names[row]} from {format_time(int(first[row]), facts)}"
+        describe[part] = lambda row, names=names, first=first: (
+            f"{names[row]} from {format_time(int(first[row]), facts)}"
+        )
     if splits["train"] is None:
         expected = f"a series should have {facts['context'] + facts['horizon']} times (context + horizon) to train on"
         longest = max(int((one.times[: len(one.values)] < facts["cuts"][0]).sum()) for one in table.values())

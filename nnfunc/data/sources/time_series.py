@@ -162,8 +162,10 @@ def format_time(time: int, facts: Mapping[str, Any]) -> str:
     resolution, step = facts["resolution"], facts["step"]
     if resolution == "integer":
         return str(int(time))
-    unit = "M" if resolution == "month" else "D" if not (time % UNITS["day"] or step % UNITS["day"]) else "s"
-    return str(np.datetime64(int(time), "M" if unit == "M" else "s").astype(f"datetime64[{unit}]"))
+    if resolution == "month":
+        return str(np.datetime64(int(time), "M"))
+    has_days = not (time % UNITS["day"] or step % UNITS["day"])
+    return str(np.datetime64(int(time), "s").astype("datetime64[D]" if has_days else "datetime64[s]"))
 
 
 def _step_text(facts: dict[str, Any]) -> str:
