@@ -9,8 +9,6 @@ import sys
 
 from nnfunc.calls import explain_call
 
-__all__ = ["is_keeping_memory", "keep_memory", "keep_memory_by_default", "return_memory"]
-
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8  # of malloc.h
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_ARENA_MAX")
 

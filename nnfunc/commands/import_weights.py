@@ -32,8 +32,6 @@ from nnfunc.models.vit import vit
 from nnfunc.runs import run_folder
 from nnfunc.training.step import trainer
 
-__all__ = ["import_weights"]
-
 TOKENIZER = "tokenizer.json"
 NO_DATA = "no-data-was-imported"
 """The name of the data of a run without data, which messages show."""

@@ -9,8 +9,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from nnfunc.base import PyTree
 
-__all__ = ["local_arrays", "put_array", "put_like"]
-
 
 def put_array(leaf: Any, sharding: NamedSharding) -> Any:
     """An array that every process has, on the devices of a sharding, also of other processes."""

@@ -6,8 +6,6 @@ from typing import NamedTuple
 from nnfunc import check
 from nnfunc.distributed.collectives import Collective
 
-__all__ = ["CHIPS", "Bounds", "Chip", "bounds", "find_chip", "link_seconds"]
-
 
 class Chip(NamedTuple):
     """One device of a cluster, with rates that no program exceeds.

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Collective", "collective_bytes", "collectives"]
-
 OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16}
 _MOVES = {"add", "bitcast", "convert", "copy", "reshape", "transpose"}

@@ -10,8 +10,6 @@ from jax.sharding import AxisType, Mesh
 from nnfunc import check
 from nnfunc.base import DATA_AXIS
 
-__all__ = ["DATA", "MODEL", "as_mesh", "axis_size", "check_names", "mesh"]
-
 DATA, MODEL = DATA_AXIS, "model"
 """The axes that the presets divide over: the batch, and the weights of a layer."""
 

@@ -13,8 +13,6 @@ from nnfunc.base import Context, Model, Out, Params, PyTree
 from nnfunc.distributed.mesh import DATA, MODEL, axis_size
 from nnfunc.rematerialization import gathering
 
-__all__ = ["LeafPlacement", "ModelPartition", "divided"]
-
 
 @dataclass(frozen=True)
 class LeafPlacement:

@@ -16,8 +16,6 @@ from nnfunc.distributed.arrays import put_array
 from nnfunc.distributed.mesh import DATA, MODEL, axis_size
 from nnfunc.distributed.model_partition import LeafPlacement, ModelPartition
 
-__all__ = ["PRESETS", "Placement", "Shard", "shardings"]
-
 Shard = str | Mapping[str, Sequence[str]] | None
 """A preset, several joined by "+", or mesh axes by path pattern, which change the default."""
 

@@ -20,24 +20,6 @@ import jax
 
 from nnfunc import check
 
-__all__ = [
-    "agree",
-    "broadcast",
-    "count",
-    "finish",
-    "index",
-    "is_main",
-    "lost_contact",
-    "receive",
-    "report_failure",
-    "report_step",
-    "send",
-    "start",
-    "stops_at",
-    "wait_for_all",
-    "wait_for_failure",
-]
-
 ANSWER = 30
 """Seconds in which the coordinator has to answer."""
 LOST = 20

@@ -13,8 +13,6 @@ from nnfunc.evaluation.named_metrics import NamedMetric, find_metric
 from nnfunc.evaluation.ranking import Ranking
 from nnfunc.evaluation.readings import Reading
 
-__all__ = ["bootstrap"]
-
 _CHUNK = 1 << 22  # numbers of one batch of resamples
 
 

@@ -10,8 +10,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.evaluation.readings import Reading
 
-__all__ = ["count_entities", "has_scheme"]
-
 SCHEME = re.compile(r"O|([BIESLUM])(?:-(.*))?")
 SAME = {"L": "E", "U": "S", "M": "I"}  # the letters of BILOU and BMES
 

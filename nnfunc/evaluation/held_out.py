@@ -7,8 +7,6 @@ import numpy as np
 
 from nnfunc.evaluation.readings import Reading, read
 
-__all__ = ["HeldOut"]
-
 
 class HeldOut(NamedTuple):
     """The raw outputs of a model for the rows of a split, in their order.

@@ -12,8 +12,6 @@ from nnfunc.evaluation.named_metrics import default_names, find_metric, row_sums
 from nnfunc.evaluation.ranking import Ranking
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, Reading
 
-__all__ = ["baseline", "confusion", "constant_output", "curves", "figures", "per_class", "row_losses", "worst"]
-
 
 def figures(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, float]:
     """The metrics of the rows by name, NaN where a metric is not defined.

@@ -13,8 +13,6 @@ from nnfunc import check
 from nnfunc.evaluation.entities import count_entities
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS, Reading
 
-__all__ = ["NamedMetric", "Sums", "default_names", "find_metric", "metric_names", "row_sums"]
-
 BINS = 15
 """The number of bins of the calibration error."""
 _SMALLEST = 2.220446049250313e-16  # the smallest divisor of a relative error, as in scikit-learn

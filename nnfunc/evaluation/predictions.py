@@ -7,8 +7,6 @@ import numpy as np
 from nnfunc import check
 from nnfunc.evaluation.readings import CLASSES
 
-__all__ = ["read_outputs"]
-
 
 def read_outputs(
     kind: str, output: Any, *, threshold: Any = None, quantiles: int | None = None

@@ -11,8 +11,6 @@ import numpy as np
 
 from nnfunc.evaluation.readings import CLASSES, Reading
 
-__all__ = ["Ranking"]
-
 
 class Ranking(NamedTuple):
     """Rows by descending probability, for each class or label; all [rows, columns].

@@ -7,8 +7,6 @@ import numpy as np
 
 from nnfunc import check
 
-__all__ = ["ANSWERS", "CLASSES", "NUMBERS", "Reading", "mark_ignored", "read"]
-
 CLASSES = ("classes", "tokens", "tags")
 ANSWERS = ("binary", "labels")
 NUMBERS = ("values", "quantiles", "deviation", "counts")

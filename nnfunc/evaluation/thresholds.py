@@ -10,8 +10,6 @@ from nnfunc.evaluation.held_out_metrics import row_weights
 from nnfunc.evaluation.named_metrics import find_metric
 from nnfunc.evaluation.readings import ANSWERS
 
-__all__ = ["THRESHOLD_METRICS", "ThresholdMetric", "check_threshold_metric", "choose_threshold"]
-
 ThresholdMetric = Literal[
     "accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "precision", "recall"
 ]

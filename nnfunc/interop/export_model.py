@@ -16,8 +16,6 @@ from nnfunc.calls import explain_call
 from nnfunc.device_memory import format_bytes
 from nnfunc.interop.program import Program, model_name
 
-__all__ = ["FORMATS", "ExportReport", "export"]
-
 FORMATS = {
     "stablehlo": "nnfunc.interop.stablehlo",
     "onnx": "nnfunc.interop.onnx",

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from nnfunc import check
 
-__all__ = ["HUB", "fetch_snapshot"]
-
 HUB = "hf://"
 FILES = ["*.json", "*.safetensors", "*.model"]
 """No Python and no pickled files are fetched."""

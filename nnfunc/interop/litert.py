@@ -16,8 +16,6 @@ from jax import export
 from nnfunc import check
 from nnfunc.interop.program import Program, explain
 
-__all__ = ["open_file", "write"]
-
 SIGNATURE = "serving_default"
 METADATA = "nnfunc"
 

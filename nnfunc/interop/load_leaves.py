@@ -16,8 +16,6 @@ from nnfunc.interop.name_table import Entry
 from nnfunc.interop.published_config import Family
 from nnfunc.interop.tensor_files import FileTensor
 
-__all__ = ["Patterns", "load_leaves"]
-
 Patterns = str | Sequence[str]
 PARAMETER_DTYPES = tuple(map(jnp.dtype, ("float16", "bfloat16", "float32", "float64")))
 THREADS = min(8, os.cpu_count() or 1)

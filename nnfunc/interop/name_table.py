@@ -13,24 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "BATCH_NORM",
-    "CONV",
-    "CONV1D",
-    "IN_PROJECTION",
-    "LINEAR",
-    "NORM",
-    "SAME",
-    "TABLE",
-    "Change",
-    "Entry",
-    "Leaves",
-    "Row",
-    "axes",
-    "expand",
-    "vector",
-]
-
 
 class Change(NamedTuple):
     """How an array differs from the published one. to_ours, to_published: from one to the other, and back.

@@ -18,8 +18,6 @@ from nnfunc.interop.numpy_templates import ACTIVATIONS, CONV, GPT, LINEAR, NORMS
 from nnfunc.interop.program import Program, Spec
 from nnfunc.layers.feed_forward import GATES
 
-__all__ = ["open_file", "write"]
-
 
 def write(program: Program, file: Path) -> list[Path]:
     """Write the program and its weights; the paths of both."""

@@ -1,7 +1,5 @@
 """The text of programs in NumPy: what `string.Template` fills in begins with a dollar."""
 
-__all__ = ["ACTIVATIONS", "CONV", "GPT", "LINEAR", "NORMS", "PROGRAM"]
-
 PROGRAM = '''"""$title
 
     python ${name}.py inputs.npy outputs.npy

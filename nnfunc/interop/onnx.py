@@ -15,8 +15,6 @@ from nnfunc import check
 from nnfunc.interop.program import Program, explain, model_name
 from nnfunc.interop.simple_primitives import primitives
 
-__all__ = ["QUANTIZATIONS", "open_file", "quantize", "write"]
-
 QUANTIZATIONS = ("dynamic", "weights")
 LARGEST = 2**31 - 1
 """The most bytes of a file of one piece: it is a message of protobuf."""

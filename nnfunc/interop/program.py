@@ -17,8 +17,6 @@ from nnfunc.base import Array, Model, Params, PyTree
 from nnfunc.errors import InvalidValueError, NnfuncError
 from nnfunc.interop.simple_primitives import evaluate
 
-__all__ = ["Program", "Spec", "explain", "model_name", "tensor_specs"]
-
 Spec = dict[str, Any]
 """A tensor of a program: {"name": ..., "shape": ["batch", ...], "dtype": ...}."""
 

@@ -10,8 +10,6 @@ from nnfunc.interop.name_table import Row
 from nnfunc.models.convnext import convnext, convnext_small, convnext_tiny
 from nnfunc.models.resnet import cifar_resnet, resnet, resnet18, resnet34, resnet50
 
-__all__ = ["ACTIVATIONS", "GATED", "Family", "PublishedConfig", "Setting", "arguments_of", "without"]
-
 REQUIRED = object()
 ACTIVATIONS = {
     **{"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"},

@@ -6,8 +6,6 @@ from typing import Any
 
 from nnfunc import check, documents
 
-__all__ = ["class_names", "image_settings"]
-
 PROCESSOR = "preprocessor_config.json"
 METHODS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """The interpolations of a preprocessor_config.json, which are numbers of Pillow."""

@@ -14,8 +14,6 @@ from nnfunc.interop.families.torch_modules import TORCH_GRU, TORCH_LSTM, TORCH_R
 from nnfunc.interop.families.vit_family import DEIT, TIMM_MIXER, TIMM_VIT, TORCHVISION_VIT, VIT
 from nnfunc.interop.published_config import Family
 
-__all__ = ["FAMILIES", "find_family"]
-
 DECODERS = (GPT2, LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, PHI3, GEMMA, GEMMA2, GEMMA3, GEMMA3_MULTIMODAL)
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT)
 VISION = (VIT, DEIT, RESNET, CONVNEXT, CLIP, CLIP_TEXT, CLIP_VISION)

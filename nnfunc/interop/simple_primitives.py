@@ -20,8 +20,6 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from nnfunc import check
 from nnfunc.jaxprs import called, scan_operands
 
-__all__ = ["evaluate", "primitives"]
-
 FOLDED = 4096
 """The number of values up to which a result of constants is computed although it is larger than they are."""
 

@@ -23,8 +23,6 @@ from nnfunc.calls import explain_call
 from nnfunc.documents import find_mismatch, read_bytes
 from nnfunc.interop.program import Program, explain
 
-__all__ = ["ExportedModel", "load_exported", "open_file", "write"]
-
 FORMAT, VERSION = "nnfunc exported model", 1
 PLATFORMS = ("cpu", "cuda", "tpu")
 MOST_BYTES = 2**40

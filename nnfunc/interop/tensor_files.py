@@ -18,8 +18,6 @@ import numpy as np
 from nnfunc import check, documents
 from nnfunc.errors import ERRORS, NnfuncError
 
-__all__ = ["FileTensor", "open_tensors", "save_tensors", "write_tensors"]
-
 DTYPES = {
     **{"BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32"},
     **{"U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"},

@@ -8,8 +8,6 @@ import numpy as np
 
 from nnfunc.reports.palette import BEST, BETTER, TRAIN, WORSE
 
-__all__ = ["RANK_SCALE", "Chart", "bars", "heatmap", "lines", "linked", "scatter", "shorten", "thin"]
-
 NEAREST = 4000  # with more points, the cursor tells only the run of a curve
 RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "interpolate": "rgb"}  # that of "hcl" passes through pink
 IN_A_PICTURE = 150  # trials

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["format_labelled", "format_metric", "format_settings", "sort_metrics", "sort_names"]
-
 PERCENTAGES = ("accuracy",)
 
 

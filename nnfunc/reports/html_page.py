@@ -14,23 +14,6 @@ from nnfunc.reports.charts import Chart
 from nnfunc.reports.inline_images import png_url
 from nnfunc.reports.palette import THEMES
 
-__all__ = [
-    "Cell",
-    "card_texts",
-    "draw_charts",
-    "link",
-    "render_cards",
-    "render_charts",
-    "render_note",
-    "render_page",
-    "render_section",
-    "render_sorted",
-    "render_table",
-    "render_tables",
-    "save_page",
-    "sorted_rows",
-]
-
 MISSING = "The charts need vl-convert-python: pip install 'nnfunc[programs]'."
 
 

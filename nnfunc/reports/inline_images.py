@@ -5,8 +5,6 @@ import io
 
 import numpy as np
 
-__all__ = ["fading_palette", "palette_png_url", "png_url"]
-
 
 def png_url(png: bytes) -> str:
     """A data URL that contains the bytes of a png."""

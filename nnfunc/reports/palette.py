@@ -2,9 +2,6 @@
 
 from typing import Any
 
-__all__ = ["ACCENTS", "ALERT", "BEST", "BEST_NAME", "BETTER", "BETTER_NAME", "COLOURS", "TRAIN", "VALIDATION", "WORSE"]
-__all__ += ["THEMES", "WORSE_NAME"]
-
 # Each colour has a contrast of at least 3 with the page, light or dark.
 TRAIN: str = "#7f8a95"
 VALIDATION: str = "#2f7de1"

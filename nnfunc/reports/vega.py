@@ -14,8 +14,6 @@ from nnfunc.documents import write_file
 from nnfunc.reports.charts import Chart
 from nnfunc.reports.palette import THEMES
 
-__all__ = ["compress", "draw_png", "library", "save_png"]
-
 SCALE = 1.5
 LICENCE = "Vega, Vega-Lite and Vega-Embed, (c) University of Washington Interactive Data Lab, BSD 3-Clause licence."
 

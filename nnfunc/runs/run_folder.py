@@ -34,23 +34,6 @@ import jax
 
 from nnfunc import check, documents, malloc, xla_flags
 
-__all__ = [
-    "CONFIG_FILES",
-    "IMPORTED",
-    "MERGED",
-    "START",
-    "THRESHOLD",
-    "TRIAL",
-    "check_folder",
-    "create_folder",
-    "is_occupied",
-    "program_name",
-    "read_json",
-    "remove_folder",
-    "write_environment",
-    "write_json",
-]
-
 IMPORTED = "imported.json"
 MERGED = "merged.json"
 START = "start.json"

@@ -11,8 +11,6 @@ from nnfunc import check
 from nnfunc.distributed.mesh import check_names, mesh
 from nnfunc.distributed.placement import Placement, Shard
 
-__all__ = ["TRIALS_AXIS", "TrialsMesh", "trials_mesh"]
-
 TRIALS_AXIS = "trials"
 """The axis along which trials run side by side; none waits for another."""
 

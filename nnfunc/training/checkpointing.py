@@ -22,8 +22,6 @@ from nnfunc.runs.lock import FolderLock
 from nnfunc.training.compiled import Carry
 from nnfunc.training.train_state import TrainState
 
-__all__ = ["Saver", "load_either", "run_identity", "saved_forms"]
-
 KEEP = 3  # checkpoints, beside the best one
 SAVED = {
     "best?": str,

@@ -26,8 +26,6 @@ from nnfunc.training.step import Trainer, partition_task, trainer
 from nnfunc.training.task import Build, Task, build_task, cache_calls
 from nnfunc.training.train_state import TrainState, eval_params
 
-__all__ = ["Carry", "Meter", "RunFunctions", "choose_loop", "compiled_functions", "run_functions", "split_hypers"]
-
 T = TypeVar("T")
 
 

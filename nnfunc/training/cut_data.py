@@ -15,8 +15,6 @@ from nnfunc.device_memory import total_bytes, tree_bytes
 from nnfunc.distributed.mesh import DATA, axis_size
 from nnfunc.distributed.placement import Placement
 
-__all__ = ["CUT_DATA", "CutData", "cut_rows", "is_large"]
-
 CUT_DATA = 0.25
 """The fraction of a device's memory above which data is divided by default."""
 

@@ -15,8 +15,6 @@ from nnfunc.distributed.mesh import DATA, axis_size
 from nnfunc.distributed.placement import Placement
 from nnfunc.training.cut_data import CUT_DATA, CutData, cut_rows, is_large
 
-__all__ = ["DeviceFeed", "as_data", "placed_data"]
-
 
 def as_data(data: Any, where: str = "train") -> Data | Stream:
     """The data set; of another object with `batch(step)` a stream, which calls it on the host.

@@ -17,8 +17,6 @@ from nnfunc.training.train_state import TrainState
 from nnfunc.training.update import alternating_turns, step_inputs
 from nnfunc.vector_norm import global_norm
 
-__all__ = ["Diverged", "Fault", "find_non_finite", "find_step_fault", "ordered_taps"]
-
 Phase = Literal["batch", "parameters", "forward", "loss", "backward", "update"]
 
 

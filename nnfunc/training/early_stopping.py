@@ -6,8 +6,6 @@ from typing import Any
 from nnfunc import check
 from nnfunc.runs.best_metric import BestMetric
 
-__all__ = ["EARLY_STOP", "Patience"]
-
 EARLY_STOP = "early stop"
 """The event in metrics.jsonl of a run that stopped early."""
 

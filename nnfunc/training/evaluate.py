@@ -19,16 +19,6 @@ from nnfunc.training.task import Task, cache_calls, join_models
 from nnfunc.training.task_metrics import metric_totals, metrics_of_batches
 from nnfunc.training.train_state import TrainState, eval_params
 
-__all__ = [
-    "batch_totals",
-    "can_mask",
-    "check_batches_fit",
-    "eval_batch_size",
-    "evaluate",
-    "mean_metrics",
-    "split_batches",
-]
-
 
 def evaluate(
     task: Task,

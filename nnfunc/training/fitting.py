@@ -11,8 +11,6 @@ from nnfunc.training.compiled import RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.train_state import TrainState
 
-__all__ = ["Needs", "check_memory", "check_state"]
-
 SMALLER = "Make the model smaller"
 
 

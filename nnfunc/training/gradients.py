@@ -34,17 +34,6 @@ from nnfunc.training.several_models import JointModel, JointOptimizer
 from nnfunc.training.task import Task
 from nnfunc.vector_norm import global_norm
 
-__all__ = [
-    "BoundModel",
-    "Gradients",
-    "bind_model",
-    "gradient_of",
-    "loss_and_metrics",
-    "objective_values",
-    "stop_frozen",
-]
-
-
 RESERVED_NAMES = {"loss", "gradient_norm", "learning_rate", "split", "step", "seconds"}
 """The names of other columns beside the objective's metrics."""
 

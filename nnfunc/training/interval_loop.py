@@ -26,8 +26,6 @@ from nnfunc.training.task import Task
 from nnfunc.training.throughput import SpeedMeter, count_flops
 from nnfunc.training.train_state import eval_params
 
-__all__ = ["IntervalLoop", "Report"]
-
 
 class Report(NamedTuple):
     """What is known at the end of an interval. step: steps done, of `steps`.

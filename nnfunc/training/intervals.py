@@ -10,8 +10,6 @@ from nnfunc import check
 from nnfunc.distributed import processes
 from nnfunc.training.compiled import Carry, RunFunctions
 
-__all__ = ["Intervals", "StepRunner"]
-
 
 class Intervals(NamedTuple):
     """After how many steps what is due."""

@@ -16,8 +16,6 @@ from nnfunc import paths
 from nnfunc.base import Array, Params, PyTree, Watch
 from nnfunc.vector_norm import vector_norm
 
-__all__ = ["activation_stats", "parameter_stats", "stats_by_layer"]
-
 BINS = 32
 SAMPLE = 4096  # values that a histogram looks at, evenly spread
 

@@ -16,8 +16,6 @@ from nnfunc.combinators import wire
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, require_params
 from nnfunc.training.objectives import ObjectiveFunction, call_objective, check_objective, check_result
 
-__all__ = ["AlternatingObjectives", "JointModel", "JointOptimizer", "joint_model", "joint_objective", "joint_optimizer"]
-
 
 class JointModel(Model):
     """A Model of several, its parts by name; an objective calls each by itself, as predict.name(x)."""

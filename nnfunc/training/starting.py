@@ -12,9 +12,6 @@ from nnfunc import check, paths
 from nnfunc.base import Params, PyTree
 from nnfunc.training.train_state import refuse_train_state
 
-__all__ = ["Resize", "StartReport", "load_into", "report_start", "starting_from"]
-
-
 Resize = Mapping[str, Literal["part", "grid"]]
 """{pattern of leaves that may have another size: how their values are taken over}."""
 

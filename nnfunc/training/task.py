@@ -24,8 +24,6 @@ from nnfunc.training.objectives import Objective, check_objective
 from nnfunc.training.several_models import AlternatingObjectives, joint_model, joint_objective, joint_optimizer
 from nnfunc.training.task_metrics import check_metrics
 
-__all__ = ["Build", "OnPlateau", "Task", "reduce_on_plateau"]
-
 
 class OnPlateau(NamedTuple):
     """A factor of the learning rate that follows a validation metric; see `reduce_on_plateau`.

@@ -16,16 +16,6 @@ from nnfunc.evaluation.named_metrics import Sums, find_metric, row_sums
 from nnfunc.evaluation.readings import Reading, mark_ignored, read
 from nnfunc.training.objectives import Objective, Totals
 
-__all__ = [
-    "ExactRows",
-    "add_totals",
-    "check_metrics",
-    "mean_of_totals",
-    "metric_totals",
-    "metrics_of_batches",
-    "refuse_exact",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class ExactRows:

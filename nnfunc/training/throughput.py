@@ -13,7 +13,6 @@ from nnfunc import flops
 SPEED_METRICS = ("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation", "memory_mb")
 """The columns of speed and memory in a training row."""
 
-__all__ = ["SPEED_METRICS", "SpeedMeter", "count_flops", "memory_mb", "peak_flops"]
 
 PEAK_FLOPS = {
     "h200": 989e12,

@@ -33,9 +33,6 @@ from nnfunc.training.task_metrics import refuse_exact
 from nnfunc.training.throughput import SPEED_METRICS
 from nnfunc.training.train_state import TrainState
 
-__all__ = ["History", "Report", "inspect_task", "resolve_loop", "train"]
-
-
 TRANSFORMED = (
     "For many runs side by side: nf.sweep(build, space, data, ...). For a transformation of your own: "
     "nf.trainer(build), whose init and step are pure."

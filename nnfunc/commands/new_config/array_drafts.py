@@ -11,8 +11,6 @@ from nnfunc.data.dataset import count_examples
 from nnfunc.data.sources.class_folders import IMAGES
 from nnfunc.data.sources.image_files import open_pillow
 
-__all__ = ["draft_arrays", "draft_images"]
-
 IMAGE_SIZE = 64  # to which images of different sizes are scaled
 
 

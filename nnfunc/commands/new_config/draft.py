@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 from nnfunc.config.explain_key import to_toml
 
-__all__ = ["Draft", "Note", "arguments_of", "choose_steps", "render_draft", "training_tables"]
-
 COLUMN = 46  # of the comments
 
 

@@ -7,8 +7,6 @@ from nnfunc.commands.new_config.array_drafts import draft_arrays, draft_images
 from nnfunc.commands.new_config.table_drafts import draft_forecasting, draft_table
 from nnfunc.commands.new_config.text_drafts import draft_language, draft_tagging, draft_text, draft_tokens
 
-__all__ = ["DRAFTS"]
-
 DRAFTS = {
     "table": (draft_table, (".csv", ".csv.gz", ".parquet", ".pq", ".jsonl", ".ndjson")),
     "images": (draft_images, ()),

@@ -16,8 +16,6 @@ from nnfunc.data.sources.columns import CODE, is_missing, read_columns
 from nnfunc.data.sources.number_style import NumberStyle, guess_styles
 from nnfunc.data.sources.table_cells import parse_dates
 
-__all__ = ["Column", "check_column", "find_label", "guess_separator", "look_at_columns"]
-
 LABELS = ("label", "target", "class", "y", "outcome", "output", "category", "kind", "species")
 DATE_FORMATS = (None, "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%Y%m%d")
 ID = re.compile(r"(.*[_ ])?(id|index|nr|no|key)|unnamed.*", re.IGNORECASE)

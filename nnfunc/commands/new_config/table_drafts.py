@@ -11,8 +11,6 @@ from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_s
 from nnfunc.commands.new_config.table_columns import Column, check_column, find_label, guess_separator, look_at_columns
 from nnfunc.data.dataset import count_examples
 
-__all__ = ["draft_forecasting", "draft_table"]
-
 RARE = 0.1  # the fraction of the rarest class below which accuracy says little
 TIMES = ("time", "date", "day", "month", "t", "step")
 VALUES = ("value", "y", "sales", "target")

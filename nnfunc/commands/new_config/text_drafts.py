@@ -9,8 +9,6 @@ from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
 from nnfunc.commands.new_config.table_columns import check_column, find_label, guess_separator, look_at_columns
 
-__all__ = ["draft_language", "draft_tagging", "draft_text", "draft_tokens"]
-
 
 def draft_text(path: Path, *, label: str | None = None, text: str | None = None) -> Draft:
     """A config for texts with a class each: a table with a column `text`, or a folder of .txt files for each class."""

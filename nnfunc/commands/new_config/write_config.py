@@ -9,8 +9,6 @@ from nnfunc.commands.new_config.draft import render_draft
 from nnfunc.commands.new_config.drafts import DRAFTS
 from nnfunc.config import load
 
-__all__ = ["new_config"]
-
 
 def new_config(data_type: str, files: Sequence[Path], *, output: Path | None = None, **columns: str | None) -> Path:
     """Write a commented config that trains as it is, and return its path.

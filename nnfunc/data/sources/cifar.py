@@ -15,8 +15,6 @@ from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.image_layout import Layout, build_image_splits
 from nnfunc.data.splits import Splits
 
-__all__ = ["cifar10"]
-
 WHERE = "data.cifar10"
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN, TEST = [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]

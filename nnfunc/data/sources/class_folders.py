@@ -10,8 +10,6 @@ from typing import NamedTuple, NoReturn
 from nnfunc import check
 from nnfunc.data.download import file_ending, file_size
 
-__all__ = ["IMAGES", "ClassFolders", "split_files"]
-
 PARTS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev", "eval", "evaluation"),

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ColumnStore", "StringColumn"]
-
 DTYPES = [np.dtype(name) for name in ("uint8", "int16", "float32", "float64")]
 GROUPS = 256  # arrays for the columns: each has a dtype, and can be freed separately
 

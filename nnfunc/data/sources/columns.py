@@ -26,19 +26,6 @@ from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import EXACT, NUMBER, read_csv
 from nnfunc.data.sources.number_style import guess_styles
 
-__all__ = [
-    "DescribeRow",
-    "check_columns",
-    "check_values",
-    "class_name",
-    "is_missing",
-    "parse_class_labels",
-    "parse_numbers",
-    "read_columns",
-    "read_json_lines",
-    "row_name",
-]
-
 WHERE = "data.table"
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
 DescribeRow = Callable[[int], str]

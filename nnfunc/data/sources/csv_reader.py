@@ -17,8 +17,6 @@ from nnfunc import check
 from nnfunc.data.download import fail_damaged, find_text_problem, read_bytes
 from nnfunc.data.sources.column_store import ColumnStore
 
-__all__ = ["EXACT", "NUMBER", "csv_rows", "long_fields", "read_csv"]
-
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BLOCK = 1 << 14  # values that are turned into numbers at a time
 QUICK = 1 << 20  # bytes from which on pyarrow's reader is worth its import

@@ -12,8 +12,6 @@ from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.image_layout import Layout, apply_layout
 from nnfunc.data.splits import Splits, split
 
-__all__ = ["digits"]
-
 
 def digits(*, layout: Layout = "flat", preprocessing: Preprocessing | None = None) -> Splits:
     """The digits, stratified by class: 1257 images for training, 180 for validation, 360 for testing.

@@ -16,8 +16,6 @@ from nnfunc.data.preprocessing import PARTS, Preprocessing
 from nnfunc.data.row_split import split_pairs
 from nnfunc.data.splits import cut_splits
 
-__all__ = ["drop_repeats", "find_path", "pad_rows", "repeated_rows", "split_examples"]
-
 
 def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: Callable[[int], str]) -> list[int]:
     """The indices of the examples without those that repeat an earlier one, with a warning about these.

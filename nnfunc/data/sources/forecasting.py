@@ -13,8 +13,6 @@ from nnfunc.data.sources.number_style import Decimal, NumberStyle, Thousands
 from nnfunc.data.sources.time_series import Series, format_time, read_table
 from nnfunc.data.splits import Splits
 
-__all__ = ["forecasting", "read_series", "restore_series", "window_series"]
-
 WHERE = "data.forecasting"
 
 

@@ -13,8 +13,6 @@ from nnfunc import check
 from nnfunc.data.download import fail_damaged, fail_unreadable, file_size
 from nnfunc.data.preprocessing import Preprocessing
 
-__all__ = ["ImageReader", "open_pillow"]
-
 WHERE = "data.images"
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # Pillow opens some others by external programs
 WHITES = (1.0, 255.0, 65535.0)  # the possible values of white in images of floats

@@ -14,8 +14,6 @@ from nnfunc.data.sources.image_files import ImageReader, open_pillow
 from nnfunc.data.sources.image_layout import Layout, build_image_splits
 from nnfunc.data.splits import Splits
 
-__all__ = ["images"]
-
 WHERE = "data.images"
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 

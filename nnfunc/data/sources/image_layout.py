@@ -11,8 +11,6 @@ from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.row_split import split_pairs
 from nnfunc.data.splits import Splits
 
-__all__ = ["Layout", "apply_layout", "build_image_splits"]
-
 Layout = Literal["image", "flat", "rows"]
 """[height, width, channels], [height * width * channels], or [height, width * channels]."""
 

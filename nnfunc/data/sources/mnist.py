@@ -15,8 +15,6 @@ from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.sources.image_layout import Layout, build_image_splits
 from nnfunc.data.splits import Splits
 
-__all__ = ["fashion_mnist", "mnist", "read_idx"]
-
 TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 

@@ -15,8 +15,6 @@ from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.row_split import split_pairs
 from nnfunc.data.splits import Splits
 
-__all__ = ["load_npy", "npz"]
-
 WHERE = "data.npz"
 UNREADABLE = "it cannot be read as a NumPy file"
 SUFFIXES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}

@@ -11,8 +11,6 @@ from nnfunc.data.download import fail_damaged
 from nnfunc.data.sources.column_store import StringColumn
 from nnfunc.data.sources.csv_reader import NUMBER
 
-__all__ = ["Decimal", "NumberStyle", "Thousands", "guess_styles"]
-
 Decimal = Literal[".", ","]
 Thousands = Literal["", ".", ",", " ", "'"]
 

@@ -38,8 +38,6 @@ from nnfunc.data.table_features import (
     parse_cells,
 )
 
-__all__ = ["table"]
-
 WHERE = "data.table"
 BLOCK = 1 << 16  # rows
 

@@ -22,8 +22,6 @@ from nnfunc.data.sources.columns import (
     to_strings,
 )
 
-__all__ = ["fold_column", "parse_dates", "parse_flags", "parse_order", "parse_strings"]
-
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 
 

@@ -16,17 +16,6 @@ from nnfunc.data.sources.columns import WHERE, DescribeRow, is_missing, parse_cl
 from nnfunc.data.sources.table_cells import parse_flags, parse_order, parse_strings
 from nnfunc.data.splits import cut_in_order
 
-__all__ = [
-    "check_log",
-    "fit_scaling",
-    "fit_target",
-    "label_ids",
-    "labelled_rows",
-    "read_labels",
-    "read_order",
-    "take_rows",
-]
-
 
 def read_labels(
     name: str,

@@ -16,8 +16,6 @@ from nnfunc.data.sources.columns import JSON_LINES, check_columns, read_json_lin
 from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, repeated_rows, split_examples
 from nnfunc.data.splits import Splits
 
-__all__ = ["read_sentences", "tagging"]
-
 WHERE = "data.tagging"
 ENDINGS = (".conll", ".conllu", ".iob", ".iob2", ".bio", ".tsv", ".txt", *JSON_LINES)
 PADDING, UNKNOWN = 0, 1  # ids of features

@@ -12,8 +12,6 @@ from nnfunc.data.sources.token_splits import build_token_splits, cut_tokens
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Bytes, Characters, Codec, load_codec
 
-__all__ = ["text"]
-
 WHERE = "data.text"
 KNOWN = {
     "tinyshakespeare": (

@@ -16,8 +16,6 @@ from nnfunc.data.sources.examples import drop_repeats, find_path, pad_rows, repe
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Tokenizer, load_codec
 
-__all__ = ["read_texts", "text_classification"]
-
 WHERE = "data.text_classification"
 FOLDERS = ClassFolders(WHERE, "texts", frozenset({".txt"}))
 TABLES = (".csv", ".tsv", *PARQUET, *JSON_LINES)

@@ -11,8 +11,6 @@ from nnfunc.data.download import fail_damaged
 from nnfunc.data.sources.columns import check_columns, is_missing, parse_numbers, read_columns, to_strings
 from nnfunc.data.sources.number_style import NumberStyle
 
-__all__ = ["Series", "format_time", "read_table"]
-
 UNITS = {"day": 24 * 60 * 60, "hour": 60 * 60, "minute": 60, "second": 1}
 
 

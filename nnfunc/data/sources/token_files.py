@@ -13,8 +13,6 @@ from nnfunc.data.sources.token_splits import build_token_splits, cut_tokens
 from nnfunc.data.splits import Splits
 from nnfunc.data.tokenizers import Codec, load_codec
 
-__all__ = ["tokens"]
-
 
 def tokens(
     path: str | Path,

@@ -12,8 +12,6 @@ from nnfunc.data.fingerprint import split_fingerprint
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.splits import Splits
 
-__all__ = ["build_token_splits", "cut_tokens"]
-
 MAX_CHECKED = 1 << 26  # tokens; those of a larger split are checked batch by batch
 
 

@@ -10,8 +10,6 @@ from nnfunc.interop.name_table import LINEAR, NORM, TABLE, Change, Row, vector
 from nnfunc.interop.published_config import ACTIVATIONS, Family, PublishedConfig, Setting, without
 from nnfunc.models.seq2seq import seq2seq
 
-__all__ = ["BART"]
-
 FIRST = 2
 """Positions begin at this row of the published table; those before are not used."""
 POSITIONS = {"weight": ("weight", Change(lambda x: x[FIRST:], lambda x: np.pad(x, ((FIRST, 0), (0, 0)))))}

@@ -10,8 +10,6 @@ from nnfunc.interop.name_table import LINEAR, NORM, SAME, TABLE, Change, Row
 from nnfunc.interop.published_config import ACTIVATIONS, Family, Setting, read_classes, without, write_classes
 from nnfunc.models.bert import bert
 
-__all__ = ["BERT", "DISTILBERT", "ROBERTA", "XLM_ROBERTA"]
-
 BIAS = {"bias": ("bias", SAME)}
 
 

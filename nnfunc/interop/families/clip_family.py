@@ -10,8 +10,6 @@ from nnfunc.interop.published_config import ACTIVATIONS, Family, PublishedConfig
 from nnfunc.models.clip import clip, clip_text
 from nnfunc.models.vit import vit
 
-__all__ = ["CLIP", "CLIP_TEXT", "CLIP_VISION"]
-
 
 def block_rows(prefix: str) -> list[Row]:
     layer = f"{prefix}.encoder.layers.{{i}}"

@@ -8,8 +8,6 @@ from nnfunc.interop.name_table import CONV, LINEAR, NORM, SAME, Change, Row
 from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_classes, without, write_classes
 from nnfunc.models.convnext import convnext
 
-__all__ = ["CONVNEXT", "TIMM_CONVNEXT", "TORCHVISION_CONVNEXT"]
-
 SCALE = {"": ("scale", SAME)}
 IMAGE_SCALE = {"": ("scale", Change(lambda x: x.reshape(-1), lambda x: x.reshape(-1, 1, 1)))}
 

@@ -22,8 +22,6 @@ from nnfunc.interop.families.rope_settings import read_rope
 from nnfunc.interop.name_table import Change, Row
 from nnfunc.interop.published_config import PublishedConfig, Setting, without
 
-__all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GEMMA3_MULTIMODAL"]
-
 SHIFTED_NORM = {
     "weight": ("scale", Change(lambda x: 1 + x.astype(np.float32), lambda x: x.astype(np.float32) - 1, widen=True))
 }

@@ -4,8 +4,6 @@ from nnfunc.interop.name_table import CONV1D, LINEAR, NORM, TABLE
 from nnfunc.interop.published_config import ACTIVATIONS, Family, Setting
 from nnfunc.models.gpt import gpt
 
-__all__ = ["GPT2", "NANOGPT"]
-
 ROWS = [
     ("transformer.wte", "tokens", TABLE),
     ("transformer.wpe", "positions", TABLE),

@@ -10,8 +10,6 @@ from nnfunc.interop.name_table import LINEAR, NORM, TABLE, Row
 from nnfunc.interop.published_config import GATED, Family, PublishedConfig, Setting, without
 from nnfunc.models.llama import llama
 
-__all__ = ["LLAMA", "MISTRAL", "MIXTRAL", "PHI3", "QWEN2", "QWEN3"]
-
 
 def attention_rows(*, fused: bool = False, norm: Any = NORM) -> list[Row]:
     if fused:

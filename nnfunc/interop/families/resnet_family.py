@@ -9,8 +9,6 @@ from nnfunc.interop.name_table import BATCH_NORM, CONV, LINEAR, Row
 from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_classes, without, write_classes
 from nnfunc.models.resnet import resnet
 
-__all__ = ["RESNET", "TORCHVISION_RESNET"]
-
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
 

@@ -7,8 +7,6 @@ from typing import Any
 from nnfunc import check
 from nnfunc.interop.published_config import PublishedConfig, Setting
 
-__all__ = ["read_rope", "write_rope"]
-
 ROPE_NAMES = {"linear": "linear", "dynamic": "dynamic", "yarn": "yarn", "llama3": "llama3", "longrope": "longrope"}
 ROPE_NUMBERS = {
     "factor": "factor",

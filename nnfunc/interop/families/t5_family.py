@@ -8,8 +8,6 @@ from nnfunc.interop.name_table import LINEAR, NORM, TABLE, Row
 from nnfunc.interop.published_config import GATED, Family, PublishedConfig, Setting, without
 from nnfunc.models.seq2seq import seq2seq
 
-__all__ = ["MT5", "T5"]
-
 PLAIN = {"relu": "relu", "gelu_new": "gelu_tanh", "gelu": "gelu"}
 ACTIVATIONS = {**PLAIN, "gated-gelu": "geglu_tanh", "gated-silu": GATED["silu"], "gated-relu": GATED["relu"]}
 FIXED = {

@@ -7,8 +7,6 @@ from typing import Any
 from nnfunc import check
 from nnfunc.interop.published_config import PublishedConfig
 
-__all__ = ["read_timm", "timm_family"]
-
 VIT = re.compile(r"(?:vit|deit)_(tiny|small|base|large)(_distilled)?_patch(\d+)_(\d+)")
 VIT_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 RESNETS = {

@@ -23,8 +23,6 @@ from nnfunc.interop.published_config import Family, arguments_of
 from nnfunc.layers.recurrent.layers import gru, lstm, rnn
 from nnfunc.models.seq2seq import seq2seq
 
-__all__ = ["TORCH_GRU", "TORCH_LSTM", "TORCH_RNN", "TORCH_TRANSFORMER", "Table", "table_family"]
-
 
 def split_gru_bias(bias: np.ndarray) -> np.ndarray:
     """[3 * dim] of the gates r, z, n -> what is added to bias [3 * dim], and recurrent_bias [dim]."""

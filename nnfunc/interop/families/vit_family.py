@@ -18,8 +18,6 @@ from nnfunc.interop.published_config import (
 from nnfunc.models.mixer import mixer
 from nnfunc.models.vit import vit
 
-__all__ = ["DEIT", "TIMM_MIXER", "TIMM_VIT", "TORCHVISION_VIT", "VIT"]
-
 TOKEN = {"": ("weight", vector(3))}
 POSITIONS = {"": ("weight", Change(lambda x: x[0], lambda x: x[None]))}
 

@@ -11,8 +11,6 @@ from nnfunc.evaluation.readings import ANSWERS
 from nnfunc.reports.charts import Chart, heatmap, lines, scatter, shorten, thin
 from nnfunc.reports.palette import COLOURS, TRAIN, VALIDATION
 
-__all__ = ["confusion_chart", "curve_charts", "number_charts"]
-
 MAX_CURVES, MAX_OUTPUTS, POINTS = 8, 4, 2000
 ZERO_TO_ONE = {"scale": {"domain": [0, 1]}}
 CURVES = (  # of `evaluation.curves`: name, title, x, y

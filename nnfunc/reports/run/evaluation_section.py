@@ -17,8 +17,6 @@ from nnfunc.reports.html_page import Cell, draw_charts, render_note, render_sort
 from nnfunc.reports.run.evaluation_charts import POINTS, confusion_chart, curve_charts, number_charts
 from nnfunc.reports.run.example_html import InputFormat, example_card
 
-__all__ = ["Evaluation", "build_evaluation", "sample_section"]
-
 WORST, PER_CELL, EXAMPLES = 24, 12, 400  # examples: the worst, of a cell, and of all cells
 MAX_CLASSES = 60  # of a confusion matrix
 RESAMPLES, FEW_ROWS, MANY_ROWS = 1000, 2000, 20_000

@@ -9,8 +9,6 @@ import numpy as np
 
 from nnfunc.reports.inline_images import png_url
 
-__all__ = ["InputFormat", "example_card"]
-
 MAX_SIDE = 96  # pixels of a picture; larger ones are made smaller
 MAX_FEATURES, MAX_LETTERS = 8, 400
 

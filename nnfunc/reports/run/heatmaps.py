@@ -11,8 +11,6 @@ from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
 from nnfunc.runs.metrics_log import LayerSeries, Row
 
-__all__ = ["heatmap_charts"]
-
 
 class LayerMetric(NamedTuple):
     """A metric of layers.

@@ -11,8 +11,6 @@ from nnfunc.reports.inline_images import fading_palette, palette_png_url
 from nnfunc.runs import metrics_log
 from nnfunc.runs.metrics_log import Histograms, Row
 
-__all__ = ["render_histograms"]
-
 SOURCES = (
     ("parameters", "weight_histogram", "weights", fading_palette(47, 111, 208)),
     ("parameters", "gradient_histogram", "gradients", fading_palette(217, 120, 45)),

@@ -11,8 +11,6 @@ from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
 from nnfunc.runs.metrics_log import Row
 
-__all__ = ["curve_charts", "spans_scales", "speed_charts"]
-
 FIRST = ("loss", "accuracy", "learning_rate", "gradient_norm")
 SPEED = {  # name -> (factor, title)
     "examples_per_second": (1, "examples per second"),

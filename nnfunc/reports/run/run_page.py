@@ -26,8 +26,6 @@ from nnfunc.reports.run.run_charts import curve_charts, speed_charts
 from nnfunc.runs import diagnostics, metrics_log, status
 from nnfunc.runs.metrics_log import Row, to_float
 
-__all__ = ["build_page", "live_charts", "run_cards"]
-
 CURVES = "Drag to move, scroll with Ctrl to zoom, double-click for all; the cursor shows values."
 HEATMAPS = "Each row is a layer; time runs to the right. Cells without a value are empty."
 HISTOGRAMS = (

@@ -9,8 +9,6 @@ import numpy as np
 
 from nnfunc.sweeps.grouping import static_key
 
-__all__ = ["Axis", "axis_limits", "build_axes", "build_axis", "build_score_axis", "format_value", "short_number"]
-
 FEW = 8  # at most so many distinct numbers are treated one by one
 DECADES = 2  # positive values that span more get a logarithmic axis
 

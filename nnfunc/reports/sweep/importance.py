@@ -9,8 +9,6 @@ from nnfunc.reports.sweep.axes import Axis
 from nnfunc.reports.sweep.report_data import SweepData, build_sweep_data
 from nnfunc.sweeps.result import Result
 
-__all__ = ["Importance", "compute_importance", "importance"]
-
 TREES, FOLDS, SHUFFLES = 100, 5, 5
 MIN_SETTINGS = 5  # with a score, one for each fold
 ENOUGH_SETTINGS, GOOD_R2 = 12, 0.3  # below these, importances mean nothing

@@ -4,8 +4,6 @@ from typing import Any
 
 from nnfunc.reports.palette import ALERT, BEST, BETTER, VALIDATION, WORSE
 
-__all__ = ["parallel_spec"]
-
 HEIGHT, GAP = 300, 96  # of the axes, and the least distance between them
 GREY = "#7b858f"
 BOX = "isFinite(containerSize()[0]) ? containerSize()[0] - 16 : 760"

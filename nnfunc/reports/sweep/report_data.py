@@ -10,8 +10,6 @@ from nnfunc.reports.sweep.axes import Axis, build_axes, build_score_axis, format
 from nnfunc.runs.status import flatten_settings
 from nnfunc.sweeps.result import Result
 
-__all__ = ["SweepData", "build_sweep_data"]
-
 
 class SweepData(NamedTuple):
     """A sweep as arrays over its trials.

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["LEVEL", "Comparison", "compare_settings"]
-
 LEVEL = 0.05
 """Settings differ when the p-value is below this."""
 

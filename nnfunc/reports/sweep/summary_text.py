@@ -14,8 +14,6 @@ from nnfunc.reports.sweep.report_data import SweepData
 from nnfunc.reports.sweep.significance import compare_settings
 from nnfunc.sweeps.result import Result
 
-__all__ = ["describe_best", "describe_importance", "format_score", "headline"]
-
 MORE_SEEDS = (
     "One run of each setting cannot tell skill from luck: with another seed, another setting may come first. "
     "Run each setting several times, with seeds=3 in code or --seeds 3 on the command line, and the report "

@@ -12,8 +12,6 @@ from nnfunc.reports.sweep.parallel_spec import parallel_spec
 from nnfunc.reports.sweep.report_data import SweepData
 from nnfunc.sweeps.result import Result
 
-__all__ = ["curve_charts", "pair_charts", "parallel_chart", "slice_charts"]
-
 POINTS = 20_000  # of all curves of a chart
 
 

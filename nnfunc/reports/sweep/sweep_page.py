@@ -31,8 +31,6 @@ from nnfunc.reports.sweep.sweep_charts import curve_charts, pair_charts, paralle
 from nnfunc.runs import status
 from nnfunc.sweeps.result import FAULTS, Result
 
-__all__ = ["Interval", "write_page"]
-
 TABLE_ROWS = 2000  # of the best settings
 RANKING = "Ranking of all settings with a score"
 UNINFORMATIVE = ("gradient_norm", "learning_rate")  # metrics whose last value says little

@@ -17,8 +17,6 @@ from nnfunc.training.objectives.objective_totals import (
     refuse_smoothing,
 )
 
-__all__ = ["binary", "multilabel"]
-
 
 def binary(*, positive_weight: Scalar = 1.0, label_smoothing: Scalar = 0.0, gamma: Scalar | None = None) -> Objective:
     """Cross-entropy of one logit for each row, [batch] or [batch, 1], against targets 0 or 1, and the accuracy.

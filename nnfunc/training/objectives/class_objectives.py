@@ -9,8 +9,6 @@ from nnfunc.training.objectives.class_totals import cross_entropy_totals, is_sof
 from nnfunc.training.objectives.objective import Objective
 from nnfunc.training.objectives.objective_totals import input_and_target, mean_objective, refuse_smoothing
 
-__all__ = ["classification", "focal", "language_modelling", "tagging"]
-
 
 def classification(
     *,

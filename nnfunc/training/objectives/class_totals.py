@@ -12,8 +12,6 @@ from nnfunc.base import Array, PyTree, Scalar
 from nnfunc.training.objectives.objective import Totals
 from nnfunc.training.objectives.objective_totals import example_mask, input_and_target, masked_total
 
-__all__ = ["cross_entropy_totals", "is_soft", "label_check", "label_totals"]
-
 
 def is_soft(logits: Array, labels: Any) -> bool:
     """Whether labels are probabilities of classes: floats with as many axes as the logits."""

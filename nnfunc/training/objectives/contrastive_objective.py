@@ -10,8 +10,6 @@ from nnfunc.base import Array, Key, PyTree, Scalar, fold
 from nnfunc.training.objectives.objective import Objective
 from nnfunc.training.objectives.objective_totals import example_mask, masked_total, mean_objective
 
-__all__ = ["contrastive"]
-
 
 def contrastive(augment: Callable[[Key, PyTree], PyTree] | None = None, *, temperature: Scalar = 0.1) -> Objective:
     """NT-Xent: of two augmented views of each example, each should be most similar to the other one.

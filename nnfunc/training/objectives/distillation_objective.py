@@ -13,8 +13,6 @@ from nnfunc.training.objectives.class_totals import cross_entropy_totals, label_
 from nnfunc.training.objectives.objective import Objective
 from nnfunc.training.objectives.objective_totals import example_mask, input_and_target, masked_total, mean_objective
 
-__all__ = ["distillation"]
-
 
 def distillation(
     teacher: Callable[[PyTree], Array],

@@ -12,8 +12,6 @@ from nnfunc.base import Array, Scalar
 from nnfunc.training.objectives.objective import Objective
 from nnfunc.training.objectives.objective_totals import example_mask, input_and_target, masked_total, mean_objective
 
-__all__ = ["gaussian", "poisson", "regression"]
-
 
 def regression(
     loss: Literal["mse", "mae", "huber", "quantile"] = "mse",

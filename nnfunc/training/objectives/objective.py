@@ -12,17 +12,6 @@ from nnfunc import check
 from nnfunc.base import Array, Key, PyTree, fold, named_parameters
 from nnfunc.calls import Described, factory_hint
 
-__all__ = [
-    "KINDS",
-    "Objective",
-    "ObjectiveFunction",
-    "Totals",
-    "call_objective",
-    "check_objective",
-    "check_result",
-    "draws_numbers",
-]
-
 Totals = dict[str, Any]
 """{"loss": (sum, weight), metric: (sum, weight), ...}: they add up over batches."""
 ObjectiveFunction = Callable[..., tuple[Array, dict[str, Array]]]

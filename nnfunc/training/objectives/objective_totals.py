@@ -9,8 +9,6 @@ from nnfunc import check
 from nnfunc.base import Array, PyTree, Scalar
 from nnfunc.training.objectives.objective import Objective, Totals
 
-__all__ = ["example_mask", "input_and_target", "masked_total", "mean_objective", "refuse_smoothing"]
-
 
 def mean_objective(
     totals: Callable[..., Totals], inspect: Any = None, kind: str = "", ignore_index: int | None = None

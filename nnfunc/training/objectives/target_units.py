@@ -13,8 +13,6 @@ from nnfunc.data.preprocessing import restore_targets
 from nnfunc.training.objectives.objective import Objective
 from nnfunc.training.objectives.objective_totals import input_and_target, mean_objective
 
-__all__ = ["in_target_units"]
-
 
 def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
     """The objective with all metrics but the loss in the units of the file. The model runs once for both.
