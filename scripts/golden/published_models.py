@@ -1,8 +1,8 @@
-"""Golden numbers for published weights: tiny models of transformers 5.24, with weights that depend on their names.
+"""Golden numbers for published weights: tiny models of transformers 5.24 and timm, with weights that depend on their names.
 
     python scripts/golden/published_models.py [case ...]        # writes tests/golden/published/<case>.npz
 
-It needs torch and transformers; the tests need neither. Each file has the config.json, the names and shapes of the
+It needs torch, transformers and timm; the tests need none of them. Each file has the config.json, the names and shapes of the
 tensors as `save_pretrained` writes them, the inputs, and what the reference computes in float64: logits (of two
 padded batches, too), the norm of the gradient of a loss, and 64 tokens of a greedy generation with a cache.
 """
@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 import transformers as hf
 from safetensors import safe_open
@@ -169,6 +170,12 @@ CASES = {
     ),
 }
 
+TIMM = {
+    "timm-vit": ("vit_tiny_patch16_224", {"img_size": 32, "depth": 2, "embed_dim": 24}),
+    "timm-convnext": ("convnext_tiny", {"depths": [1, 1, 2, 1], "dims": [4, 6, 8, 10]}),
+}
+"""Architectures of timm 1.0.31, and what is smaller in them."""
+
 
 def filled(name, shape):
     """Numbers that belong to a name; tests/helpers/published_weights.py repeats them."""
@@ -300,7 +307,25 @@ KINDS = {
 } | dict.fromkeys(["vit", "deit", "resnet", "convnext"], vision)
 
 
+def run_timm(case):
+    name, changes = TIMM[case]
+    model = timm.create_model(name, num_classes=3, **changes).double().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        timm.models.save_for_hf(model, folder, safe_serialization=True)
+        results = {"config": (Path(folder) / "config.json").read_text()}
+    shapes = {name: tuple(leaf.shape) for name, leaf in model.state_dict().items()}
+    model.load_state_dict({name: torch.tensor(filled(name, shape).astype("f4")) for name, shape in shapes.items()})
+    results["names"] = json.dumps(shapes)
+    logits = model(torch.tensor(filled("x", (2, 3, 32, 32))))
+    loss_of(logits).backward()
+    results |= {"side": 32, "logits": logits.detach().numpy(), "gradient_norm": gradient_norm(model)}
+    np.savez_compressed(FOLDER / f"{case}.npz", **results)
+    print(case, results["gradient_norm"])
+
+
 def run(case):
+    if case in TIMM:
+        return run_timm(case)
     model_class, config = CASES[case]()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -322,5 +347,5 @@ def run(case):
 
 
 if __name__ == "__main__":
-    for case in sys.argv[1:] or CASES:
+    for case in sys.argv[1:] or [*CASES, *TIMM]:
         run(case)
