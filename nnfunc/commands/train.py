@@ -13,6 +13,7 @@ from nnfunc.config import Config, load
 from nnfunc.config.dry_run import dry_run
 from nnfunc.config.restore import save_run
 from nnfunc.config.schema import TABLES
+from nnfunc.data.fingerprint import digest
 from nnfunc.distributed import processes
 from nnfunc.runs import run_folder
 
@@ -25,7 +26,8 @@ def agree(config: Config) -> None:
         expected = f"there should be a table mesh for the {processes.count()} processes"
         check.fail(f"{config.where}: mesh", expected=expected, actual="none", hint=f"Write {TABLES['mesh']}.")
     preprocessing = config.preprocessing
-    data = f"{dict(preprocessing.parts)} {dict(preprocessing.facts)}"
+    rows = None if preprocessing.rows is None else digest(preprocessing.rows)
+    data = f"{dict(preprocessing.parts)} {dict(preprocessing.facts)} {rows}"
     versions = {name: metadata.version(name) for name in ("nnfunc", "jax", "jaxlib", "numpy", "optax")}
     facts = {"config": config.text, "data": data}
     hashes = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in facts.items()}

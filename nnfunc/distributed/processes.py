@@ -185,7 +185,7 @@ def report_failure(code: int, message: str) -> None:
     with suppress(Exception):
         failure = json.loads(_client.blocking_key_value_get(_FAILURE, 1000 * LOST))
     if is_main():
-        if failure["process"] != 0 or failure["message"] != message:
+        if failure["message"] != message:
             _write(_describe(failure))
         time.sleep(2)  # until the others have read it: the service ends with this process
     sys.stdout.flush()

@@ -4,6 +4,7 @@ An accidental replication, or a value that moves between devices, fails here.
 """
 
 from collections import Counter
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,21 @@ def step_collectives(model, mesh, shard):
     program = jax.jit(step, donate_argnums=1).lower(jnp.float32(0.1), state, batch).compile()
     large = [part for part in collectives(program) if part.bytes > SCALARS / 4]
     return program, large, sum(4 * leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+HLO = """ENTRY %main (a: f32[2,4], b: f32[8]) -> f32[8,4] {
+  %a = f32[2,4]{1,0} parameter(0)
+  %b = f32[8]{0} parameter(1)
+  %gather = ((f32[2,4]{1,0}, f32[8]{0}), (f32[8,4]{1,0}, f32[32]{0})) all-gather-start(%a, %b), replica_groups={{0,1,2,3}}
+  %sum = (f32[2,4]{1,0}, f32[8]{0}) all-reduce-start(%a, %b), replica_groups={{0,1}}, to_apply=%add
+  %move = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%b), source_target_pairs={{0,1},{1,0}}
+}"""
+
+
+def test_the_bytes_of_operations_that_only_start():
+    program = SimpleNamespace(as_text=lambda: HLO)
+    expected = {"all-gather": 4 * (32 + 32), "all-reduce": 4 * (8 + 8), "collective-permute": 4 * 8}
+    assert {part.operation: part.bytes for part in collectives(program)} == expected
 
 
 def test_data_parallel_sums_the_gradients_once():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,6 +19,8 @@ import pytest
 import nnfunc as nf
 from nnfunc.commands.consolidate import consolidate
 from nnfunc.commands.launch import launch
+from nnfunc.commands.train import agree
+from nnfunc.config import load
 from nnfunc.distributed import processes
 
 CONFIG = """
@@ -265,6 +268,38 @@ def test_a_port_that_is_in_use():
         port = other.getsockname()[1]
         with pytest.raises(ValueError, match=rf"port {port} of coordinator should be free .* in use\. Choose another"):
             processes.start(f"127.0.0.1:{port}", 0, 2)
+
+
+def test_one_other_training_row_is_other_data(tmp_path, monkeypatch):
+    text = CONFIG.replace("STEPS", "1").replace('name = "digits"', 'name = "npz", path = "d.npz"')
+    (tmp_path / "run.toml").write_text(text)
+    facts = []
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "agree", facts.append)
+    x, y = np.ones((90, 64), np.float32), np.arange(90) % 3
+    for value in (0, 0, 1):
+        x[:, 0], x[np.arange(90) % 2 == 0, 0] = value, 1 - value  # the sums stay the same
+        np.savez(tmp_path / "d.npz", x=x, y=y)
+        agree(load(tmp_path / "run.toml"))
+    assert facts[0] == facts[1]
+    assert [name for name in facts[0] if facts[0][name] != facts[2][name]] == ["data"]
+
+
+def test_an_error_of_all_processes_is_told_once(monkeypatch):
+    lines, codes = [], []
+    failure = json.dumps({"process": 1, "code": 2, "message": "the same in both"})
+    client = SimpleNamespace(key_value_set=lambda *_: None, blocking_key_value_get=lambda *_: failure)
+    monkeypatch.setattr(processes, "_client", client)
+    monkeypatch.setattr(processes, "is_main", lambda: True)
+    monkeypatch.setattr(processes, "index", lambda: 0)
+    monkeypatch.setattr(processes, "_write", lines.append)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    processes.report_failure(2, "the same in both")
+    assert not lines
+    processes.report_failure(1, "another")
+    assert lines == ["process 1: the same in both"]
+    assert codes == [2, 2]
 
 
 @pytest.mark.parametrize(
