@@ -1,8 +1,6 @@
 """The command `nnfunc train`: trains a config in a new run folder."""
 
 import hashlib
-import platform
-from importlib import metadata
 from pathlib import Path
 
 from nnfunc import check
@@ -28,10 +26,8 @@ def agree(config: Config) -> None:
     preprocessing = config.preprocessing
     rows = None if preprocessing.rows is None else digest(preprocessing.rows)
     data = f"{dict(preprocessing.parts)} {dict(preprocessing.facts)} {rows}"
-    versions = {name: metadata.version(name) for name in ("nnfunc", "jax", "jaxlib", "numpy", "optax")}
     facts = {"config": config.text, "data": data}
-    hashes = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in facts.items()}
-    processes.agree({"versions": f"{platform.python_version()} {versions}"} | hashes)
+    processes.agree({name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in facts.items()})
 
 
 def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:

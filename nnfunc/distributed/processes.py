@@ -136,16 +136,17 @@ def wait_for_all() -> None:
 
 
 def agree(facts: dict[str, str]) -> None:
-    """Refuse to go on where processes differ. facts: what has to be equal, by name.
+    """Refuse to go on where processes differ; each calls it as often as the others. facts: equal ones, by name.
 
     Raises: ValueError, in every process, with the process and the names of what differs.
     """
     if _client is None:
         return
-    _client.key_value_set(f"nnfunc/facts/{index()}", json.dumps(facts))
+    meeting = f"nnfunc/facts/{next(_meetings)}"
+    _client.key_value_set(f"{meeting}/{index()}", json.dumps(facts))
     expected: dict[str, str] = {}
     for i in range(count()):
-        other = json.loads(_client.blocking_key_value_get(f"nnfunc/facts/{i}", 3600 * 1000))
+        other = json.loads(_client.blocking_key_value_get(f"{meeting}/{i}", 3600 * 1000))
         expected = expected or other
         for name, value in expected.items():
             if other.get(name) != value:

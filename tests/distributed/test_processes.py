@@ -17,6 +17,7 @@ import pandas
 import pytest
 
 import nnfunc as nf
+from nnfunc.commands import process_setup
 from nnfunc.commands.consolidate import consolidate
 from nnfunc.commands.launch import launch
 from nnfunc.commands.train import agree
@@ -283,6 +284,18 @@ def test_one_other_training_row_is_other_data(tmp_path, monkeypatch):
         agree(load(tmp_path / "run.toml"))
     assert facts[0] == facts[1]
     assert [name for name in facts[0] if facts[0][name] != facts[2][name]] == ["data"]
+
+
+def test_versions_are_compared_before_any_command(monkeypatch):
+    """Also before a sweep, in which the other processes read no config."""
+    facts = []
+    monkeypatch.setattr(process_setup, "start", lambda: None)
+    monkeypatch.setattr(process_setup, "agree", facts.append)
+    monkeypatch.setattr(process_setup, "_enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(process_setup.malloc, "keep_memory_by_default", lambda: None)
+    process_setup.set_up_process({})
+    (names,) = facts
+    assert jax.__version__ in names["versions"]
 
 
 def test_an_error_of_all_processes_is_told_once(monkeypatch):
