@@ -19,6 +19,7 @@ import pytest
 import nnfunc as nf
 from nnfunc.commands import process_setup
 from nnfunc.commands.consolidate import consolidate
+from nnfunc.commands.launch import _wait as wait_for_children
 from nnfunc.commands.launch import launch
 from nnfunc.commands.train import agree
 from nnfunc.config import load
@@ -355,6 +356,15 @@ def test_a_wrong_number_of_seconds(monkeypatch):
     monkeypatch.setenv("NNFUNC_STALL_SECONDS", "soon")
     with pytest.raises(ValueError, match=r"NNFUNC_STALL_SECONDS: it should be a number of seconds, got 'soon'"):
         processes.start("host:1", 0, 2)
+
+
+def test_a_process_that_is_killed_is_named(capfd):
+    """Of process 0 no other process can tell it."""
+    children = [
+        subprocess.Popen(["sh", "-c", text], text=True) for text in ("sleep 0.3; kill -9 $$", "sleep 1; exit 1")
+    ]
+    assert wait_for_children(children) == -9
+    assert capfd.readouterr().err == "nnfunc: process 0 was ended by SIGKILL, so the others end.\n"
 
 
 def test_a_number_with_digits_too_many_starts_no_process():
