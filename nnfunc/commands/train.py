@@ -23,7 +23,7 @@ def agree(config: Config) -> None:
     if "mesh" not in config.tables:
         expected = f"there should be a table mesh for the {processes.count()} processes"
         check.fail(f"{config.where}: mesh", expected=expected, actual="none", hint=f"Write {TABLES['mesh']}.")
-    preprocessing = config.preprocessing
+    preprocessing = config.data().preprocessing or config.preprocessing  # of the files as they are now
     rows = None if preprocessing.rows is None else digest(preprocessing.rows)
     data = f"{dict(preprocessing.parts)} {dict(preprocessing.facts)} {rows}"
     facts = {"config": config.text, "data": data}
