@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from nnfunc import check
+from nnfunc.commands.interrupts import write_message
 from nnfunc.distributed.processes import LOST
 
 MOST = 1024  # processes, and devices of each: a number with a digit too many would end the machine
@@ -73,9 +74,12 @@ def _wait(children: Sequence["subprocess.Popen[str]"]) -> int:
     """The first exit code that is not 0, after all have ended; those that go on after a failure are killed."""
     first = deadline = 0
     while any(child.poll() is None for child in children):
-        codes = [child.returncode for child in children if child.returncode]
+        codes = {i: child.returncode for i, child in enumerate(children) if child.returncode}
         if codes and not deadline:
-            first, deadline = codes[0], time.monotonic() + 2 * LOST
+            number, first = next(iter(codes.items()))
+            deadline = time.monotonic() + 2 * LOST
+            if first < 0:
+                write_message(f"process {number} was ended by {signal.Signals(-first).name}, so the others end.")
         if deadline and time.monotonic() > deadline:
             _send(children, signal.SIGKILL)
         time.sleep(0.1)

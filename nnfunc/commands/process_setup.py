@@ -1,25 +1,30 @@
 """Sets up the process of a command: memory, device and compilation cache."""
 
 import os
+import platform
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 import jax
 
 from nnfunc import check, malloc, user_cache
-from nnfunc.distributed.processes import is_main, start
+from nnfunc.distributed.processes import agree, is_main, start
 
 
 def set_up_process(join: Mapping[str, Any] | None = None) -> None:
     """Keep memory between steps, join other processes, start the device and turn on the compilation cache.
 
     join: the arguments of `nnfunc.distributed.processes.start`, for commands that several processes run together.
-    Raises: ValueError when JAX_PLATFORMS names a device that this machine does not have, or process 0 does not answer.
+    Raises: ValueError when JAX_PLATFORMS names a device that this machine does not have, process 0 does not answer, or
+        processes have other versions.
     """
     malloc.keep_memory_by_default()
     if join is not None:
         start(**join)
+        versions = {name: metadata.version(name) for name in ("nnfunc", "jax", "jaxlib", "numpy", "optax")}
+        agree({"versions": f"{platform.python_version()} {versions}"})
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     _start_device()

@@ -1,8 +1,6 @@
 """The command `nnfunc train`: trains a config in a new run folder."""
 
 import hashlib
-import platform
-from importlib import metadata
 from pathlib import Path
 
 from nnfunc import check
@@ -14,6 +12,7 @@ from nnfunc.config import Config, load
 from nnfunc.config.dry_run import dry_run
 from nnfunc.config.restore import save_run
 from nnfunc.config.schema import TABLES
+from nnfunc.data.fingerprint import digest
 from nnfunc.distributed import processes
 from nnfunc.runs import run_folder
 
@@ -25,12 +24,11 @@ def agree(config: Config) -> None:
     if "mesh" not in config.tables:
         expected = f"there should be a table mesh for the {processes.count()} processes"
         check.fail(f"{config.where}: mesh", expected=expected, actual="none", hint=f"Write {TABLES['mesh']}.")
-    preprocessing = config.preprocessing
-    data = f"{dict(preprocessing.parts)} {dict(preprocessing.facts)}"
-    versions = {name: metadata.version(name) for name in ("nnfunc", "jax", "jaxlib", "numpy", "optax")}
+    preprocessing = config.data().preprocessing or config.preprocessing  # of the files as they are now
+    rows = None if preprocessing.rows is None else digest(preprocessing.rows)
+    data = f"{dict(preprocessing.parts)} {dict(preprocessing.facts)} {rows}"
     facts = {"config": config.text, "data": data}
-    hashes = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in facts.items()}
-    processes.agree({"versions": f"{platform.python_version()} {versions}"} | hashes)
+    processes.agree({name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in facts.items()})
 
 
 def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:

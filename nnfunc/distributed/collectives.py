@@ -114,8 +114,9 @@ def _collective(
     """The collective of an instruction; of an all-reduce also the part that is a reduce-scatter."""
     group, label = _group(instruction.text), re.search(r'op_name="([^"]*)"', instruction.text)
     sizes = [_bytes(shape) for shape in re.findall(r"\w+\[[\d,]*\]", instruction.shapes)]
-    if instruction.operation.endswith("-start"):  # (operands, results)
-        sizes = sizes[len(sizes) // 2 :]
+    count = len(instruction.operands)
+    if instruction.operation.endswith("-start") and operation != "all-reduce":  # (operands, results, contexts)
+        sizes = sizes[count : 2 * count]
     wide = [
         "_promoted" in instruction.text or _is_widened(computations, (instructions, n)) for n in instruction.operands
     ]
@@ -123,7 +124,7 @@ def _collective(
     amounts = {operation: sum(sizes)}
     if operation == "reduce-scatter":
         amounts = {operation: sum(sizes) * len(group)}
-    elif operation == "all-reduce":
+    elif instruction.operation == "all-reduce":
         parts = _parts(instructions, instruction, len(sizes))
         sliced = sum(size for size, names in zip(sizes, parts, strict=True) if _only_sliced(computations, names))
         amounts = {"all-reduce": sum(sizes) - sliced, "reduce-scatter": sliced}

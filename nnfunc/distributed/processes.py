@@ -118,16 +118,17 @@ def wait_for_all() -> None:
 
 
 def agree(facts: dict[str, str]) -> None:
-    """Refuse to go on where processes differ. facts: what has to be equal, by name.
+    """Refuse to go on where processes differ; each calls it as often as the others. facts: equal ones, by name.
 
     Raises: ValueError, in every process, with the process and the names of what differs.
     """
     if _client is None:
         return
-    _client.key_value_set(f"nnfunc/facts/{index()}", json.dumps(facts))
+    meeting = f"nnfunc/facts/{next(_meetings)}"
+    _client.key_value_set(f"{meeting}/{index()}", json.dumps(facts))
     expected: dict[str, str] = {}
     for i in range(count()):
-        other = json.loads(_client.blocking_key_value_get(f"nnfunc/facts/{i}", 3600 * 1000))
+        other = json.loads(_client.blocking_key_value_get(f"{meeting}/{i}", 3600 * 1000))
         expected = expected or other
         for name, value in expected.items():
             if other.get(name) != value:
@@ -167,7 +168,7 @@ def report_failure(code: int, message: str) -> None:
     with suppress(Exception):
         failure = json.loads(_client.blocking_key_value_get(_FAILURE, 1000 * LOST))
     if is_main():
-        if failure["process"] != 0 or failure["message"] != message:
+        if failure["message"] != message:
             _write(_describe(failure))
         time.sleep(2)  # until the others have read it: the service ends with this process
     sys.stdout.flush()

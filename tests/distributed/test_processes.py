@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,8 +17,12 @@ import pandas
 import pytest
 
 import nnfunc as nf
+from nnfunc.commands import process_setup
 from nnfunc.commands.consolidate import consolidate
+from nnfunc.commands.launch import _wait as wait_for_children
 from nnfunc.commands.launch import launch
+from nnfunc.commands.train import agree
+from nnfunc.config import load
 from nnfunc.distributed import processes
 
 CONFIG = """
@@ -267,6 +272,53 @@ def test_a_port_that_is_in_use():
             processes.start(f"127.0.0.1:{port}", 0, 2)
 
 
+def test_one_other_training_row_is_other_data(tmp_path, monkeypatch):
+    text = CONFIG.replace("STEPS", "1").replace('name = "digits"', 'name = "npz", path = "d.npz"')
+    (tmp_path / "run.toml").write_text(text)
+    facts, recorded = [], None
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "agree", facts.append)
+    x, y = np.ones((90, 64), np.float32), np.arange(90) % 3
+    for value in (0, 0, 1):
+        x[:, 0], x[np.arange(90) % 2 == 0, 0] = value, 1 - value  # the sums stay the same
+        np.savez(tmp_path / "d.npz", x=x, y=y)
+        config = load(tmp_path / "run.toml")
+        recorded = recorded or config.preprocessing
+        vars(config)["preprocessing"] = recorded  # as when a run is resumed on changed data
+        agree(config)
+    assert facts[0] == facts[1]
+    assert [name for name in facts[0] if facts[0][name] != facts[2][name]] == ["data"]
+
+
+def test_versions_are_compared_before_any_command(monkeypatch):
+    """Also before a sweep, in which the other processes read no config."""
+    facts = []
+    monkeypatch.setattr(process_setup, "start", lambda: None)
+    monkeypatch.setattr(process_setup, "agree", facts.append)
+    monkeypatch.setattr(process_setup, "_enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(process_setup.malloc, "keep_memory_by_default", lambda: None)
+    process_setup.set_up_process({})
+    (names,) = facts
+    assert jax.__version__ in names["versions"]
+
+
+def test_an_error_of_all_processes_is_told_once(monkeypatch):
+    lines, codes = [], []
+    failure = json.dumps({"process": 1, "code": 2, "message": "the same in both"})
+    client = SimpleNamespace(key_value_set=lambda *_: None, blocking_key_value_get=lambda *_: failure)
+    monkeypatch.setattr(processes, "_client", client)
+    monkeypatch.setattr(processes, "is_main", lambda: True)
+    monkeypatch.setattr(processes, "index", lambda: 0)
+    monkeypatch.setattr(processes, "_write", lines.append)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    processes.report_failure(2, "the same in both")
+    assert not lines
+    processes.report_failure(1, "another")
+    assert lines == ["process 1: the same in both"]
+    assert codes == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -307,6 +359,15 @@ def test_a_wrong_number_of_seconds(monkeypatch):
     monkeypatch.setenv("NNFUNC_STALL_SECONDS", "soon")
     with pytest.raises(ValueError, match=r"NNFUNC_STALL_SECONDS: it should be a number of seconds, got 'soon'"):
         processes.start("host:1", 0, 2)
+
+
+def test_a_process_that_is_killed_is_named(capfd):
+    """Of process 0 no other process can tell it."""
+    children = [
+        subprocess.Popen(["sh", "-c", text], text=True) for text in ("sleep 0.3; kill -9 $$", "sleep 1; exit 1")
+    ]
+    assert wait_for_children(children) == -9
+    assert capfd.readouterr().err == "nnfunc: process 0 was ended by SIGKILL, so the others end.\n"
 
 
 def test_a_number_with_digits_too_many_starts_no_process():
