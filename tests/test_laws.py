@@ -274,10 +274,10 @@ def test_params_of_another_kind_are_found(params, words):
 
 def test_state_that_changes_its_type_is_found():
     def forward(params, x, ctx):
-        return x, nf.Out({"count": ctx.state["count"].astype(jnp.float32)})
+        return x, nf.Out({"count": ctx.state["count"].astype(jnp.bfloat16)})
 
     def make():
-        state = lambda: {"count": jnp.zeros((), jnp.int32)}
+        state = lambda: {"count": jnp.zeros(())}
         return nf.Model(lambda key: {}, forward=forward, init_state=state)
 
     broken("params_are_trainable_arrays", make, "the state should keep its dtypes and shapes")
