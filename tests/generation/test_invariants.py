@@ -59,7 +59,7 @@ def parameters():
 def test_what_depends_on_parameters_alone_is_computed_before():
     params, x = parameters(), jnp.ones((1, 64))
     run = hoist(step, params, x)
-    chex.assert_trees_all_close(run(x), step(params, x), rtol=1e-6)
+    chex.assert_trees_all_close(run(x), step(params, x), atol=1e-4)
     assert primitives(jax.make_jaxpr(step)(params, x)) >= {"scan", "concatenate"}
     left = primitives(jax.make_jaxpr(run)(x))
     assert "dot_general" in left
@@ -83,4 +83,4 @@ def test_a_reversed_loop_keeps_its_order():
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w["a"] @ w["b"].T), x), x, params, reverse=True)
 
     params, x = parameters(), jnp.ones((1, 64))
-    chex.assert_trees_all_close(hoist(backward, params, x)(x), backward(params, x), rtol=1e-5)
+    chex.assert_trees_all_close(hoist(backward, params, x)(x), backward(params, x), atol=1e-4)
