@@ -281,8 +281,12 @@ def _apply_patterns(
                 check.fail(where, expected=expected, actual=list(names))
             if on is not False:
                 changed = tuple(name or None for name in names)
-                choices[path] = [*old, *((*one[: count - len(names)], *changed) for one in old)]
-                chosen[path] = np.where(on, chosen[path] + len(old), chosen[path])
+                new = [(*one[: count - len(names)], *changed) for one in old]
+                if on is True:
+                    choices[path] = new
+                else:
+                    choices[path] = [*old, *new]
+                    chosen[path] = np.where(on, chosen[path] + len(old), chosen[path])
     for path, indices in chosen.items():
         divisions = {choices[path][i] for i in np.unique(indices)}
         if len(divisions) > 1:
