@@ -206,6 +206,25 @@ def test_an_evaluation_is_divided_whatever_its_batch_size():
     np.testing.assert_allclose(losses[1:], 2 * losses[:1], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("mesh", "shard"), [(None, None), (lambda: nf.mesh(data=2, devices=jax.devices()[2:]), {"up/weight": ["", "data"]})]
+)
+def test_a_run_begins_with_the_parameters_of_another_mesh(mesh, shard):
+    model = nf.serial(up=nf.linear(64, 8), norm=nf.batch_norm(8), head=nf.linear(8, 4))
+    build = lambda h: nf.Task(model, nf.classification(), nf.optimizers.sgd(h))
+    options = {"steps": 2, "key": KEY, "log_every": 1}
+    first = nf.train(build, 0.1, images((64,)), **options, mesh={"data": 4}, shard="fsdp")[0]
+    mesh, losses = mesh and mesh(), []
+    for params, state in (first.params, first.model_state), jax.device_get((first.params, first.model_state)):
+        state, history = nf.train(
+            build, 0.1, images((64,)), **options, params=params, state=state, mesh=mesh, shard=shard
+        )
+        losses.append(history.train["loss"])
+        if mesh is not None:
+            assert state.params["up"]["weight"].sharding == jax.NamedSharding(mesh, jax.P(None, "data"))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
 def test_shard_without_a_mesh():
     data = nf.data.arrays((np.ones((9, 2), np.float32), np.ones((9, 1), np.float32)), batch_size=6)
     build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
