@@ -90,11 +90,10 @@ class Placement:
 
     def partition(self, model: Model) -> "ModelPartition | None":
         """How the values inside a model are divided; None where the compiler divides them by the arrays alone."""
-        leaves = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+        params, placed = self._placements(model)
         cut_layers = _TENSOR_CUTS if "tensor" in self.presets else ()
-        partition = ModelPartition(
-            self.mesh, self.assign("shard", model, leaves), "sequence" in self.presets, cut_layers
-        )
+        of_params = {path: placed[path] for path in params}
+        partition = ModelPartition(self.mesh, of_params, "sequence" in self.presets, cut_layers)
         return partition if partition.gathers or partition.sequence else None
 
     def constrain(self, tree: PyTree, model: Model) -> PyTree:
@@ -172,9 +171,11 @@ class Placement:
         return f"{axes} ({check.counted(self.mesh.size, 'device')}), shard {shard}"
 
     def undivided(self, model: Model) -> list[str]:
-        """Lines about arrays that a preset leaves whole, and divides elsewhere. model: whose parameters they are."""
-        leaves = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
-        placed = self.assign("shard", model, leaves)
+        """Lines about arrays that a preset leaves whole, and about mesh axes that divide nothing.
+
+        model: whose parameters they are.
+        """
+        leaves, placed = self._placements(model)
         matrices = [path for path, leaf in leaves.items() if np.ndim(leaf) > placed[path].stacks + 1]
         fsdp = matrices if "fsdp" in self.presets else []
         lines = []
@@ -188,7 +189,17 @@ class Placement:
                 size = format_bytes(sum(leaves[path].size * leaves[path].dtype.itemsize for path in whole))
                 divides = f"{axis} = {axis_size(self.mesh, axis)} does not divide them"
                 lines.append(f"whole on each device, {size}, because {divides}: {shown}{more}")
+        used = {DATA, *(name for leaf in placed.values() for name in leaf.axes)}
+        used |= {MODEL} if "sequence" in self.presets else set()
+        for axis, size in self.mesh.shape.items():
+            if size > 1 and axis not in used:
+                lines.append(f"{axis} = {size} divides no array of this model, so its devices repeat the same work")
         return lines
+
+    def _placements(self, model: Model) -> tuple[dict[str, Any], dict[str, LeafPlacement]]:
+        """The shapes of the parameters by path, and the placements of these and of the arrays of the model's state."""
+        params = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+        return params, self.assign("shard", model, paths.flatten(model.state_shapes) | params)
 
     def _model_cuts(self, model: Model | None, leaves: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         """(path, axis) of what the presets "expert" and "tensor" divide, if the devices do."""

@@ -146,8 +146,11 @@ def test_what_a_preset_leaves_whole_is_named():
     parts = "embedding/weight (7, 6), look/key/weight (6, 6), look/out/weight (6, 6), look/query/weight (6, 6)"
     size = 4 * (7 * 6 + 4 * 6 * 6)
     assert lines == [f"whole on each device, {size} B, because data = 4 does not divide them: {parts} and 1 more"]
-    (line,) = Placement.of("test", nf.mesh(model=4), "tensor").undivided(model)
+    line, idle = Placement.of("test", nf.mesh(model=4), "tensor").undivided(model)
     assert "because model = 4 does not divide them: look/query/weight (6, 6)" in line
+    assert idle == "model = 4 divides no array of this model, so its devices repeat the same work"
+    assert Placement.of("test", nf.mesh(data=2, model=2), None).undivided(nf.mlp([6, 4, 2])) == [idle.replace("4", "2")]
+    assert not Placement.of("test", nf.mesh(model=2), {"**/weight": ["", "model"]}).undivided(nf.mlp([6, 4, 2]))
     for mesh, shard in (({"data": 2}, "fsdp"), ({"data": 4}, "replicated"), ({"data": 1}, "fsdp")):
         assert Placement.of("test", nf.mesh(**mesh), shard).undivided(model) == []
 

@@ -151,6 +151,15 @@ def test_lora_on_weights_that_are_cut():
     assert any(not leaf.sharding.is_fully_replicated for leaf in query.values())
 
 
+def test_a_pattern_may_match_the_state_alone():
+    base = nf.mlp([64, 8, 4])
+    model = nf.lora(base, base.init(jax.random.key(3)), "**/weight", rank=2)
+    shard = {"base/hidden_0/linear/weight": ["", "data"]}
+    state, history = train(model, images((64,)), mesh={"data": 4}, shard=shard)
+    assert state.model_state["base"]["hidden_0"]["linear"]["weight"].sharding.spec == jax.P(None, "data")
+    np.testing.assert_allclose(history.train["loss"], train(model, images((64,)))[1].train["loss"], rtol=1e-5)
+
+
 def test_adapters_inside_of_a_model_in_mixed_precision():
     layer = nf.linear(64, 16)
     adapted = nf.lora(layer, layer.init(jax.random.key(3)), "weight", rank=4)
