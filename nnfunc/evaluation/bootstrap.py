@@ -95,7 +95,7 @@ def _sums_by_example(
         spread = weight.reshape(-1, *(1,) * (part.ndim - 1))
         return np.where(spread > 0, part * spread, 0).reshape(count, reading.positions, *part.shape[1:]).sum(1)
 
-    sums = {name: by_example(part) for name, part in parts.items() if name != "pivot"}
+    sums = {name: by_example(part) if name != "pivot" else part for name, part in parts.items()}
     return sums, by_example(np.ones(len(weight)))
 
 
@@ -104,7 +104,7 @@ def _sample_sums(
 ) -> dict[str, np.ndarray]:
     """The metrics of each resample of examples with these sums and weights."""
     total = draws @ weights
-    totals = {name: np.tensordot(draws, part, 1) for name, part in sums.items()}
+    totals = {name: np.tensordot(draws, part, 1) if name != "pivot" else part for name, part in sums.items()}
     counted = np.where(total > 0, total, 1)
     values = {name: metric.value(np, totals, counted) for name, metric in metrics.items() if metric.value is not None}
     return {name: np.where(total > 0, value, np.nan) for name, value in values.items()}

@@ -175,7 +175,8 @@ def row_losses(held_out: HeldOut) -> np.ndarray:
     metric = find_metric("worst", reading.kind, name)
     assert metric.rows is not None
     with np.errstate(all="ignore"):
-        loss = metric.rows(np, reading)["value"]
+        rows = metric.rows(np, reading)
+        loss = rows["residual"] * np.square(rows["pivot"][1]) if metric.has_pivot else rows["value"]
         loss = loss.reshape(len(loss), -1).mean(-1)
     counted = (reading.counted > 0).reshape(len(held_out.target), -1)
     loss = np.where(counted, loss.reshape(counted.shape), 0).sum(-1)

@@ -73,7 +73,8 @@ class Sums:
         metric = find_metric("metrics", self.kind, self.name)
         assert metric.value is not None
         counted = xp.where(self.weight > 0, self.weight, 1)
-        return xp.where(self.weight > 0, metric.value(xp, self.values, counted), np.nan)
+        sums = self.values if self.pivot is None else self.values | {"pivot": self.pivot}
+        return xp.where(self.weight > 0, metric.value(xp, sums, counted), np.nan)
 
 
 jax.tree_util.register_dataclass(Sums, data_fields=["values", "weight", "pivot"], meta_fields=["kind", "name"])
@@ -343,12 +344,17 @@ def _r2_value(xp: Any, sums: Any, weight: Any) -> Any:
     return xp.mean(xp.where(around > 0, explained, constant), axis=-1)
 
 
+def _squared_error(xp: Any, sums: Any, weight: Any) -> Any:
+    power = sums["pivot"][1]
+    return xp.mean(_over(sums["residual"], weight) * power * power, axis=-1)
+
+
+def _root_squared_error(xp: Any, sums: Any, weight: Any) -> Any:
+    return xp.mean(xp.sqrt(_over(sums["residual"], weight)) * sums["pivot"][1], axis=-1)
+
+
 def _error(xp: Any, reading: Reading) -> Any:
     return xp.abs(reading.target - reading.prediction)
-
-
-def _square(xp: Any, reading: Reading) -> Any:
-    return xp.square(reading.target - reading.prediction)
 
 
 def _gaussian(xp: Any, reading: Reading) -> Any:
@@ -388,8 +394,8 @@ _METRICS: dict[str, Any] = {
     "bits_per_token": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "bits_per_character": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "mae": _mean_of(_error, NUMBERS),
-    "mse": _mean_of(_square, NUMBERS),
-    "rmse": _mean_of(_square, NUMBERS, finish=lambda xp, mean: xp.sqrt(mean)),
+    "mse": NamedMetric(_pivot_rows, _squared_error, "min", NUMBERS),
+    "rmse": NamedMetric(_pivot_rows, _root_squared_error, "min", NUMBERS),
     "r2": NamedMetric(_pivot_rows, _r2_value, "max", NUMBERS),
     "mape": _mean_of(lambda xp, r: _error(xp, r) / xp.maximum(xp.abs(r.target), _SMALLEST), NUMBERS),
     "nll": _mean_of(_gaussian, ("deviation",)),

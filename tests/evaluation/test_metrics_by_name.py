@@ -16,6 +16,7 @@ import nnfunc as nf
 from nnfunc.config.held_out_rows import held_out_rows
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.evaluation import HeldOut, figures, find_metric, metric_names
+from nnfunc.evaluation.bootstrap import bootstrap
 from nnfunc.evaluation.named_metrics import row_sums
 from nnfunc.evaluation.readings import read
 from nnfunc.training.task_metrics import metric_totals, metrics_of_batches
@@ -337,6 +338,19 @@ def test_r2_where_squares_are_out_of_range(scale):
     expected = reference.r2_score(y.astype(float), prediction.astype(float))
     assert stream("values", prediction, y, ["r2"])["r2"] == pytest.approx(expected, rel=1e-5)
     assert figures(HeldOut("values", prediction, y), ["r2"])["r2"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_errors_where_squares_are_out_of_range(scale):
+    y, prediction = np.float32(VALUES * scale), np.float32(VALUES * scale * 0.5)
+    mse = np.mean(np.square(np.float64(y) - prediction))
+    rmse = np.mean(np.sqrt(np.mean(np.square(np.float64(y) - prediction), axis=0)))
+    expected = pytest.approx({"rmse": rmse, "mse": mse}, rel=1e-5, abs=0)
+    assert stream("values", prediction, y, ["rmse", "mse"]) == expected
+    held_out = HeldOut("values", prediction, y)
+    assert figures(held_out, ["rmse", "mse"]) == expected
+    low, high = bootstrap(held_out, ["rmse"])["rmse"]
+    assert low < rmse < high
 
 
 def test_no_rows_give_nan():
