@@ -22,7 +22,7 @@ def bootstrap(
     """The interval (low, high) of each metric over resamples of the examples, whole sequences at a time.
 
     The percentiles of the metric of n resamples, each of as many examples as there are, drawn with replacement.
-    held_out: outputs and targets. names: of metrics; None for those of the kind. n: at least 1. seed: of the draws, at
+    held_out: outputs and targets. names: of metrics; None for those of the type. n: at least 1. seed: of the draws, at
     least 0. level: the fraction of the resamples inside of the interval, in (0, 1).
     The calibration error gets (NaN, NaN): the bins of a resample are noisier, which makes all of its errors larger.
     Source: Efron 1979; the percentile interval of Efron and Tibshirani 1993, chapter 13.
@@ -70,7 +70,7 @@ def _samplers(reading: Reading, weight: np.ndarray, names: Sequence[str], count:
     """One for all metrics of the same rows. weight: [rows]. count: of the examples."""
     groups: dict[Any, dict[str, NamedMetric]] = {}
     for name in names:
-        metric = find_metric("bootstrap", reading.kind, name)
+        metric = find_metric("bootstrap", reading.output_type, name)
         groups.setdefault(metric.rows, {})[name] = metric
     for rows, metrics in groups.items():
         if rows is None:

@@ -29,7 +29,7 @@ class Ranking(NamedTuple):
     def of(reading: Reading) -> "Ranking":
         """The ranking of each class against the rest, or of each label. reading: of classes or answers."""
         probability, truth = reading.probability, reading.target
-        if reading.kind in CLASSES:
+        if reading.output_type in CLASSES:
             truth = truth[:, None] == np.arange(probability.shape[1])
         order = np.argsort(-probability, axis=0, kind="stable")
         ranked = np.take_along_axis(probability, order, axis=0)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     regression = all(target.type == "number" and target.distinct > max(20, math.isqrt(rows)) for target in targets)
     columns |= {text: columns[text]._replace(type="text")} if text else {}
     inputs = {name: column for name, column in columns.items() if name not in (*labels, time)}
-    by_type = {kind: [n for n, c in inputs.items() if c.type == kind] for kind in ("category", "date", "text", "none")}
+    by_type = {
+        column_type: [n for n, c in inputs.items() if c.type == column_type]
+        for column_type in ("category", "date", "text", "none")
+    }
     used = [name for name in inputs if name not in by_type["none"]]
     if not used:
         check.fail("new", f"{file} should have columns to learn from, beside the label {labels[0]!r}.")
@@ -46,13 +50,13 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     options |= ({"separator": separator} if separator != "," else {}) | style.facts()
     if unlabelled := max(target.missing for target in targets):
         options["drop_unlabelled"] = Note(True, f"the label of {check.counted(unlabelled, 'row')} is missing")
-    for key, kind, comment in (
+    for key, column_type, comment in (
         ("categorical", "category", "a learned vector for each category"),
         ("dates", "date", "become year, month, day, weekday, ..."),
         ("texts", "text", "become weights of their words"),
     ):
-        if by_type[kind]:
-            options[key] = Note(by_type[kind], comment)
+        if by_type[column_type]:
+            options[key] = Note(by_type[column_type], comment)
     dated = [*by_type["date"], *([time] if time else [])]
     formats = {columns[name].reason for name in dated if columns[name].type == "date"} - {""}
     if len(formats) == 1:
@@ -102,8 +106,8 @@ def _describe_label(column: Column, regression: bool) -> str:
 
 def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
     types = {"number": "numbers", "category": "categories", "date": "dates", "text": "texts"}
-    counts = {kind: sum(inputs[name].type == kind for name in used) for kind in types}
-    return [f"{count} {types[kind] if count > 1 else kind}" for kind, count in counts.items() if count]
+    counts = Counter(inputs[name].type for name in used)
+    return [f"{counts[one]} {several if counts[one] > 1 else one}" for one, several in types.items() if counts[one]]
 
 
 def draft_forecasting(file: Path, *, label: str | None = None, time: str | None = None) -> Draft:
