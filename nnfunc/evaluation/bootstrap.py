@@ -13,7 +13,7 @@ from nnfunc.evaluation.named_metrics import NamedMetric, find_metric
 from nnfunc.evaluation.ranking import Ranking
 from nnfunc.evaluation.readings import Reading
 
-_CHUNK = 1 << 22  # numbers of one batch of resamples
+_CHUNK = 1 << 17  # numbers of one batch of resamples, which should fit into a processor's cache
 
 
 def bootstrap(
