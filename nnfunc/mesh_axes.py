@@ -21,17 +21,21 @@ def is_partitioned(*, beyond_batch: bool = False) -> bool:
 
     beyond_batch: whether another axis of the mesh than that of the batch counts only.
     """
+    axes = _compiler_axes()
+    return any(name != DATA_AXIS for name in axes) if beyond_batch else bool(axes)
+
+
+def _compiler_axes() -> dict[str, int]:
+    """The sizes of the mesh axes over which the compiler divides the traced program, by name, if above 1."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-    auto = [name for name, size, axis_type in axes if size > 1 and axis_type == jax.sharding.AxisType.Auto]
-    return any(name != DATA_AXIS for name in auto) if beyond_batch else bool(auto)
+    return {name: size for name, size, axis_type in axes if size > 1 and axis_type == jax.sharding.AxisType.Auto}
 
 
 def batch_parts(size: int) -> int:
-    """How many parts a batch of some examples is divided into over devices; 1 where they do not divide it."""
-    mesh = jax.sharding.get_abstract_mesh()
-    count = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True)).get(DATA_AXIS, 1)
-    return count if is_partitioned() and size % count == 0 else 1
+    """How many parts the compiler divides a batch of some examples into over devices; 1 where they do not divide it."""
+    count = _compiler_axes().get(DATA_AXIS, 1)
+    return count if size % count == 0 else 1
 
 
 def divide_examples(batch: PyTree) -> PyTree:

@@ -70,14 +70,23 @@ class Placement:
                 check.fail(where, expected=expected, actual=f"the axes {', '.join(mesh.shape)}")
         return Placement(mesh, frozenset(names))
 
-    def check_batch(self, where: str, batch_size: int) -> None:
-        """Refuse a batch that the devices of the axis `data` do not divide. where: begins the message."""
-        count = axis_size(self.mesh, DATA)
-        if batch_size % count:
-            expected = f"the {count} devices of the mesh axis {DATA!r} should divide batch_size"
-            check.fail(
-                where, expected=expected, actual=batch_size, hint=f"Use a multiple of {count}, or fewer devices."
-            )
+    @property
+    def batch_parts(self) -> int:
+        """Over how many devices a batch is divided."""
+        return axis_size(self.mesh, DATA)
+
+    def check_batch(self, where: str, batch_size: int, accumulate: int = 1) -> None:
+        """Refuse a batch that the devices of the axis `data` do not divide: each of them would compute all of it.
+
+        where: begins the message. batch_size: of a step. accumulate: into how many micro-batches it is divided.
+        """
+        multiple = self.batch_parts * accumulate
+        if batch_size % multiple and batch_size % accumulate == 0:
+            of = "batch_size" if accumulate == 1 else f"batch_size / accumulate ({accumulate})"
+            expected = f"the {self.batch_parts} devices of the mesh axis {DATA!r} should divide {of}"
+            actual = batch_size if accumulate == 1 else f"{batch_size} / {accumulate} = {batch_size // accumulate}"
+            hint = f"Use a batch_size that is a multiple of {multiple}, or fewer devices."
+            check.fail(where, expected=expected, actual=actual, hint=hint)
 
     def partition(self, model: Model) -> "ModelPartition | None":
         """How the values inside a model are divided; None where the compiler divides them by the arrays alone."""
@@ -107,7 +116,7 @@ class Placement:
 
         shape: of the whole array. read: the rows of a slice.
         """
-        divides = shape[0] % axis_size(self.mesh, DATA) == 0 and DATA in self.mesh.shape
+        divides = shape[0] % self.batch_parts == 0 and DATA in self.mesh.shape
         sharding = NamedSharding(self.mesh, PartitionSpec(DATA if divides else None))
         return jax.make_array_from_callback(shape, sharding, lambda index: read(index[0] if index else slice(None)))
 

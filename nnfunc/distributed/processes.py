@@ -5,9 +5,11 @@ that `jax.distributed` starts in process 0.
 """
 
 import atexit
+import ctypes
 import itertools
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -33,6 +35,7 @@ Kubernetes does not say it: its pods may be runs of their own, so its manifest s
 
 _FAILURE = "nnfunc/failure/first"
 _client: Any = None
+_abort_handler: Any = None
 _is_stuck = False
 _meetings = itertools.count()
 _step, _step_time = -1, 0.0
@@ -218,17 +221,20 @@ def _integer(name: str, value: Any) -> int:
 
 def _wait_for_coordinator(address: str) -> None:
     """Refuse an address at which nothing listens: JAX would abort the process."""
-    host, _, port = address.rpartition(":")
     deadline = time.monotonic() + ANSWER
     while True:
         try:
-            remaining = deadline - time.monotonic()
-            socket.create_connection((host.strip("[]"), int(port)), timeout=max(0.1, min(5, remaining))).close()
-            return
+            return _connect(address, max(0.1, min(5, deadline - time.monotonic())))
         except OSError as error:
             if time.monotonic() > deadline:
                 _refuse_coordinator(address, str(error))
         time.sleep(0.5)
+
+
+def _connect(address: str, timeout: float) -> None:
+    """Raises: OSError when nothing listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout).close()
 
 
 def _check_port(port: int) -> None:
@@ -274,6 +280,8 @@ def _initialize(arguments: dict[str, Any], address: str) -> None:
     from jax._src import distributed  # the client has no public name; orbax uses it in the same way
 
     _client = distributed.global_state.client
+    if not is_main():
+        _explain_abort(str(distributed.global_state.coordinator_address))
     ended = threading.Event()
     thread = threading.Thread(target=_watch, args=(ended,), name="nnfunc-processes", daemon=True)
     thread.start()
@@ -283,6 +291,28 @@ def _initialize(arguments: dict[str, Any], address: str) -> None:
         thread.join(timeout=10)
 
     atexit.register(stop_watching)
+
+
+def _explain_abort(address: str) -> None:
+    """Say why this process ends when JAX aborts it, as it does in a thread of its own when process 0 is gone.
+
+    address: of process 0.
+    """
+    global _abort_handler
+    if os.name != "posix":
+        return
+    libc = ctypes.CDLL(None)
+
+    def explain(signum: int) -> None:
+        try:
+            _connect(address, 5)
+        except OSError:
+            _write(f"process 0 at {address} does not answer any more, so process {index()} ends.")
+            os._exit(1)
+        libc.signal(signum, None)  # another reason: abort() goes on
+
+    _abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)
+    libc.signal(signal.SIGABRT, _abort_handler)  # Python's handlers run in its main thread, which may be waiting
 
 
 def _watch(ended: threading.Event) -> None:

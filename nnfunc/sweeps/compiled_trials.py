@@ -150,7 +150,8 @@ def _make_evaluate(functions: RunFunctions) -> Callable[[Carry, Any, Data], tupl
     def evaluate(carry, numbers, data):
         numbers = numbers[:-1]
         task = functions.build_task(numbers, carry.state.step)
-        size = eval_batch_size(data, task.accumulate)
+        placement = functions.placement
+        size = eval_batch_size(data, task.accumulate, 1 if placement is None else placement.batch_parts)
 
         def totals(batch: PyTree, mask: Array | None = None) -> Any:
             return functions.eval_totals(carry.state, numbers, batch, mask)

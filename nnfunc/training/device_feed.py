@@ -11,7 +11,6 @@ from nnfunc.base import to_device
 from nnfunc.calls import factory_hint
 from nnfunc.data.dataset import Data
 from nnfunc.data.stream import BatchStream, Stream
-from nnfunc.distributed.mesh import DATA, axis_size
 from nnfunc.distributed.placement import Placement
 from nnfunc.training.cut_data import CUT_DATA, CutData, cut_rows, is_large
 
@@ -31,18 +30,15 @@ def as_data(data: Any, where: str = "train") -> Data | Stream:
 
 
 def placed_data(data: Data | Stream, placement: Placement) -> Data | Stream:
-    """The data set for the devices of a mesh: its held-out examples whole on each of them, in batches that divide.
+    """The data set for the devices of a mesh: its held-out examples whole on each of them.
 
     data: of a run. placement: of the run. Raises: ValueError when the devices do not divide the batch.
     """
-    count = axis_size(placement.mesh, DATA)
     if not isinstance(data, BatchStream):
         placement.check_batch("train", data.batch_size)
-    size = data.eval_batch_size
-    fields: dict[str, Any] = {} if size is None else {"eval_batch_size": -(-size // count) * count}
-    if isinstance(data, Data):
-        fields["validation"] = placement.whole(jax.tree.map(to_device, data.validation))
-    return dataclasses.replace(data, **fields)
+    if not isinstance(data, Data):
+        return data
+    return dataclasses.replace(data, validation=placement.whole(jax.tree.map(to_device, data.validation)))
 
 
 class DeviceFeed:

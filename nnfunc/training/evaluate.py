@@ -166,21 +166,24 @@ def mean_metrics(totals: Callable[[EvalBatch], Totals], batches: Iterable[EvalBa
     return metrics_of_batches(jax.device_get(parts))
 
 
-def eval_batch_size(data: Data | Stream, accumulate: int = 1) -> int:
+def eval_batch_size(data: Data | Stream, accumulate: int = 1, parts: int = 1) -> int:
     """How many examples an evaluation takes at once: by default as many as the forward pass of a step.
 
     So it needs no more memory than training. It is the same for all splits, which share a program.
-    data: the data set. accumulate: that of the task.
+    data: the data set. accumulate: that of the task. parts: over how many devices a batch is divided; of more than a
+    batch that they divide each would compute all.
     """
     size = data.eval_batch_size or max(1, data.batch_size // accumulate)
     splits = [tree for tree in (data.validation, data.test) if tree is not None]
-    return min(size, max((jax.tree.leaves(x)[0].shape[0] for x in splits), default=size))
+    size = min(size, max((jax.tree.leaves(x)[0].shape[0] for x in splits), default=size))
+    return -(-size // parts) * parts
 
 
-def split_batches(task: Task, data: Data | Stream, name: str = "validation") -> Iterator[EvalBatch]:
+def split_batches(task: Task, data: Data | Stream, name: str = "validation", *, parts: int = 1) -> Iterator[EvalBatch]:
     """The batches in which the task is evaluated on a split.
 
-    task: with its objective and accumulation. data: the data set. name: "validation" or "test".
+    task: with its objective and accumulation. data: the data set. name: "validation" or "test". parts: as for
+    `eval_batch_size`.
     """
-    size, padded = eval_batch_size(data, task.accumulate), can_mask(task.objective)
+    size, padded = eval_batch_size(data, task.accumulate, parts), can_mask(task.objective)
     return eval_batches(getattr(data, name), size, data.transform, padded=padded)

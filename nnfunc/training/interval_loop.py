@@ -166,7 +166,8 @@ class IntervalLoop:
         return self.compiled.eval_totals(self.carry.state, self.numbers, batch)
 
     def _held_out(self) -> Iterator[EvalBatch]:
-        return split_batches(self._task, self.data)
+        placement = self.compiled.placement
+        return split_batches(self._task, self.data, parts=1 if placement is None else placement.batch_parts)
 
     @cached_property
     def _task(self) -> Task:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from nnfunc import check, checkpoint
@@ -119,6 +120,9 @@ def trainer(
             return run_step(build_task(build, hypers, state.step), state, batch, watch)
         with placement.tracing():
             task = partition_task(build_task(build, hypers, state.step), placement)
+            lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if np.ndim(leaf)}
+            if len(lengths) == 1:  # otherwise the batch counts as one example, such as a graph
+                placement.check_batch("train", lengths.pop(), task.accumulate)
             new, metrics = run_step(task, state, batch, watch)
             return placement.constrain(new, as_model(task.model)), metrics
 

@@ -17,7 +17,8 @@ from nnfunc.data.dataset import Data
 from nnfunc.data.stream import Stream
 from nnfunc.display import html_table
 from nnfunc.distributed import processes
-from nnfunc.distributed.placement import Shard
+from nnfunc.distributed.arrays import put_array
+from nnfunc.distributed.placement import Placement, Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import Saver, run_identity, saved_forms
 from nnfunc.training.compiled import RunFunctions, choose_loop, compiled_functions, split_hypers
@@ -209,7 +210,10 @@ def train(
         if processes.count() > 1:
             refuse_exact("train", compiled.build_task(numbers))
         check_memory("train", compiled, numbers, key, feed, loop, start)
-        init = lambda: compiled.init(numbers, key, feed.sample(), start)
+        placed_key = key if placement is None else placement.whole(key)
+        if placement is not None and start is not None:
+            start = _move_start(start, placement, as_model(compiled.build_task(numbers).model))
+        init = lambda: compiled.init(numbers, placed_key, feed.sample(), start)
 
         identity = run_identity(key, numbers, static, data, hypers)
         if changed_data:
@@ -266,6 +270,23 @@ def check_options(
     check.number("train", 0, 1, open_low=True, rollback_factor=rollback_factor)
     intervals = Intervals.from_arguments(steps, log_every, evaluate_every, save_every, watch_every)
     return intervals, BestMetric.parse(best)
+
+
+def _move_start(start: tuple[Params | None, PyTree], placement: Placement, model: Model) -> tuple[PyTree, PyTree]:
+    """The params and model state that a run begins from on the devices of its mesh: they may be those of another."""
+    params, state = start
+    if params is None:
+        return None, placement.whole(state)
+    tree = TrainState((), (), params, state, (), ())  # pyright: ignore
+    shardings = placement.shardings("train", tree, model)
+
+    def move(leaf: Any, sharding: Any) -> Any:
+        current = getattr(leaf, "sharding", None)
+        is_there = current is not None and current.device_set == sharding.device_set
+        return leaf if is_there else put_array(np.asarray(leaf) if current is None else leaf, sharding)
+
+    moved = jax.tree.map(move, tree, shardings)
+    return moved.params, moved.model_state
 
 
 class _RecordingModel(BoundModel):

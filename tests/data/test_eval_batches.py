@@ -134,6 +134,7 @@ def test_an_evaluation_takes_what_a_step_takes_by_default():
     assert eval_batch_size(data, accumulate=16) == 1
     assert eval_batch_size(dataclasses.replace(data, eval_batch_size=11)) == 11
     assert eval_batch_size(dataclasses.replace(data, eval_batch_size=1000)) == 20  # the larger split
+    assert eval_batch_size(dataclasses.replace(data, eval_batch_size=11), parts=8) == 16  # which 8 devices divide
 
 
 @pytest.mark.parametrize("size", [3, 100])

@@ -161,11 +161,68 @@ def test_adapters_inside_of_a_model_in_mixed_precision():
     np.testing.assert_allclose(other, alone, rtol=1e-5)
 
 
-def test_a_batch_that_the_devices_do_not_divide():
-    data = nf.data.arrays((np.ones((9, 2), np.float32), np.ones((9, 1), np.float32)), batch_size=6)
-    build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
-    with pytest.raises(ValueError, match=r"the 4 devices of the mesh axis 'data' should divide batch_size, got 6"):
+class Batches:
+    """A stream of batches of six."""
+
+    def batch(self, step):
+        return np.ones((6, 2), np.float32), np.full((6, 1), step, np.float32)
+
+
+def ones(batch_size):
+    return nf.data.arrays((np.ones((9, 2), np.float32), np.ones((9, 1), np.float32)), batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("data", "accumulate", "message"),
+    [
+        (ones(6), 1, r"divide batch_size, got 6\. Use a batch_size that is a multiple of 4"),
+        (Batches(), 1, r"divide batch_size, got 6\."),
+        (ones(8), 4, r"divide batch_size / accumulate \(4\), got 8 / 4 = 2\. Use a batch_size .* multiple of 16"),
+    ],
+)
+def test_a_batch_that_the_devices_do_not_divide(data, accumulate, message):
+    """Each device would compute all of it."""
+    build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h), accumulate=accumulate)
+    with pytest.raises(ValueError, match=rf"the 4 devices of the mesh axis 'data' should {message}"):
         nf.train(build, 0.1, data, steps=1, key=KEY, mesh={"data": 4})
+
+
+def test_a_batch_of_ones_own_loop_that_the_devices_do_not_divide():
+    init, step = nf.trainer(lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h)), mesh={"data": 4})
+    with pytest.raises(ValueError, match=r"devices of the mesh axis 'data' should divide batch_size, got 6"):
+        step(0.1, init(0.1, KEY), Batches().batch(0))
+
+
+def test_an_evaluation_is_divided_whatever_its_batch_size():
+    x = np.random.default_rng(0).normal(size=(21, 4)).astype(np.float32)
+    data = nf.data.arrays((x[:8], x[:8, :1]), batch_size=8, validation=(x[16:], x[16:, :1]))
+    sizes = []
+    model = nf.serial(lambda x: sizes.append(x.shape[0]) or x, nf.linear(4, 1))
+    build, losses = lambda h: nf.Task(model, nf.regression(), nf.optimizers.sgd(h)), []
+    for options in ({}, {"mesh": {"data": 4}}, {"mesh": {"data": 4}, "eval_batch_size": 5}):
+        sizes.clear()
+        losses.append(nf.train(build, 0.1, data, steps=1, key=KEY, **options)[1].validation["loss"])
+        assert set(sizes) == ({8} if options else {8, 5})
+    np.testing.assert_allclose(losses[1:], 2 * losses[:1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "shard"), [(None, None), (lambda: nf.mesh(data=2, devices=jax.devices()[2:]), {"up/weight": ["", "data"]})]
+)
+def test_a_run_begins_with_the_parameters_of_another_mesh(mesh, shard):
+    model = nf.serial(up=nf.linear(64, 8), norm=nf.batch_norm(8), head=nf.linear(8, 4))
+    build = lambda h: nf.Task(model, nf.classification(), nf.optimizers.sgd(h))
+    options = {"steps": 2, "key": KEY, "log_every": 1}
+    first = nf.train(build, 0.1, images((64,)), **options, mesh={"data": 4}, shard="fsdp")[0]
+    mesh, losses = mesh and mesh(), []
+    for params, state in (first.params, first.model_state), jax.device_get((first.params, first.model_state)):
+        state, history = nf.train(
+            build, 0.1, images((64,)), **options, params=params, state=state, mesh=mesh, shard=shard
+        )
+        losses.append(history.train["loss"])
+        if mesh is not None:
+            assert state.params["up"]["weight"].sharding == jax.NamedSharding(mesh, jax.P(None, "data"))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
 
 
 def test_shard_without_a_mesh():

@@ -181,6 +181,26 @@ def test_a_run_without_a_step_for_long_ends():
     assert "no step for 5 s, so the run ends; process 1 is at step 1." in errors[0]
 
 
+KILLED = """
+import os, signal, sys, time
+from nnfunc.distributed import processes
+processes.start("127.0.0.1:" + sys.argv[1], int(sys.argv[2]), 2)
+processes.wait_for_all()
+if processes.is_main():
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(60)
+"""
+
+
+def test_without_launch_the_others_tell_that_process_0_is_gone():
+    port, environment = str(free_port()), ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", KILLED, port]
+    with subprocess.Popen([*command, "0"], env=environment):
+        other = subprocess.run([*command, "1"], env=environment, capture_output=True, text=True, timeout=50)
+    assert other.returncode == 1
+    assert f"nnfunc: process 0 at 127.0.0.1:{port} does not answer any more, so process 1 ends.\n" in other.stderr
+
+
 @pytest.mark.slow
 def test_a_sweep_over_two_processes(config, tmp_path):
     """Its table is that of one process, also when a process was killed and the sweep resumed."""
@@ -362,7 +382,6 @@ def test_a_wrong_number_of_seconds(monkeypatch):
 
 
 def test_a_process_that_is_killed_is_named(capfd):
-    """Of process 0 no other process can tell it."""
     children = [
         subprocess.Popen(["sh", "-c", text], text=True) for text in ("sleep 0.3; kill -9 $$", "sleep 1; exit 1")
     ]

@@ -56,6 +56,23 @@ def test_a_cell_in_a_scan_of_your_own(cell):
     np.testing.assert_allclose(sharded(run, P("d"), P(None, "d"))(X), run(X), rtol=1e-5, atol=1e-6)
 
 
+def test_data_by_hand_and_the_model_by_the_compiler():
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    init, step = nf.trainer(lambda h: nf.Task(nf.mlp([3, 4, 2]), nf.regression(), nf.optimizers.sgd(h)))
+
+    def loss(batch):
+        return step(0.1, init(0.1, KEY), batch)[1]["loss"]
+
+    mean = jax.shard_map(
+        lambda batch: jax.lax.pmean(loss(batch), "data"),
+        mesh=mesh,
+        in_specs=P("data"),
+        out_specs=P(),
+        axis_names={"data"},
+    )
+    np.testing.assert_allclose(jax.jit(mean)(BATCH), loss(BATCH), rtol=1e-5)
+
+
 def build(mean, accumulate=1):
     def objective(predict, batch):
         x, y = batch
