@@ -16,7 +16,7 @@ from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk
 from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line, print_lines
 from nnfunc.config import Config
-from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_names
+from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_metric, threshold_names
 from nnfunc.config.restore import rebuild_task, restore
 from nnfunc.distributed import processes
 from nnfunc.documents import write_file
@@ -228,10 +228,10 @@ def choose_run_threshold(config: Config, folder: Path, state: TrainState, step: 
 
     config: of the run. folder: of the run. state, step: of the best checkpoint.
     """
-    metric = config.tables.get("task", {}).get("threshold")
+    task, data = rebuild_task(config, state), config.data()
+    metric = threshold_metric(config, data)
     if metric is None:
         return {}
-    task, data = rebuild_task(config, state), config.data()
     model = (task, state.params, state.model_state)
     held_out, threshold = at_threshold(config, data, "validation", *model)
     before, after = (

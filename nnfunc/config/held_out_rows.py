@@ -82,14 +82,22 @@ def at_threshold(
 
     config, data, split, task, params, state: as for `held_out_rows`.
     """
-    metric, threshold = config.tables.get("task", {}).get("threshold"), None
+    metric, threshold = threshold_metric(config, data), None
     parts = (task, params, state)
-    if metric is not None and data.validation is not None:
+    if metric is not None:
         validation = held_out_rows(config, data, "validation", *parts)
         threshold = choose_threshold(validation, metric)
         if split == "validation":
             return validation._replace(threshold=threshold), threshold
     return held_out_rows(config, data, split, *parts, threshold=threshold), threshold
+
+
+def threshold_metric(config: Config, data: Dataset) -> str | None:
+    """The metric for which the config asks for a threshold; None without one, and without a validation split.
+
+    config: of the run. data: its data set.
+    """
+    return None if data.validation is None else config.tables.get("task", {}).get("threshold")
 
 
 def threshold_names(config: Config) -> list[str]:

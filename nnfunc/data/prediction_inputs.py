@@ -43,7 +43,7 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
     if files:
         x = ImageReader.of(preprocessing).read(files)
         return apply_layout(x, preprocessing.facts["layout"]), [str(file) for file in files]
-    name = "the rows"
+    name = "the input"
     if isinstance(source, str | Path):
         name = str(source)
         (source,) = (piece.rows for piece in read_pieces(preprocessing, [source]))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from nnfunc.reports import html_page, palette, vega
 from nnfunc.reports import run as run_report
-from nnfunc.reports.charts import RANK_SCALE, thin
+from nnfunc.reports.charts import RANK_SCALE, lines, thin
 from nnfunc.reports.run import heatmaps, histograms
 from nnfunc.reports.run.run_charts import curve_charts, speed_charts
 from nnfunc.reports.run.run_page import build_page
@@ -105,7 +105,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
     found = Page((tmp_path / "old" / "report.html").read_text())
     assert list(found.charts) == ["curve-loss", "curve-accuracy"]
     assert list(found.pictures) == ["loss: curves over step; accuracy: curves over step."]
-    assert pixels(found.pictures["loss: curves over step; accuracy: curves over step."]).size[0] > 1000
+    assert pixels(found.pictures["loss: curves over step; accuracy: curves over step."]).size[0] > 800
     assert "The layers of this run were not watched" in found.words
     for words in ("Events", "Speed", "Layers over time", "Histograms"):
         assert words not in found.words
@@ -182,7 +182,30 @@ def test_curves_of_extreme_values_are_drawn(values):
     assert len(charts) == (4 if values else 0)
     if charts:
         with Image.open(io.BytesIO(vega.draw_png(charts))) as image:
-            assert image.size[0] > 1000
+            assert image.size[0] > 800
+
+
+def test_a_picture_has_no_layers_for_the_cursor_and_no_idle_clips():
+    chart = curve_charts(sample_runs.metrics(100), best=50)[0]
+    view = vega._static_view(chart.full_spec())
+    assert [layer["mark"]["type"] for layer in chart.spec["layer"]] == ["rule", "line", "point"]
+    assert [layer["mark"] for layer in view["layer"]] == [
+        {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5},
+        {"type": "line", "strokeWidth": 1.8},
+    ]
+    cut = lines("cut", "cut", {"series": ["a"], "step": [1], "value": [9.0]}, y={"scale": {"domain": [0, 1]}})
+    assert vega._static_view(cut.full_spec())["layer"][0]["mark"]["clip"]
+
+
+def test_a_saved_picture_stands_on_white(tmp_path):
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (100, 0, 200, 51))
+    file = io.BytesIO()
+    image.quantize(256, method=Image.Quantize.FASTOCTREE).save(file, "png")
+    vega.save_png(file.getvalue(), tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as saved:
+        pixels = np.asarray(saved.convert("RGBA"))
+    np.testing.assert_array_equal(pixels, [[[255, 255, 255, 255], [224, 204, 244, 255]]])
 
 
 def test_events_and_the_best_checkpoint_are_marked_in_the_curves():

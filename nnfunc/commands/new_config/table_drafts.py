@@ -9,7 +9,14 @@ from typing import Any
 
 from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
-from nnfunc.commands.new_config.table_columns import Column, check_column, find_label, guess_separator, look_at_columns
+from nnfunc.commands.new_config.table_columns import (
+    Column,
+    check_column,
+    find_label,
+    guess_separator,
+    look_at_columns,
+    look_at_first_rows,
+)
 from nnfunc.data.dataset import count_examples
 
 RARE = 0.1  # the fraction of the rarest class below which accuracy says little
@@ -24,11 +31,15 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     text: a column of texts. time: the column whose latest rows are the test split.
     """
     separator = guess_separator(file)
-    columns, rows, style = look_at_columns(file, separator)
+    columns, rows, style, is_part = look_at_first_rows(file, separator)
     for name in filter(None, (text, time)):
         check_column(columns, name)
     labels = [label] if label in columns or label is None else [name.strip() for name in label.split(",")]
     labels = [find_label(columns, name) for name in labels]
+    seen = rows
+    if is_part:  # classes and missing labels are those of all rows
+        exact, rows, _ = look_at_columns(file, separator, labels)
+        columns |= exact
     targets = [columns[name] for name in labels]
     regression = all(target.type == "number" and target.distinct > max(20, math.isqrt(rows)) for target in targets)
     columns |= {text: columns[text]._replace(type="text")} if text else {}
@@ -62,8 +73,9 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     if len(formats) == 1:
         options["date_format"] = formats.pop()
     missing = [name for name in used if inputs[name].missing and inputs[name].type in ("number", "date")]
-    if missing:
-        options["impute"] = Note("median", f"some are missing in {', '.join(missing[:4])}")
+    if missing or is_part:
+        where = f"in {', '.join(missing[:4])}" if missing else "after the first rows, if any"
+        options["impute"] = Note("median", f"some are missing {where}")
     if regression:
         options["scale_target"] = Note(True, "predictions are in the units of the file all the same")
     options |= {"time": Note(time, "the latest rows are the test split")} if time else {}
@@ -91,6 +103,7 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     best = "min loss" if regression else "max f1" if rare else "max accuracy"
     tables |= training_tables(steps, comment, peak=3e-3, weight_decay=1e-2, best=best)
     facts = [f"{rows:,} rows, {len(used)} inputs: " + ", ".join(_counts(inputs, used))]
+    facts += [f"columns have the types of the first {seen:,} rows"] * is_part
     return Draft(f"Predict {check.join_names(labels, 3)} from {file.name}", facts, tables)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line, print_lines
-from nnfunc.config.held_out_rows import at_threshold, threshold_names
+from nnfunc.config.held_out_rows import at_threshold, threshold_metric, threshold_names
 from nnfunc.config.sweep.study import Study
 from nnfunc.evaluation import bootstrap, compute_metrics, metric_names
 from nnfunc.reports.format import format_labelled, format_metric, format_settings
@@ -107,8 +107,7 @@ def _test_metrics(study: Study, result: Result, best: int) -> dict[str, Interval
         output_type = getattr(task.objective, "output_type", "")
         names = [name for name in metrics[0] if output_type != "tokens" and name in metric_names(output_type)]
         config = study.config(result.hypers[i], result.seed[i])
-        has_threshold = config.tables.get("task", {}).get("threshold") is not None and spec.data.validation is not None
-        if names and (has_threshold or result.seeds == 1):
+        if names and (threshold_metric(config, spec.data) is not None or result.seeds == 1):
             held_out, threshold = at_threshold(config, spec.data, "test", task, *eval_params(task, state))
             if threshold is not None:
                 metrics[-1] |= compute_metrics(
