@@ -185,7 +185,7 @@ def test_curves_of_extreme_values_are_drawn(values):
             assert image.size[0] > 800
 
 
-def test_a_picture_has_no_layers_for_the_cursor_and_no_idle_clips():
+def test_a_picture_has_no_cursor_layers_and_no_idle_clips():
     chart = curve_charts(sample_runs.metrics(100), best=50)[0]
     view = vega._static_view(chart.full_spec())
     assert [layer["mark"]["type"] for layer in chart.spec["layer"]] == ["rule", "line", "point"]

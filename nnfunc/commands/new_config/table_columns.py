@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,8 +66,9 @@ def look_at_first_rows(file: Path, separator: str) -> tuple[dict[str, Column], i
     if is_text and file.stat().st_size > SAMPLE:
         with open(file, "rb") as stream:
             lines = stream.read(SAMPLE).splitlines(keepends=True)[:-1]
-        while sum(line.count(b'"') for line in lines) % 2:  # the last line is inside of a text
-            lines.pop()
+        quotes = accumulate(line.count(b'"') for line in lines)
+        whole = [i for i, count in enumerate(quotes, 1) if count % 2 == 0]  # other lines end inside of a text
+        lines = lines[: whole[-1] if whole else 0]
         with suppress(ValueError), tempfile.TemporaryDirectory() as folder:  # an error names the whole file
             part = Path(folder, file.name)
             part.write_bytes(b"".join(lines))
