@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh
 
 from nnfunc import check
 from nnfunc.base import DATA_AXIS
+from nnfunc.distributed import processes
 
 DATA, MODEL = DATA_AXIS, "model"
 """The axes that the presets divide over: the batch, and the weights of a layer."""
@@ -51,12 +52,27 @@ def as_mesh(where: str, value: Mesh | Mapping[str, int] | None) -> Mesh | None:
     """The mesh of an argument: a Mesh of Auto axes, or a dict of axes. where: begins the message of the error."""
     if isinstance(value, Mapping):
         check_names(where, value)
-        return mesh(devices=None, **value)
-    if value is None or (isinstance(value, Mesh) and set(value.axis_types) == {AxisType.Auto}):
+        value = mesh(devices=None, **value)
+    if value is None:
+        return None
+    if isinstance(value, Mesh) and set(value.axis_types) == {AxisType.Auto}:
+        _check_processes(where, value)
         return value
     actual = f"axes of the types {value.axis_types}" if isinstance(value, Mesh) else check.describe(value)
     expected = "mesh should be one of nf.mesh(data=-1), with Auto axes"
     check.fail(where, expected=expected, actual=actual, exc_type=TypeError)
+
+
+def _check_processes(where: str, mesh: Mesh) -> None:
+    """Refuse a mesh without a device of each process that trains the run."""
+    used = {device.process_index for device in mesh.devices.flat}
+    if processes.count() > len(used):
+        expected = f"each of the {processes.count()} processes should have a device of the mesh"
+        numbers = ", ".join(map(str, sorted(used)))
+        actual = (
+            f"{_describe(dict(mesh.shape))} with devices of {'process' if len(used) == 1 else 'processes'} {numbers}"
+        )
+        check.fail(where, expected=expected, actual=actual, hint="Make an axis -1, or start fewer processes.")
 
 
 def check_names(where: str, axes: Mapping[Any, Any]) -> None:

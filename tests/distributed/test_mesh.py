@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import nnfunc as nf
+from nnfunc.distributed import processes
 from nnfunc.distributed.collectives import collectives
 from nnfunc.distributed.placement import Placement
 
@@ -182,6 +183,15 @@ def test_an_axis_of_another_name(name):
     build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
     with pytest.raises(TypeError, match=rf"an axis of the mesh should have a name such as 'data', got {name!r}"):
         nf.trainer(build, mesh={name: 2})
+
+
+def test_a_mesh_without_a_device_of_each_process(monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    build = lambda h: nf.Task(nf.linear(2, 1), nf.regression(), nf.optimizers.sgd(h))
+    message = r"each of the 2 processes should have a device of the mesh, got data = 2 with devices of process 0\. Make"
+    for mesh in ({"data": 2}, nf.mesh(data=2)):
+        with pytest.raises(ValueError, match=message):
+            nf.trainer(build, mesh=mesh)
 
 
 def test_a_mesh_of_explicit_axes_is_refused():
