@@ -57,8 +57,8 @@ def import_weights(
     folder: a new or empty one. data: to evaluate on: a text of which the last tenth is the validation split; a table or
     folder of texts, or a folder of images, of the classes of the model. block_size: tokens per example, by default what
     the model reads, 256 at most. revision: of the hub, as in `nf.pretrained`.
-    Raises: ValueError when no run stands for the model, as for encoder-decoders; FileNotFoundError without its
-    tokenizer or image settings; FileExistsError when the folder is not empty.
+    Raises: ValueError when no run stands for the model, as for encoder-decoders, and for data without a head for
+    classes; FileNotFoundError without its tokenizer or image settings; FileExistsError when the folder is not empty.
     """
     result = _read(source, revision)
     factory, arguments = arguments_of(result.stateless)
@@ -68,6 +68,9 @@ def import_weights(
         hint = "Use it in Python: model, params = nf.pretrained(source)."
         models = "a language model, a BERT or a model of images"
         check.fail("import", f"{source} is {result.family}; a run can be made of {models}.", hint=hint)
+    if result.unfilled and data is not None:
+        hint = "Leave out --data, and train the head with start = { run = ... }."
+        check.fail("import", f"{source} has no head for classes, so that {data} cannot be evaluated.", hint=hint)
     inputs = read(result, arguments, block_size)
     table = {"path": str(data.absolute()) if data else str(folder.absolute() / NO_DATA)}
     if inputs.table["name"] == "text_classification":
@@ -123,7 +126,7 @@ def _read(source: str, revision: str | None) -> Pretrained:
             options |= new | {"output": "classes", "unused": ("cls.*", "lm_head.*", "vocab_*")}  # for masked tokens
     elif output == "hidden":  # a decoder, whose head may be its table
         options["output"] = "tokens"
-    elif factory is inspect.unwrap(vit) and arguments["classes"] is None:
+    elif arguments.get("classes", 0) is None:  # a model of images
         options |= new | {"classes": 2}
     return pretrained(source, **options)
 

@@ -208,6 +208,8 @@ def test_an_imported_classifier_of_texts_is_a_run(output, tmp_path, monkeypatch,
         assert run.names == ("bad", "good")
         assert main("evaluate", "run") == 0
     else:  # without data, on random tokens of its tokenizer
+        assert main("import", "published", "other", "--data", "films.csv") == 2
+        assert "no head for classes, so that films.csv cannot be evaluated" in " ".join(capsys.readouterr().err.split())
         assert main("export", "run", "exported", "--to", "hf") == 0
         assert nf.pretrained("exported", padding=0).family == "bert"
     np.testing.assert_array_equal(run.params["tokens"]["weight"], model.init(key)["tokens"]["weight"])

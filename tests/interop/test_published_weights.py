@@ -479,19 +479,24 @@ def test_patterns_allow_what_is_missing(folder, key):
         ("vit", {"classes": None}, lambda y: y[:, 0]),
         ("deit", {"classes": None}, lambda y: y[:, :2]),
         ("bert-classes", {"output": "pooled"}, lambda y: y),
+        ("convnext", {"classes": None}, lambda y: y),
+        ("resnet-bottleneck", {"classes": None}, lambda y: y),
     ],
 )
 def test_states_without_a_head_give_the_logits_of_the_reference(case, change, pool, tmp_path):
     folder = write(case, tmp_path / case)
     model, params = nf.pretrained(folder, unused="*classifier.*", **change)
-    state = pool(jax.jit(model.apply)(params, inputs(case)))
+    x = inputs(case) if case == "bert-classes" else inputs(case).astype(jnp.float32)
+    state = pool(jax.jit(model.apply)(params, x, state=model.init_state()))
     state = state[:, None] if state.ndim == 2 else state
-    heads = ["cls_classifier", "distillation_classifier"] if case == "deit" else ["classifier"]
+    heads = {"deit": ["cls_classifier", "distillation_classifier"], "resnet-bottleneck": ["classifier.1"]}
+    heads = heads.get(case, ["classifier"])
     arrays = tensors(case)
     logits = [state[:, i] @ arrays[f"{head}.weight"].T + arrays[f"{head}.bias"] for i, head in enumerate(heads)]
     near(sum(logits) / len(heads), golden(case)["logits"])
     out = nf.to_pretrained(model, params, tmp_path / "out")
-    names = {"vit": "ViTModel", "deit": "DeiTModel", "bert-classes": "BertModel"}
+    names = {"vit": "ViTModel", "deit": "DeiTModel", "bert-classes": "BertModel", "convnext": "ConvNextModel"}
+    names |= {"resnet-bottleneck": "ResNetModel"}
     assert json.loads((out / "config.json").read_text())["architectures"] == [names[case]]
     again, same = nf.pretrained(out, **({"output": "pooled"} if "bert" in case else {}))
     assert repr(again) == repr(model)
