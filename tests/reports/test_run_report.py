@@ -20,6 +20,7 @@ from nnfunc.reports import html_page, palette, vega
 from nnfunc.reports import run as run_report
 from nnfunc.reports.charts import RANK_SCALE, lines, thin
 from nnfunc.reports.run import heatmaps, histograms
+from nnfunc.reports.run.evaluation_charts import confusion_chart
 from nnfunc.reports.run.run_charts import curve_charts, speed_charts
 from nnfunc.reports.run.run_page import build_page
 from nnfunc.runs import metrics_log
@@ -195,6 +196,12 @@ def test_a_picture_has_no_layers_for_the_cursor_and_no_idle_clips():
     ]
     cut = lines("cut", "cut", {"series": ["a"], "step": [1], "value": [9.0]}, y={"scale": {"domain": [0, 1]}})
     assert vega._static_view(cut.full_spec())["layer"][0]["mark"]["clip"]
+
+
+def test_a_picture_of_a_matrix_keeps_its_width():
+    chart = confusion_chart(np.array([[3.0, 1.0], [0.0, 2.0]]), ["no", "yes"])
+    with Image.open(io.BytesIO(vega.draw_png([chart], columns=1))) as image:
+        assert image.size[0] < 500  # 640 on the page's width, where the cells are no squares
 
 
 def test_a_saved_picture_stands_on_white(tmp_path):
