@@ -66,7 +66,8 @@ def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
         views = [_static_view(chart.full_spec()) | {"title": chart.title} for chart in charts]
         columns = min(columns, len(views))
         wide = {"width": 400 if columns > 1 else 640}
-        spec = {"concat": [view | wide for view in views], "columns": columns, "spacing": 30, "padding": 12}
+        views = [view | wide if view.get("width", "container") == "container" else view for view in views]
+        spec: dict[str, Any] = {"concat": views, "columns": columns, "spacing": 30, "padding": 12}
         spec["resolve"] = {"scale": {"color": "independent"}, "legend": {"color": "independent"}}
         png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"])
     with Image.open(io.BytesIO(png)) as image:  # a palette takes a tenth of the bytes

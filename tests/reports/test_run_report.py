@@ -20,7 +20,8 @@ from nnfunc.reports import html_page, palette, vega
 from nnfunc.reports import run as run_report
 from nnfunc.reports.charts import RANK_SCALE, lines, thin
 from nnfunc.reports.run import heatmaps, histograms
-from nnfunc.reports.run.run_charts import curve_charts, speed_charts
+from nnfunc.reports.run.evaluation_charts import confusion_chart
+from nnfunc.reports.run.run_charts import curve_charts, picture_charts, speed_charts
 from nnfunc.reports.run.run_page import build_page
 from nnfunc.runs import metrics_log
 
@@ -195,6 +196,29 @@ def test_a_picture_has_no_cursor_layers_and_no_idle_clips():
     ]
     cut = lines("cut", "cut", {"series": ["a"], "step": [1], "value": [9.0]}, y={"scale": {"domain": [0, 1]}})
     assert vega._static_view(cut.full_spec())["layer"][0]["mark"]["clip"]
+
+
+def test_validation_metrics_between_0_and_1_share_a_chart_in_pictures():
+    losses = [{"split": "train", "step": step, "loss": 2.0} for step in (1, 2)]
+    more = {"f1": 0.25, "roc_auc": 0.5, "nats": 1.5}
+    rows = losses + [{"split": "validation", "step": step, "loss": 3.0, **more} for step in (1, 2)]
+    *others, shared = picture_charts(rows, best=2)
+    assert [chart.name for chart in others] == ["curve-loss", "curve-nats"]
+    assert shared.data == {
+        "series": ["f1", "f1", "roc auc", "roc auc"],
+        "step": [1, 2] * 2,
+        "value": [0.25] * 2 + [0.5] * 2,
+    }
+    assert shared.spec["layer"][0]["data"]["values"][0]["at"] == 2
+    assert [chart.name for chart in picture_charts(rows[:2])] == ["curve-loss"]
+    assert len(picture_charts([row | {f"m{i}": 0.5 for i in range(10)} for row in rows[2:]])) == 2 + 2
+    assert len(vega.draw_png([*others, shared])) > 1000
+
+
+def test_a_picture_of_a_matrix_keeps_its_width():
+    chart = confusion_chart(np.array([[3.0, 1.0], [0.0, 2.0]]), ["no", "yes"])
+    with Image.open(io.BytesIO(vega.draw_png([chart], columns=1))) as image:
+        assert image.size[0] < 500  # 640 on the page's width, where the cells are no squares
 
 
 def test_a_saved_picture_stands_on_white(tmp_path):
