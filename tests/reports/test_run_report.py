@@ -198,7 +198,7 @@ def test_a_picture_has_no_cursor_layers_and_no_idle_clips():
     assert vega._static_view(cut.full_spec())["layer"][0]["mark"]["clip"]
 
 
-def test_validation_metrics_between_0_and_1_share_a_chart_in_pictures():
+def test_validation_metrics_up_to_1_share_a_chart_in_pictures():
     losses = [{"split": "train", "step": step, "loss": 2.0} for step in (1, 2)]
     more = {"f1": 0.25, "roc_auc": 0.5, "nats": 1.5}
     rows = losses + [{"split": "validation", "step": step, "loss": 3.0, **more} for step in (1, 2)]
