@@ -1,5 +1,6 @@
 """Strict settings for every test, doctest and README block."""
 
+import base64
 import ctypes
 import gc
 import importlib
@@ -227,6 +228,29 @@ def no_compilation_cache():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
         patch.setenv("NNFUNC_MALLOC", "default")
+        yield
+
+
+WITHOUT_PICTURES = {"commands", "config", "distributed", "interop", "runs", "sweeps"}
+"""Folders of tests in which reports have an empty picture: drawing takes as long as a short training."""
+PICTURES = {"test_compare.py", "test_list_runs.py"}
+"""Files in them that look at pictures."""
+EMPTY_PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQMAAAAl21bKAAAAA1BMVEX///+nxBvIAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pictures(request):
+    """Reports have an empty picture in the tests of other things."""
+    file = Path(request.node.path)
+    if file.parent.name not in WITHOUT_PICTURES or file.name in PICTURES:
+        yield
+        return
+    from nnfunc.reports import vega
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vega, "draw_png", lambda *charts, **options: EMPTY_PICTURE)
         yield
 
 

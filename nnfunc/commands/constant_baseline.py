@@ -33,11 +33,11 @@ def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> d
     arrays of each split by name.
     """
     task, data = rebuild_task(config, state), config.data()
-    kind = getattr(task.objective, "kind", "")
-    output = constant_prediction(kind, config.tables["objective"], data)
+    output_type = getattr(task.objective, "output_type", "")
+    output = constant_prediction(output_type, config.tables["objective"], data)
     if output is None:
         return {}
-    leading_axes = 2 if kind in ("tokens", "tags") else 1
+    leading_axes = 2 if output_type in ("tokens", "tags") else 1
 
     def apply(params, x):
         shape = np.shape(jax.tree.leaves(x)[0])[:leading_axes]
@@ -53,18 +53,18 @@ def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> d
     return metrics
 
 
-def constant_prediction(kind: str, options: Mapping[str, Any], data: Any) -> np.ndarray | None:
+def constant_prediction(output_type: str, options: Mapping[str, Any], data: Any) -> np.ndarray | None:
     """The output [...] that is best for all training examples at once, or None when it is unknown.
 
-    kind: of the objective's outputs. options: the config's table of the objective. data: the data set; a stream is not
-    read for this, and gives None.
+    output_type: of the objective's outputs. options: the config's table of the objective. data: the data set; a stream
+    is not read for this, and gives None.
     """
     target = _counted_target(data, options)
     if target is None:
         return None
     levels = (0.5,) if options.get("loss") == "mae" else quantile_levels(options)
-    kind = "quantiles" if options.get("loss") == "mae" else kind
-    return constant_output(kind, target, classes=data.classes, levels=levels)
+    output_type = "quantiles" if options.get("loss") == "mae" else output_type
+    return constant_output(output_type, target, classes=data.classes, levels=levels)
 
 
 def restored_target(config: Config, data: Any) -> np.ndarray | None:

@@ -27,7 +27,17 @@ from nnfunc.config.held_out_rows import held_out_rows, split_rows
 from nnfunc.config.restore import read_config, read_threshold, rebuild_task, restore
 from nnfunc.config.schema import factories
 from nnfunc.data.dataset import count_examples
-from nnfunc.evaluation import HeldOut, baseline, bootstrap, confusion, curves, figures, find_metric, per_class, worst
+from nnfunc.evaluation import (
+    HeldOut,
+    baseline,
+    bootstrap,
+    compute_metrics,
+    confusion,
+    curves,
+    find_metric,
+    per_class,
+    worst,
+)
 from nnfunc.evaluation.held_out_metrics import class_names, metric_names_of
 from nnfunc.evaluation.readings import ANSWERS, CLASSES
 from nnfunc.evaluation.thresholds import THRESHOLD_METRICS
@@ -55,7 +65,7 @@ def evaluate(
     folder: of the run. split: "test", "validation" or "train", of which at most 10,000 rows are used. checkpoint:
     "best" or "last". batch_size: examples per batch, at least 1; by default as in the run's evaluations, which fit the
     memory. file: of labelled rows like those of the training data, which are evaluated instead of a split. metrics:
-    names; () for those of the kind of outputs, and those of the config. json_file: for the whole result, or None.
+    names; () for those of the type of outputs, and those of the config. json_file: for the whole result, or None.
     changed_data: accept data files that changed since the run began; their original rows keep their splits.
     Raises: ValueError when the data has no such split, or the outputs have no such metric.
     """
@@ -84,13 +94,13 @@ def evaluate(
         with suppress(ConfigError, OSError):  # without the training data there is no baseline
             constant = baselines(config, state, {name: arrays})
         held_out = None
-        if getattr(task.objective, "kind", ""):
+        if getattr(task.objective, "output_type", ""):
             options = {"threshold": read_threshold(config), **most, "other_file": file is not None}
             held_out = held_out_rows(config, data, split, task, state.params, state.model_state, **options)
     for metric in metrics:
-        find_metric("evaluate", getattr(task.objective, "kind", ""), metric)
+        find_metric("evaluate", getattr(task.objective, "output_type", ""), metric)
     if held_out is not None and held_out.threshold is not None:
-        values |= figures(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
+        values |= compute_metrics(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
     print_lines(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
     warn_if_not_better(name, values, constant)
     print_naive_forecasts(name, values, config)
@@ -110,7 +120,7 @@ def evaluate(
     if json_file is not None:
         with explain_full_disk(json_file, "Evaluate again."):
             run_folder.write_json(json_file, _plain(result))
-    if held_out.threshold is not None and held_out.kind == "binary":
+    if held_out.threshold is not None and held_out.output_type == "binary":
         print(f"yes from a probability of {held_out.threshold:.4g} on, chosen on the validation split")
     from nnfunc.commands.evaluation_tables import print_tables  # rich takes a while to import
 
@@ -141,15 +151,15 @@ def evaluation_result(
     held_out: outputs and targets. names: of the metrics. train_target: of the training examples, or None. losses: loss
     and baseline, of the objective. levels: of quantiles. codec: of tokens, or None.
     """
-    values, intervals = figures(held_out, names), bootstrap(held_out, names)
+    values, intervals = compute_metrics(held_out, names), bootstrap(held_out, names)
     constants = {} if train_target is None else baseline(train_target, held_out, names, levels=levels)
     row = {"low": None, "high": None}
     table = {"loss": _row(losses["loss"], losses["baseline"], "min", row)}
     for name in names:
         low, high = intervals[name]
-        mode = find_metric("evaluate", held_out.kind, name).mode
+        mode = find_metric("evaluate", held_out.output_type, name).mode
         table[name] = _row(values[name], constants.get(name), mode, {"low": low, "high": high})
-    has_classes = held_out.kind in ("classes", "tags", *ANSWERS)
+    has_classes = held_out.output_type in ("classes", "tags", *ANSWERS)
     calibration = curves(held_out)["calibration"]
     bins = [dict(zip(part, row, strict=True)) for part in calibration for row in zip(*part.values(), strict=True)]
     return {
@@ -172,40 +182,40 @@ def _row(value: float, constant: float | None, mode: str, ends: dict[str, Any]) 
 
 def _constant_answer(held_out: HeldOut, target: Any) -> str:
     """The answer that the baseline always gives, for the head of its column."""
-    if held_out.kind in ("classes", "binary"):
+    if held_out.output_type in ("classes", "binary"):
         labels = np.asarray(target).reshape(-1)
         if np.issubdtype(labels.dtype, np.floating):
             return "the majority"
         counts = np.bincount(labels[labels >= 0])
         names = class_names(held_out)
         return names[int(counts.argmax())] if len(counts) <= len(names) else "the majority"
-    if held_out.kind in (*CLASSES, *ANSWERS):
+    if held_out.output_type in (*CLASSES, *ANSWERS):
         return "the majority"
-    return "the quantiles" if held_out.kind == "quantiles" else "the mean"
+    return "the quantiles" if held_out.output_type == "quantiles" else "the mean"
 
 
 def _worst_rows(held_out: HeldOut, codec: Any = None) -> list[dict[str, Any]]:
     """The examples with the largest losses: row, truth, prediction, the probability of the truth, or the text, loss."""
     indices, losses = worst(held_out)
     reading = held_out.reading()
-    names = class_names(held_out) if held_out.kind in CLASSES + ANSWERS else []
+    names = class_names(held_out) if held_out.output_type in CLASSES + ANSWERS else []
     rows = []
     for index, loss in zip(indices.tolist(), losses.tolist(), strict=True):
         row: dict[str, Any] = {"row": index if held_out.ids is None else int(held_out.ids[index])}
         row |= {} if held_out.describe is None else {"example": held_out.row_name(index)}
-        if held_out.kind == "tokens" and codec is not None:
+        if held_out.output_type == "tokens" and codec is not None:
             tokens = held_out.target[index]
             row["text"] = " ".join(codec.decode(tokens[tokens >= 0]).split())[:60]
         if reading.positions == 1:
             truth, prediction = reading.target[index], reading.prediction[index]
-            if held_out.kind in CLASSES:
+            if held_out.output_type in CLASSES:
                 row |= {"truth": names[truth], "prediction": names[prediction] if prediction >= 0 else "none"}
                 row |= {"probability": float(reading.probability[index, truth])}
-            elif held_out.kind == "binary":
+            elif held_out.output_type == "binary":
                 probability = float(reading.probability[index, 0])
                 row |= {"truth": names[int(truth[0])], "prediction": names[int(prediction[0])]}
                 row |= {"probability": probability if truth[0] else 1 - probability}
-            elif held_out.kind == "labels":
+            elif held_out.output_type == "labels":
                 listed = lambda answers: (
                     ", ".join(name for name, yes in zip(names, answers, strict=True) if yes) or "none"
                 )
@@ -232,7 +242,7 @@ def _plain(value: Any) -> Any:
 def _file_data(config: Config, file: Path) -> Any:
     """The rows of a file as the training split of a data set, treated as the training data of the run.
 
-    config: of the run. file: of the kind of files that the run was trained on.
+    config: of the run. file: of the type of files that the run was trained on.
     """
     _, name, values = config.part("data")
     keys = path_keys("data", name)

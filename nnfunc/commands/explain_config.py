@@ -6,6 +6,7 @@ from rich.text import Text
 
 from nnfunc import check
 from nnfunc.commands.terminal import open_console
+from nnfunc.config.explain_experiment import COMPARISON, explain_experiment, run_key
 from nnfunc.config.explain_key import (
     FOLLOWS,
     NAMED_TABLES,
@@ -19,11 +20,14 @@ from nnfunc.config.explain_key import (
 )
 from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, TABLES, factories, get_schema
 
+SWEEP = "What the trials of nnfunc sweep vary, and how; nnfunc train leaves it alone."
+
 
 def explain_config(key: str = "", names: Mapping[str, str] | None = None) -> None:
     """Print what a key, a table or, without a key, every table of a config is.
 
-    key: dotted, such as "model.dropout", or a table. names: the factory of a table, such as {"model": "mlp"}.
+    key: dotted, such as "model.dropout", or a table; also of a sweep or a comparison, such as "sweep.trials".
+    names: the factory of a table, such as {"model": "mlp"}.
     Raises: ValueError, with the nearest key, when there is no such key.
     """
     names = dict(names or {})
@@ -31,13 +35,17 @@ def explain_config(key: str = "", names: Mapping[str, str] | None = None) -> Non
         check_name(table, [name])
     if not key and len(names) == 1:
         key = next(iter(names))
-    table = key.partition(".")[0]
+    table = run_key(key).partition(".")[0]
     if names and table not in names:
         option = next(iter(names))
         check.fail("config", f"--{option} is for keys of the table {option}.", hint=f"Such as: nnfunc config {option}")
     if not key:
         _print_tables()
-    elif key == "seed" or ("." in key and not _is_augmentation(key)):
+    elif key == "sweep":
+        _print_sweep()
+    elif experiment := explain_experiment(key, names):
+        _print_keys(experiment)
+    elif (key := run_key(key)) == "seed" or ("." in key and not _is_augmentation(key)):
         _print_keys(explain_key(key, names))
     else:
         check_table(table)
@@ -53,7 +61,10 @@ def _print_tables() -> None:
     _print_rows(
         [("seed", "optional: The seed of everything random."), *((table, table_line(table)) for table in TABLES)]
     )
-    open_console().print("\nMore of one: nnfunc config TABLE, or nnfunc config TABLE.KEY", markup=False)
+    console = open_console()
+    console.print("\nOf nnfunc sweep, and of nnfunc compare:", markup=False)
+    _print_rows([("sweep", f"optional: {SWEEP}"), *((name, one.meaning) for name, one in COMPARISON.items())])
+    console.print("\nMore of one: nnfunc config TABLE, or nnfunc config TABLE.KEY", markup=False)
 
 
 def _print_table(table: str, name: str) -> None:
@@ -77,7 +88,20 @@ def _print_table(table: str, name: str) -> None:
         return
     prefix = f"augment.{name}" if table == "augment" else table
     keys = [explain_key(f"{prefix}.{key}", {table: name})[0] for key in get_schema(table, name).types]
-    _print_rows([(help_.key.rpartition(".")[2], f"{help_.type}, {_default(help_)}. {help_.meaning}") for help_ in keys])
+    _print_rows([_key_row(one) for one in keys])
+
+
+def _print_sweep() -> None:
+    """Print the table of a sweep: its options."""
+    console = open_console()
+    console.print(Text.assemble(("sweep", "bold"), f"  optional: {SWEEP}"))
+    console.print('  sweep = { trials = 64, "schedule.peak" = { log = [1e-4, 1e-1] } }\n', markup=False)
+    _print_rows([_key_row(one) for one in explain_experiment("sweep", {})])
+    console.print("\nAny key of a run may have values here: nnfunc config sweep.schedule.peak", markup=False)
+
+
+def _key_row(help_: KeyHelp) -> tuple[str, str]:
+    return help_.key.rpartition(".")[2], f"{help_.type}, {_default(help_)}. {help_.meaning}"
 
 
 def _default(help_: KeyHelp) -> str:

@@ -59,7 +59,7 @@ def export(
     }
     if (folder / "codec.json").is_file():
         metadata["codec"] = (folder / "codec.json").read_text("utf-8")
-    labels = examples.labels if run.kind in ("", *COMPARED) else None
+    labels = examples.labels if run.output_type in ("", *COMPARED) else None
     print(f"{count_examples(examples.x)} examples {examples.source}")
     with explain_full_disk(file, "Export again."):
         report = export_model(
@@ -70,7 +70,7 @@ def export(
             to=to,  # pyright: ignore[reportArgumentType]  checked above
             state=run.state,
             transform=_transform(preprocessing),
-            names=None if run.kind == "binary" else run.names,  # it has one output
+            names=None if run.output_type == "binary" else run.names,  # it has one output
             metadata=metadata,
             labels=None if labels is None else preprocessing.restore_target(labels),
             tolerance=tolerance,
@@ -87,7 +87,7 @@ def _in_target_units(run: Run) -> Model:
 
     def forward(params: Params, x: PyTree, ctx: Context) -> tuple[PyTree, Out]:
         y, out = run.model.forward(params, x, ctx)
-        return run.config.preprocessing.restore_target(y, run.kind), out
+        return run.config.preprocessing.restore_target(y, run.output_type), out
 
     return Model(run.model.init, forward=forward, init_state=run.model.init_state, name=run.model.name)
 

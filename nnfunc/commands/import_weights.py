@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from nnfunc.config.restore import save_run
 from nnfunc.config.schema import factories
 from nnfunc.data.preprocessing import Preprocessing
 from nnfunc.data.tokenizers import Codec, load_codec
-from nnfunc.interop.pretrained import Pretrained, pretrained
+from nnfunc.interop.pretrained import Pretrained, pretrained, published_model
 from nnfunc.interop.published_config import arguments_of
 from nnfunc.interop.published_inputs import class_names, image_settings
 from nnfunc.models.bert import bert
@@ -50,24 +49,28 @@ def import_weights(
 ) -> Path:
     """Write a run with the weights of a published model, and return its folder.
 
-    It may be a language model, a classifier of texts (BERT, RoBERTa, DistilBERT) or a classifier of images (ViT, DeiT,
-    ResNet, ConvNeXt). `sample` or `predict`, `evaluate`, `nf.load_run`, `start = { run = ... }` and
-    `lora = { run = ... }` accept the run. imported.json names its origin. Parameters are float32. A model of texts or
-    images that was published without a head for classes gets a new one.
+    It may be a language model, a classifier of texts (BERT, RoBERTa, DistilBERT, or a language model with such a head)
+    or of images (ViT, DeiT, ResNet, ConvNeXt). `sample` or `predict`, `evaluate`, `nf.load_run`,
+    `start = { run = ... }` and `lora = { run = ... }` accept the run. imported.json names its origin. Parameters are
+    float32. A BERT or a model of images that was published without a head for classes gets a new one.
     source: a folder with config.json, weights, and tokenizer.json or preprocessor_config.json, or "hf://owner/name".
     folder: a new or empty one. data: to evaluate on: a text of which the last tenth is the validation split; a table or
     folder of texts, or a folder of images, of the classes of the model. block_size: tokens per example, by default what
     the model reads, 256 at most. revision: of the hub, as in `nf.pretrained`.
-    Raises: ValueError when no run stands for the model, as for encoder-decoders; FileNotFoundError without its
-    tokenizer or image settings; FileExistsError when the folder is not empty.
+    Raises: ValueError when no run stands for the model, as for encoder-decoders, and for data without a head for
+    classes; FileNotFoundError without its tokenizer or image settings; FileExistsError when the folder is not empty.
     """
     result = _read(source, revision)
     factory, arguments = arguments_of(result.stateless)
     read = {inspect.unwrap(model): reader for model, reader in READERS.items()}.get(factory)
+    read = _read_sentences if arguments.get("output") == "classes" else read
     if read is None:
         hint = "Use it in Python: model, params = nf.pretrained(source)."
         models = "a language model, a BERT or a model of images"
         check.fail("import", f"{source} is {result.family}; a run can be made of {models}.", hint=hint)
+    if result.unfilled and data is not None:
+        hint = "Leave out --data, and train the head with start = { run = ... }."
+        check.fail("import", f"{source} has no head for classes, so that {data} cannot be evaluated.", hint=hint)
     inputs = read(result, arguments, block_size)
     table = {"path": str(data.absolute()) if data else str(folder.absolute() / NO_DATA)}
     if inputs.table["name"] == "text_classification":
@@ -108,21 +111,24 @@ def import_weights(
 
 def _read(source: str, revision: str | None) -> Pretrained:
     """The model with its weights; a BERT or a ViT without a head for classes with a new one."""
-    options: dict[str, Any] = {"dtype": jnp.float32, "revision": revision}
-    result = pretrained(source, **options)
-    factory, arguments = arguments_of(result.stateless)
+    factory, arguments, family, config, commit = published_model(source, revision)
+    options: dict[str, Any] = {"dtype": jnp.float32, "revision": commit}
     new: dict[str, Any] = {"unfilled": "head/**", "key": jax.random.key(0)}
+    output = arguments.get("output")
+    if output in ("token_classes", "spans") or (output == "hidden" and not arguments.get("tied", True)):
+        hint = "Use it in Python: model, params = nf.pretrained(source)."
+        problem = "no head" if output == "hidden" else f"a head for tokens ({output})"
+        check.fail("import", f"{source} is {family} with {problem}, of which no run is made.", hint=hint)
     if factory is inspect.unwrap(bert):
-        if arguments["output"] != "classes":
-            heads = ("cls.*", "lm_head.*", "vocab_*")  # for masked tokens
-            result = pretrained(source, output="classes", unused=heads, **new, **options)
-        padding = result.config.get("pad_token_id")
-        arguments = arguments_of(result.model)[1]
-        arguments["padding"] = int("roberta" in result.family) if padding is None else padding
-        return replace(result, model=bert(**arguments))
-    if factory is inspect.unwrap(vit) and arguments["classes"] is None:
-        return pretrained(source, classes=2, **new, **options)
-    return result
+        padding = config.get("pad_token_id")
+        options["padding"] = int("roberta" in family) if padding is None else padding
+        if output != "classes":
+            options |= new | {"output": "classes", "unused": ("cls.*", "lm_head.*", "vocab_*")}  # for masked tokens
+    elif output == "hidden":  # a decoder, whose head may be its table
+        options["output"] = "tokens"
+    elif arguments.get("classes", 0) is None:  # a model of images
+        options |= new | {"classes": 2}
+    return pretrained(source, **options)
 
 
 def _tokenizer(result: Pretrained) -> Path:
@@ -143,7 +149,9 @@ def _read_text(result: Pretrained, arguments: Mapping[str, Any], block_size: int
 
 def _read_sentences(result: Pretrained, arguments: Mapping[str, Any], block_size: int | None) -> _Inputs:
     file = _tokenizer(result)
-    longest = min(arguments["block_size"], 256) if block_size is None else block_size
+    longest = min(arguments.get("block_size", 256), 256) if block_size is None else block_size
+    if arguments["padding"] is None:
+        check.fail("import", f"{result.folder / 'config.json'} has no pad_token_id, which ends the texts of a batch.")
     problem = result.config.get("problem_type")
     if arguments["classes"] < 2 or problem not in (None, "single_label_classification"):
         actual = f"{check.counted(arguments['classes'], 'class')}, problem_type {problem!r}"

@@ -41,30 +41,30 @@ def prediction_columns(
     run: a trained run. output: of its model, [n, ...], as `predict_batches` gives it. names: of `load_inputs`.
     lengths: of `sentence_lengths`, None for all positions.
     """
-    kind, preprocessing = run.kind, run.config.preprocessing
-    output = restore_outputs(preprocessing, output, kind, names)
-    result = read_outputs(kind, output, threshold=run.threshold, quantiles=run.quantiles)
-    if kind == "tags":
+    output_type, preprocessing = run.output_type, run.config.preprocessing
+    output = restore_outputs(preprocessing, output, output_type, names)
+    result = read_outputs(output_type, output, threshold=run.threshold, quantiles=run.quantiles)
+    if output_type == "tags":
         tags = [[_name(run.names, tag) for tag in row] for row in result["tags"].tolist()]
         counts = [None] * len(tags) if lengths is None else lengths.tolist()
         return {"tags": [row[:count] for row, count in zip(tags, counts, strict=True)]}
     classes = run.names
-    if kind == "tokens":
+    if output_type == "tokens":
         codec = preprocessing.codec
         tokens = result["class"].reshape(len(result["class"]), -1)[:, -1]
         probability = result["probability"].max(-1).reshape(len(tokens), -1)[:, -1]
         text = tokens.tolist() if codec is None else [codec.decode([token]) for token in tokens]
         return {"token": text, "probability": probability}
-    if kind in ("classes", "binary"):
+    if output_type in ("classes", "binary"):
         probability = result["probability"]
-        if kind == "binary":
+        if output_type == "binary":
             probability = np.stack([1 - probability, probability], axis=-1)
         count = probability.shape[-1]
         known = classes is not None and len(classes) == count
         header = [f"p_{name}" for name in classes] if known and classes else [f"p{i}" for i in range(count)]
         values = [_name(classes if known else None, index) for index in result["class"].tolist()]
         return {"class": values} | dict(zip(header, np.moveaxis(probability, -1, 0), strict=True))
-    if kind == "labels":
+    if output_type == "labels":
         count = result["labels"].shape[-1]
         header = classes if classes is not None and len(classes) == count else [f"label{i}" for i in range(count)]
         answers = result["labels"].T.astype(int)

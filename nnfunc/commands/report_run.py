@@ -28,11 +28,11 @@ def evaluate_for_report(config: Config, state: TrainState, threshold: Any = None
     config: of the run. state: of the best checkpoint. threshold: of the run, or None.
     """
     task, data = rebuild_task(config, state), config.data()
-    kind = getattr(task.objective, "kind", "")
-    if kind == "tokens":
+    output_type = getattr(task.objective, "output_type", "")
+    if output_type == "tokens":
         return _sample(config, task, state)
     split = next((name for name in ("test", "validation") if getattr(data, name) is not None), None)
-    if not kind or split is None:
+    if not output_type or split is None:
         return None
     held_out = held_out_rows(config, data, split, task, state.params, state.model_state, threshold)
     rows = np.flatnonzero(held_out.finite())

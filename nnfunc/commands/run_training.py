@@ -16,12 +16,12 @@ from nnfunc.commands.interrupts import Stopped, catch_signals, explain_full_disk
 from nnfunc.commands.progress_bar import show_progress
 from nnfunc.commands.terminal import metrics_line, print_lines
 from nnfunc.config import Config
-from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_names
+from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_metric, threshold_names
 from nnfunc.config.restore import rebuild_task, restore
 from nnfunc.distributed import processes
 from nnfunc.documents import write_file
 from nnfunc.errors import NnfuncError
-from nnfunc.evaluation.held_out_metrics import figures
+from nnfunc.evaluation.held_out_metrics import compute_metrics
 from nnfunc.evaluation.readings import NUMBERS
 from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.best_metric import BestMetric
@@ -216,10 +216,10 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
 def _file_errors(config: Config, state: TrainState, split: str) -> dict[str, float]:
     """The errors of forecasts in the units of the file: the metrics of training are in deviations of each series."""
     task = rebuild_task(config, state)
-    if getattr(task.objective, "kind", "") not in NUMBERS:
+    if getattr(task.objective, "output_type", "") not in NUMBERS:
         return {}
     model = (task, state.params, state.model_state)
-    errors = figures(held_out_rows(config, config.data(), split, *model), ["mae", "rmse"])
+    errors = compute_metrics(held_out_rows(config, config.data(), split, *model), ["mae", "rmse"])
     return {f"file_{name}": value for name, value in errors.items()}
 
 
@@ -228,19 +228,21 @@ def choose_run_threshold(config: Config, folder: Path, state: TrainState, step: 
 
     config: of the run. folder: of the run. state, step: of the best checkpoint.
     """
-    metric = config.tables.get("task", {}).get("threshold")
+    task, data = rebuild_task(config, state), config.data()
+    metric = threshold_metric(config, data)
     if metric is None:
         return {}
-    task, data = rebuild_task(config, state), config.data()
     model = (task, state.params, state.model_state)
     held_out, threshold = at_threshold(config, data, "validation", *model)
-    before, after = (figures(held_out._replace(threshold=level), [metric])[metric] for level in (None, threshold))
+    before, after = (
+        compute_metrics(held_out._replace(threshold=level), [metric])[metric] for level in (None, threshold)
+    )
     table = {"metric": metric, "threshold": threshold, "value": after, "value_at_half": before, "step": step}
     run_folder.write_json(folder / run_folder.THRESHOLD, table)
     text = ", ".join(f"{level:.4g}" for level in np.ravel(threshold))
     print_lines(f"threshold {text} for {metric} {after:.4g} on the validation split ({before:.4g} at 0.5)")
     names = threshold_names(config)
-    result = {"validation": figures(held_out, names)}
+    result = {"validation": compute_metrics(held_out, names)}
     if data.test is not None:
-        result["test"] = figures(held_out_rows(config, data, "test", *model, threshold=threshold), names)
+        result["test"] = compute_metrics(held_out_rows(config, data, "test", *model, threshold=threshold), names)
     return result

@@ -83,7 +83,7 @@ class Recipe:
 
             results["objective"] = in_target_units(results["objective"], _fill_slots(self.target, hypers, step))
         objective = results["objective"]
-        if self.names is not None and getattr(objective, "kind", "") == "tags":
+        if self.names is not None and getattr(objective, "output_type", "") == "tags":
             results["objective"] = replace(objective, names=self.names)
         return _make_task(results, augments)
 

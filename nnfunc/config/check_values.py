@@ -120,7 +120,7 @@ def call_factories(
         try:
             check_metrics("task", objective, options.metrics)
             if options.threshold is not None:
-                check_threshold_metric("task", objective.kind, options.threshold)
+                check_threshold_metric("task", objective.output_type, options.threshold)
         except (ValueError, TypeError) as error:
             problems.add_refusal("task", error)
 

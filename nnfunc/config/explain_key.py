@@ -11,7 +11,16 @@ from typing import Any
 from nnfunc import check
 from nnfunc.config.config_errors import nearest_hint
 from nnfunc.config.load import EXAMPLES
-from nnfunc.config.schema import FIXED_FACTORIES, INJECTED, MESH_TABLES, OPTIONAL_TABLES, TABLES, factories, get_schema
+from nnfunc.config.schema import (
+    FIXED_FACTORIES,
+    INJECTED,
+    MESH_TABLES,
+    OPTIONAL_TABLES,
+    TABLES,
+    ValueType,
+    factories,
+    get_schema,
+)
 
 WHERE = "config"
 NAMED_TABLES = tuple(table for table in TABLES if table not in (*FIXED_FACTORIES, *MESH_TABLES))
@@ -134,10 +143,6 @@ def check_table(table: str) -> None:
     """Refuse a `table` that configs do not have."""
     if table in TABLES:
         return
-    if table in ("sweep", "every", "models"):
-        command = "sweep" if table == "sweep" else "compare"
-        problem = f"the table {table!r} is not of one run."
-        check.fail(WHERE, problem, hint=f"Explained by: nnfunc {command} --help")
     used = [name for name in NAMED_TABLES if table in factories(name)]
     hint = f"It is a name of {used[0]}: nnfunc config {used[0]} --{used[0]} {table}" if used else ""
     owners = [name for name in TABLES for f in factories(name) if table in get_schema(name, f).types]
@@ -171,10 +176,6 @@ def _describe(table: str, name: str, argument: str) -> KeyHelp:
     other = re.match(r"As for `(?:nf\.)?(\w+)`", meaning)
     if other and other[1] in factories(table):
         meaning = argument_docs(factories(table)[other[1]]).get(argument, meaning)
-    numeric = "number" in value_type.singular or "integer" in value_type.singular
-    text = value_type.singular
-    if value_type.traced:
-        text += " or a schedule"
     field = schema.model.model_fields[f"{argument}_"]
     if argument in schema.defaults:
         default = to_toml(schema.defaults[argument])
@@ -195,7 +196,19 @@ def _describe(table: str, name: str, argument: str) -> KeyHelp:
         example = (
             f"{table} = {{ {setting} }}" if table in FIXED_FACTORIES else f'{table} = {{ name = "{name}", {setting} }}'
         )
-    return KeyHelp(key, name, text, _range(meaning) if numeric else "", default, meaning, example)
+    return describe_argument(key, name, value_type, default, meaning, example)
+
+
+def describe_argument(
+    key: str, factory: str, value_type: ValueType, default: str, meaning: str, example: str
+) -> KeyHelp:
+    """The help of an argument, with the range that its meaning tells. key, factory, default, meaning, example: of it.
+
+    value_type: of the argument.
+    """
+    numeric = "number" in value_type.singular or "integer" in value_type.singular
+    text = value_type.singular + " or a schedule" * value_type.traced
+    return KeyHelp(key, factory, text, _range(meaning) if numeric else "", default, meaning, example)
 
 
 def _example(table: str, name: str, argument: str, typical: str) -> str:

@@ -64,15 +64,15 @@ def held_out_rows(
     output, target = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     if isinstance(output, tuple | list):
         output = np.concatenate([part.reshape(len(part), -1) for part in output], axis=1)
-    kind = objective.kind if isinstance(objective, Objective) else ""
+    output_type = objective.output_type if isinstance(objective, Objective) else ""
     ignored = objective.ignore_index if isinstance(objective, Objective) else None
-    target = mark_ignored(target, kind, ignored)
-    output = restore_rows(config, data, split, output, rows, kind)
+    target = mark_ignored(target, output_type, ignored)
+    output = restore_rows(config, data, split, output, rows, output_type)
     target = restore_rows(config, data, split, target, rows)
     ids, file = _row_ids(data.preprocessing if other_file else config.preprocessing, split, rows, data)
     record = None if other_file else config.preprocessing
     describe = None if data.preprocessing is None else _describer(data.preprocessing, file, record)
-    return HeldOut(kind, output, target, config.preprocessing.names, ids, threshold, describe=describe)
+    return HeldOut(output_type, output, target, config.preprocessing.names, ids, threshold, describe=describe)
 
 
 def at_threshold(
@@ -82,14 +82,22 @@ def at_threshold(
 
     config, data, split, task, params, state: as for `held_out_rows`.
     """
-    metric, threshold = config.tables.get("task", {}).get("threshold"), None
+    metric, threshold = threshold_metric(config, data), None
     parts = (task, params, state)
-    if metric is not None and data.validation is not None:
+    if metric is not None:
         validation = held_out_rows(config, data, "validation", *parts)
         threshold = choose_threshold(validation, metric)
         if split == "validation":
             return validation._replace(threshold=threshold), threshold
     return held_out_rows(config, data, split, *parts, threshold=threshold), threshold
+
+
+def threshold_metric(config: Config, data: Dataset) -> str | None:
+    """The metric for which the config asks for a threshold; None without one, and without a validation split.
+
+    config: of the run. data: its data set.
+    """
+    return None if data.validation is None else config.tables.get("task", {}).get("threshold")
 
 
 def threshold_names(config: Config) -> list[str]:
@@ -98,18 +106,23 @@ def threshold_names(config: Config) -> list[str]:
 
 
 def restore_rows(
-    config: Config, data: Dataset, split: str, y: np.ndarray, rows: np.ndarray | None = None, kind: str = "values"
+    config: Config,
+    data: Dataset,
+    split: str,
+    y: np.ndarray,
+    rows: np.ndarray | None = None,
+    output_type: str = "values",
 ) -> np.ndarray:
     """Outputs or targets [n, ...] of a split in the units of the data's file.
 
     config: of the run. data: its data set. split: of the rows. rows: the indices of some of the split, or None for all.
-    kind: of the outputs; "values" for targets.
+    output_type: of the outputs; "values" for targets.
     """
     names = window_series((data.preprocessing or config.preprocessing).facts, split)
     if config.preprocessing.factory != "forecasting" or names is None:
-        return config.preprocessing.restore_target(y, kind)
+        return config.preprocessing.restore_target(y, output_type)
     names = names if rows is None else [names[row] for row in rows]
-    return restore_series(config.preprocessing, y, kind, names)
+    return restore_series(config.preprocessing, y, output_type, names)
 
 
 def split_rows(data: Dataset, split: str, most: int | None = MOST_TRAINING_ROWS) -> tuple[PyTree, np.ndarray | None]:

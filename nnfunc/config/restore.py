@@ -80,7 +80,7 @@ class Run(TrainedModel):
         x, files = load_inputs(self.config.preprocessing, rows)
         parts = list(self.predict_batches(x, batch_size=batch_size))
         y = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        return restore_outputs(self.config.preprocessing, y, self.kind, files), files
+        return restore_outputs(self.config.preprocessing, y, self.output_type, files), files
 
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, width: int | None = None
@@ -115,9 +115,9 @@ class Run(TrainedModel):
         return set()
 
     @property
-    def kind(self) -> str:
-        """How the outputs are read, as `Objective.kind`."""
-        return getattr(self._task.objective, "kind", "")
+    def output_type(self) -> str:
+        """How the outputs are read, as `Objective.output_type`."""
+        return getattr(self._task.objective, "output_type", "")
 
     @property
     def quantiles(self) -> int | None:

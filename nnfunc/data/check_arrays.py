@@ -140,6 +140,11 @@ def _form(x: Any) -> str:
 
 
 def select_labels(where: str, name: str, tree: PyTree) -> Any:
+    """The labels of a split: the last array of its pair (x, y).
+
+    where: begins the error. name: of the split. tree: its arrays.
+    Raises: ValueError for a tree that is no pair.
+    """
     last = tree[-1] if isinstance(tree, tuple | list) and len(tree) > 1 else None
     if last is None or not hasattr(last, "dtype"):
         expected = f"with classes, {name} should be a pair (x, y) of inputs and labels"

@@ -43,7 +43,7 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
     if files:
         x = ImageReader.of(preprocessing).read(files)
         return apply_layout(x, preprocessing.facts["layout"]), [str(file) for file in files]
-    name = "the rows"
+    name = "the input"
     if isinstance(source, str | Path):
         name = str(source)
         (source,) = (piece.rows for piece in read_pieces(preprocessing, [source]))
@@ -73,14 +73,14 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
     return _prepare(x, preprocessing, name), None
 
 
-def restore_outputs(preprocessing: Preprocessing, y: Any, kind: str, names: list[str] | None) -> Any:
+def restore_outputs(preprocessing: Preprocessing, y: Any, output_type: str, names: list[str] | None) -> Any:
     """The outputs of the model in the units of the data.
 
-    preprocessing: of the run. y: [n, ...], or a pair of such. kind: of the objective. names: of `load_inputs`.
+    preprocessing: of the run. y: [n, ...], or a pair of such. output_type: of the objective. names: of `load_inputs`.
     """
     if preprocessing.factory == "forecasting":
-        return restore_series(preprocessing, y, kind, names or [])
-    return preprocessing.restore_target(y, kind)
+        return restore_series(preprocessing, y, output_type, names or [])
+    return preprocessing.restore_target(y, output_type)
 
 
 def sentence_lengths(preprocessing: Preprocessing, x: Any) -> np.ndarray | None:

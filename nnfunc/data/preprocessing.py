@@ -85,15 +85,16 @@ class Preprocessing:
 
         return build_transformer(self.facts["features"])
 
-    def restore_target(self, y: Any, kind: str = "values") -> Any:
+    def restore_target(self, y: Any, output_type: str = "values") -> Any:
         """Outputs or targets in the units of the file: `scale_target` and `log_target` of `nf.data.table` are undone.
 
-        y: outputs of the model or targets, NumPy's or JAX's. kind: how they read, that of the objective. "values" and
-        "quantiles" are restored one by one; "deviation", means and log-deviations [n, 2k] or as a pair, become those of
-        the restored distribution, which is log-normal after a log target. Other outputs stay as they are.
+        y: outputs of the model or targets, NumPy's or JAX's. output_type: how they read, that of the objective.
+        "values" and "quantiles" are restored one by one; "deviation", means and log-deviations [n, 2k] or as a pair,
+        become those of the restored distribution, which is log-normal after a log target. Other outputs stay as they
+        are.
         """
         target = self.facts.get("target")
-        return y if target is None else restore_targets(y, target, kind)
+        return y if target is None else restore_targets(y, target, output_type)
 
     def file_rows(self, part: str, rows: np.ndarray) -> np.ndarray:
         """The positions in the file of a split of rows among those that are used: repeated ones may be left out.
@@ -192,19 +193,19 @@ def scale_targets(y: np.ndarray, target: Mapping[str, Any]) -> np.ndarray:
     return (y - np.array(target["mean"])) / np.array(target["std"])
 
 
-def restore_targets(y: Any, target: Mapping[str, Any], kind: str = "values") -> Any:
+def restore_targets(y: Any, target: Mapping[str, Any], output_type: str = "values") -> Any:
     """The inverse of `scale_targets`.
 
-    y, kind: as for `Preprocessing.restore_target`. target: as for `scale_targets`.
+    y, output_type: as for `Preprocessing.restore_target`. target: as for `scale_targets`.
     """
-    if kind == "deviation":
+    if output_type == "deviation":
         mean, log_deviation = y if isinstance(y, tuple | list) else _halves(y)
         restored = _restore_normal(mean, log_deviation, target)
         return restored if isinstance(y, tuple | list) else _numpy_of(y).concatenate(restored, axis=-1)
-    if kind not in ("values", "quantiles"):
+    if output_type not in ("values", "quantiles"):
         return y
     y, mean, std = _in_floats(y, target)
-    if kind == "quantiles":  # those of the first target first
+    if output_type == "quantiles":  # those of the first target first
         mean, std = (part.repeat(y.shape[-1] // len(part)) for part in (mean, std))
     y = y * std + mean
     return _numpy_of(y).expm1(y) if target["log"] else y

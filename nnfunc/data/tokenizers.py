@@ -188,17 +188,19 @@ class Tokenizer:
         """The ids of each text, without special tokens, computed on all cores."""
         return [one.ids for one in self._encode_batch(texts)]
 
-    def encode_whole(self, texts: list[str], length: int) -> list[list[int]]:
-        """The ids of each text with the special tokens around it; its end is cut off, so that there are at most length.
+    def encode_whole(self, texts: list[str], length: int) -> tuple[list[list[int]], list[int]]:
+        """(the ids of each text with the special tokens around it, how many these were before the end was cut off).
 
+        texts: of any lengths. length: the most ids of a text, above the number of special tokens.
         Raises: ValueError when no token of the text would be left.
         """
         special = self._tokenizer.num_special_tokens_to_add(False)
         check.size("codec.encode_whole", special + 1, length=length)
         encoded = self._encode_batch(texts)
+        lengths = [len(one) + special for one in encoded]
         for one in encoded:
             one.truncate(length - special)
-        return [self._tokenizer.post_process(one).ids for one in encoded]
+        return [self._tokenizer.post_process(one).ids for one in encoded], lengths
 
     @property
     def padding(self) -> int:

@@ -13,7 +13,7 @@ from nnfunc.evaluation.named_metrics import NamedMetric, find_metric
 from nnfunc.evaluation.ranking import Ranking
 from nnfunc.evaluation.readings import Reading
 
-_CHUNK = 1 << 22  # numbers of one batch of resamples
+_CHUNK = 1 << 17  # numbers of one batch of resamples, which should fit into a processor's cache
 
 
 def bootstrap(
@@ -22,7 +22,7 @@ def bootstrap(
     """The interval (low, high) of each metric over resamples of the examples, whole sequences at a time.
 
     The percentiles of the metric of n resamples, each of as many examples as there are, drawn with replacement.
-    held_out: outputs and targets. names: of metrics; None for those of the kind. n: at least 1. seed: of the draws, at
+    held_out: outputs and targets. names: of metrics; None for those of the type. n: at least 1. seed: of the draws, at
     least 0. level: the fraction of the resamples inside of the interval, in (0, 1).
     The calibration error gets (NaN, NaN): the bins of a resample are noisier, which makes all of its errors larger.
     Source: Efron 1979; the percentile interval of Efron and Tibshirani 1993, chapter 13.
@@ -70,7 +70,7 @@ def _samplers(reading: Reading, weight: np.ndarray, names: Sequence[str], count:
     """One for all metrics of the same rows. weight: [rows]. count: of the examples."""
     groups: dict[Any, dict[str, NamedMetric]] = {}
     for name in names:
-        metric = find_metric("bootstrap", reading.kind, name)
+        metric = find_metric("bootstrap", reading.output_type, name)
         groups.setdefault(metric.rows, {})[name] = metric
     for rows, metrics in groups.items():
         if rows is None:
@@ -95,7 +95,7 @@ def _sums_by_example(
         spread = weight.reshape(-1, *(1,) * (part.ndim - 1))
         return np.where(spread > 0, part * spread, 0).reshape(count, reading.positions, *part.shape[1:]).sum(1)
 
-    sums = {name: by_example(part) for name, part in parts.items() if name != "pivot"}
+    sums = {name: by_example(part) if name != "pivot" else part for name, part in parts.items()}
     return sums, by_example(np.ones(len(weight)))
 
 
@@ -104,7 +104,7 @@ def _sample_sums(
 ) -> dict[str, np.ndarray]:
     """The metrics of each resample of examples with these sums and weights."""
     total = draws @ weights
-    totals = {name: np.tensordot(draws, part, 1) for name, part in sums.items()}
+    totals = {name: np.tensordot(draws, part, 1) if name != "pivot" else part for name, part in sums.items()}
     counted = np.where(total > 0, total, 1)
     values = {name: metric.value(np, totals, counted) for name, metric in metrics.items() if metric.value is not None}
     return {name: np.where(total > 0, value, np.nan) for name, value in values.items()}

@@ -11,14 +11,14 @@ from nnfunc.evaluation.readings import Reading, read
 class HeldOut(NamedTuple):
     """The raw outputs of a model for the rows of a split, in their order.
 
-    kind: how outputs are read, a value of `Objective.kind`. output: [n, ...]; of a pair of a mean and a
+    output_type: how outputs are read, a value of `Objective.output_type`. output: [n, ...]; of a pair of a mean and a
     log-deviation, [n, 2 * outputs]. target: [n, ...]; labels that do not count are -100. names: of the classes, labels
     or tags, or None. ids: [n], of the rows in the data, or None. threshold: of the probability, or of each label's,
     from which on the answer is yes; None for 1/2. weight: [n], how much each row counts; None for 1. describe: an id ->
     the file or line of the row, or None.
     """
 
-    kind: str
+    output_type: str
     output: np.ndarray
     target: np.ndarray
     names: tuple[str, ...] | None = None
@@ -35,7 +35,7 @@ class HeldOut(NamedTuple):
     def reading(self) -> Reading:
         """The probabilities, predictions and errors of every row, in float64."""
         with np.errstate(invalid="ignore", over="ignore"):  # of outputs that are not finite
-            return read(np, self.kind, self.output, self.target, self.threshold, self.names)
+            return read(np, self.output_type, self.output, self.target, self.threshold, self.names)
 
     def finite(self) -> np.ndarray:
         """[n], whether all outputs of a row are finite."""

@@ -13,20 +13,20 @@ from nnfunc.evaluation.ranking import Ranking
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, Reading
 
 
-def figures(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, float]:
+def compute_metrics(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, float]:
     """The metrics of the rows by name, NaN where a metric is not defined.
 
-    held_out: outputs and targets. names: of metrics; None for those of the kind of outputs.
+    held_out: outputs and targets. names: of metrics; None for those of the type of outputs.
     Raises: ValueError for a name that is no metric of these outputs.
 
     >>> held_out = HeldOut("binary", np.array([-1.0, 2.0, 0.5]), np.array([0, 1, 0]))
-    >>> {name: round(value, 4) for name, value in figures(held_out, ["accuracy", "f1", "roc_auc"]).items()}
+    >>> {name: round(value, 4) for name, value in compute_metrics(held_out, ["accuracy", "f1", "roc_auc"]).items()}
     {'accuracy': 0.6667, 'f1': 0.6667, 'roc_auc': 1.0}
     """
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
     names = metric_names_of(held_out) if names is None else names
-    metrics = {name: find_metric("figures", held_out.kind, name) for name in names}
+    metrics = {name: find_metric("compute_metrics", held_out.output_type, name) for name in names}
     exact = [name for name, metric in metrics.items() if metric.is_exact]
     ranked = Ranking.of(reading).means(exact, weight[None]) if exact else {}
     with np.errstate(all="ignore"):
@@ -36,8 +36,8 @@ def figures(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, 
 
 def metric_names_of(held_out: HeldOut) -> list[str]:
     """The names of the metrics that a report shows for these outputs."""
-    names = default_names(held_out.kind, np.shape(held_out.output)[-1])
-    has_entities = held_out.kind == "tags" and has_scheme(held_out.names)
+    names = default_names(held_out.output_type, np.shape(held_out.output)[-1])
+    has_entities = held_out.output_type == "tags" and has_scheme(held_out.names)
     return (["entity_f1", "entity_precision", "entity_recall"] if has_entities else []) + names
 
 
@@ -50,7 +50,7 @@ def row_weights(held_out: HeldOut, reading: Reading) -> np.ndarray:
 
 def class_names(held_out: HeldOut) -> list[str]:
     """The names of the classes, labels or tags, or their numbers; of binary answers "0" and "1" without names."""
-    count = 2 if held_out.kind == "binary" else np.shape(held_out.output)[-1]
+    count = 2 if held_out.output_type == "binary" else np.shape(held_out.output)[-1]
     names = held_out.names
     return list(map(str, names if names is not None and len(names) == count else range(count)))
 
@@ -65,13 +65,13 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
     >>> per_class(HeldOut("classes", np.eye(2), np.array([0, 0]), ("cat", "dog")))[0]["recall"]
     0.5
     """
-    if held_out.kind not in CLASSES + ANSWERS:
+    if held_out.output_type not in CLASSES + ANSWERS:
         return []
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
     counts = row_sums(np, "f1_macro", reading, weight).values
     scores = {}
-    if held_out.kind in ("classes", *ANSWERS):
+    if held_out.output_type in ("classes", *ANSWERS):
         ranking = Ranking.of(_by_column(reading))
         scores = ranking.scores(("roc_auc", "average_precision"), weight[None])
     rows = []
@@ -87,11 +87,11 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
 def _by_column(reading: Reading) -> Reading:
     """The reading with a column for each class against the rest, or each label; of binary answers no and yes."""
     truth, probability = reading.target, reading.probability
-    if reading.kind in CLASSES:
+    if reading.output_type in CLASSES:
         truth = (truth[:, None] == np.arange(probability.shape[1])).astype(float)
-    elif reading.kind == "binary":
+    elif reading.output_type == "binary":
         truth, probability = (np.concatenate([1 - part, part], axis=1) for part in (truth, probability))
-    return reading._replace(kind="labels", target=truth, probability=probability)
+    return reading._replace(output_type="labels", target=truth, probability=probability)
 
 
 def confusion(held_out: HeldOut) -> np.ndarray:
@@ -103,16 +103,16 @@ def confusion(held_out: HeldOut) -> np.ndarray:
     [[1.0, 1.0], [0.0, 0.0]]
     """
     reading = held_out.reading()
-    if reading.kind not in CLASSES + ANSWERS:
-        check.fail("confusion", f"outputs of the kind {reading.kind!r} have no classes.")
+    if reading.output_type not in CLASSES + ANSWERS:
+        check.fail("confusion", f"outputs of the type {reading.output_type!r} have no classes.")
     weight = row_weights(held_out, reading)
-    if reading.kind in CLASSES:
+    if reading.output_type in CLASSES:
         return _count_pairs(reading.target, reading.prediction, weight, reading.probability.shape[-1])
     pairs = [
         _count_pairs(truth, prediction, weight, 2)
         for truth, prediction in zip(reading.target.T, reading.prediction.T, strict=True)
     ]
-    return pairs[0] if reading.kind == "binary" else np.stack(pairs)
+    return pairs[0] if reading.output_type == "binary" else np.stack(pairs)
 
 
 def _count_pairs(truth: np.ndarray, prediction: np.ndarray, weight: np.ndarray, classes: int) -> np.ndarray:
@@ -133,13 +133,13 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
     from sklearn import metrics
 
     result: dict[str, list[dict[str, Any]]] = {"precision_recall": [], "roc": [], "calibration": []}
-    if held_out.kind not in ("classes", "tags", *ANSWERS):
+    if held_out.output_type not in ("classes", "tags", *ANSWERS):
         return result
     reading = held_out.reading()
     weight = row_weights(held_out, reading) * np.repeat(held_out.finite(), reading.positions)
     rows = weight > 0
     columns = _by_column(reading)
-    for index, name in list(enumerate(class_names(held_out)))[1 if held_out.kind == "binary" else 0 :]:
+    for index, name in list(enumerate(class_names(held_out)))[1 if held_out.output_type == "binary" else 0 :]:
         truth, probability = columns.target[rows, index], columns.probability[rows, index]
         if not 0 < truth.sum() < len(truth):
             continue
@@ -171,11 +171,12 @@ def row_losses(held_out: HeldOut) -> np.ndarray:
     """
     reading = held_out.reading()
     names = {"deviation": "nll", "counts": "poisson_deviance"}
-    name = "log_loss" if reading.kind in CLASSES + ANSWERS else names.get(reading.kind, "mse")
-    metric = find_metric("worst", reading.kind, name)
+    name = "log_loss" if reading.output_type in CLASSES + ANSWERS else names.get(reading.output_type, "mse")
+    metric = find_metric("worst", reading.output_type, name)
     assert metric.rows is not None
     with np.errstate(all="ignore"):
-        loss = metric.rows(np, reading)["value"]
+        rows = metric.rows(np, reading)
+        loss = rows["residual"] * np.square(rows["pivot"][1]) if metric.has_pivot else rows["value"]
         loss = loss.reshape(len(loss), -1).mean(-1)
     counted = (reading.counted > 0).reshape(len(held_out.target), -1)
     loss = np.where(counted, loss.reshape(counted.shape), 0).sum(-1)
@@ -200,37 +201,37 @@ def worst(held_out: HeldOut, n: int = 24) -> tuple[np.ndarray, np.ndarray]:
 
 
 def constant_output(
-    kind: str, target: np.ndarray, *, classes: int | None = None, levels: Sequence[float] = (0.5,)
+    output_type: str, target: np.ndarray, *, classes: int | None = None, levels: Sequence[float] = (0.5,)
 ) -> np.ndarray | None:
-    """The output [...] for one row that is best for all targets at once; None for outputs of an unknown kind.
+    """The output [...] for one row that is best for all targets at once; None for outputs of an unknown type.
 
     Of classes, the logarithms of their frequencies; of answers, the logit of the frequency of yes; of numbers the mean,
-    with its deviation, or the logarithm of the rate; of quantiles those of the targets. kind: of the outputs. target:
-    [n, ...] for training. classes: their number, of kinds with classes. levels: of quantiles.
+    with its deviation, or the logarithm of the rate; of quantiles those of the targets. output_type: of the outputs.
+    target: [n, ...] for training. classes: their number, of types with classes. levels: of quantiles.
     """
     target = np.asarray(target)
-    if kind in CLASSES:
+    if output_type in CLASSES:
         if np.issubdtype(target.dtype, np.integer):
             counts = np.bincount(target[target >= 0], minlength=classes or 0) + 1.0
         else:  # probabilities of the classes
             counts = target.reshape(-1, target.shape[-1]).sum(0, dtype=np.float64) + 1.0
         return np.log(counts / counts.sum()).astype(np.float32)
     values = target.astype(np.float64)
-    if kind in ANSWERS:
-        values = values.reshape(len(values), -1) if kind == "labels" else values.reshape(-1)
+    if output_type in ANSWERS:
+        values = values.reshape(len(values), -1) if output_type == "labels" else values.reshape(-1)
         frequency = (values.sum(0) + 1) / (len(values) + 2)
         return np.log(frequency / (1 - frequency)).astype(np.float32)
-    if kind == "deviation":
+    if output_type == "deviation":
         values = values.reshape(len(values), -1)
         deviation = np.maximum(values.std(0), 1e-12)
         return np.concatenate([values.mean(0), np.log(deviation)]).astype(np.float32)
-    if kind == "counts":
+    if output_type == "counts":
         return np.log(np.maximum(values.mean(0), 1e-12)).astype(np.float32)
-    if kind == "quantiles":
+    if output_type == "quantiles":
         cuts = np.quantile(values, list(levels), axis=0)  # [levels, ...]
         single = values.ndim == 1 and len(levels) == 1
         return (cuts[0] if single else np.moveaxis(cuts, 0, -1).reshape(-1)).astype(np.float32)
-    return values.mean(axis=0).astype(np.float32) if kind == "values" else None
+    return values.mean(axis=0).astype(np.float32) if output_type == "values" else None
 
 
 def baseline(
@@ -243,18 +244,18 @@ def baseline(
     """The metrics of always giving the answer that is best for the training targets; {} where there is none.
 
     That is the most frequent class with the frequencies as probabilities, or the mean. train_target: [n, ...], of the
-    kind of `held_out.target`. held_out: the outputs to compare with, whose targets count. names: of metrics; None for
-    those of the kind. levels: of quantiles.
+    type of `held_out.target`. held_out: the outputs to compare with, whose targets count. names: of metrics; None for
+    those of the type. levels: of quantiles.
 
     >>> held_out = HeldOut("values", np.array([1.0, 2.0]), np.array([0.0, 2.0]))
     >>> baseline(np.array([1.0, 1.0]), held_out, ["mae"])
     {'mae': 1.0}
     """
     shape = np.shape(held_out.output)
-    constant = constant_output(held_out.kind, train_target, classes=shape[-1], levels=levels)
-    if constant is None or (held_out.kind in CLASSES and len(constant) != shape[-1]):
+    constant = constant_output(held_out.output_type, train_target, classes=shape[-1], levels=levels)
+    if constant is None or (held_out.output_type in CLASSES and len(constant) != shape[-1]):
         return {}
     if constant.size not in (1, shape[-1]):  # quantiles of other levels
         return {}
     constant = np.broadcast_to(constant, shape)
-    return figures(held_out._replace(output=constant, threshold=None), names)
+    return compute_metrics(held_out._replace(output=constant, threshold=None), names)

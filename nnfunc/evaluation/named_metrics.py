@@ -24,7 +24,7 @@ class NamedMetric(NamedTuple):
     rows: (xp, reading) -> arrays by name [rows, ...], which are summed; None for one of `Ranking.scores`, which needs
     all rows at once. value: (xp, sums, weight) -> the metrics [...] of sums [..., *outputs] over rows of these weights
     [...]. mode: "max" where higher
-    is better, else "min". outputs: the kinds of outputs that have it.
+    is better, else "min". outputs: the types of outputs that have it.
     """
 
     rows: Callable[[Any, Reading], dict[str, Any]] | None
@@ -48,14 +48,14 @@ class Sums:
     """Weighted sums over rows of a streaming metric, which add up over batches; a pytree.
 
     values: arrays by name. weight: the sum of the weights. pivot: what was subtracted from targets before they were
-    squared, and the power of two that they were divided by; None for metrics that need none. kind: of the outputs.
-    name: of the metric.
+    squared, and the power of two that they were divided by; None for metrics that need none. output_type: of the
+    outputs. name: of the metric.
     """
 
     values: dict[str, Any]
     weight: Any
     pivot: Any
-    kind: str
+    output_type: str
     name: str
 
     def add(self, other: "Sums", xp: Any = np) -> "Sums":
@@ -70,13 +70,14 @@ class Sums:
 
     def value(self, xp: Any = np) -> Any:
         """The value of the metric; NaN without a row that counts. xp: numpy, or jax's."""
-        metric = find_metric("metrics", self.kind, self.name)
+        metric = find_metric("metrics", self.output_type, self.name)
         assert metric.value is not None
         counted = xp.where(self.weight > 0, self.weight, 1)
-        return xp.where(self.weight > 0, metric.value(xp, self.values, counted), np.nan)
+        sums = self.values if self.pivot is None else self.values | {"pivot": self.pivot}
+        return xp.where(self.weight > 0, metric.value(xp, sums, counted), np.nan)
 
 
-jax.tree_util.register_dataclass(Sums, data_fields=["values", "weight", "pivot"], meta_fields=["kind", "name"])
+jax.tree_util.register_dataclass(Sums, data_fields=["values", "weight", "pivot"], meta_fields=["output_type", "name"])
 
 
 def row_sums(xp: Any, name: str, reading: Reading, weight: Any) -> Sums:
@@ -84,7 +85,7 @@ def row_sums(xp: Any, name: str, reading: Reading, weight: Any) -> Sums:
 
     xp: numpy, or jax's. name: of the metric. reading: the rows. weight: [rows], 0 for those to leave out.
     """
-    metric = find_metric("metrics", reading.kind, name)
+    metric = find_metric("metrics", reading.output_type, name)
     assert metric.rows is not None
     if metric.has_pivot:  # rows that are left out have no influence on it
         counted = xp.reshape(weight > 0, (-1, *(1,) * (reading.target.ndim - 1)))
@@ -92,7 +93,7 @@ def row_sums(xp: Any, name: str, reading: Reading, weight: Any) -> Sums:
         reading = reading._replace(target=target, prediction=prediction)
     rows = metric.rows(xp, reading)
     values = {part: _weighted(xp, values, weight) for part, values in rows.items() if part != "pivot"}
-    return Sums(values, xp.sum(weight), rows.get("pivot"), reading.kind, name)
+    return Sums(values, xp.sum(weight), rows.get("pivot"), reading.output_type, name)
 
 
 def _weighted(xp: Any, rows: Any, weight: Any) -> Any:
@@ -110,44 +111,45 @@ def _shift(xp: Any, sums: Sums, pivot: Any) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def find_metric(where: str, kind: str, name: str) -> NamedMetric:
-    """The metric of this name. where: begins the error. kind: of the outputs, a value of `Objective.kind`.
+def find_metric(where: str, output_type: str, name: str) -> NamedMetric:
+    """The metric of this name.
 
+    where: begins the error. output_type: of the outputs, a value of `Objective.output_type`. name: of the metric.
     Raises: ValueError for a name that is no metric, or no metric of these outputs, with those that are.
     """
     top = re.fullmatch(r"top([1-9]\d*)_accuracy", name) if isinstance(name, str) else None
-    if top and kind in CLASSES:
+    if top and output_type in CLASSES:
         return NamedMetric(partial(_top_rows, count=int(top[1])), _mean, "max", CLASSES)
     metric = _METRICS.get(name) if isinstance(name, str) else None
     variants = [metric] if isinstance(metric, NamedMetric) else metric or []
     for variant in variants:
-        if kind in variant.outputs:
+        if output_type in variant.outputs:
             return variant
-    names = metric_names(kind)
+    names = metric_names(output_type)
     if not names:
         check.fail(
-            where, f"the objective has outputs of no known kind, so it has no metrics by name, such as {name!r}."
+            where, f"the objective has outputs of no known type, so it has no metrics by name, such as {name!r}."
         )
-    expected = f"metrics should be names of metrics of outputs of the kind {kind!r}"
+    expected = f"metrics should be names of metrics of outputs of the type {output_type!r}"
     near = check.nearest(str(name), names).removeprefix("; ")
     hint = near if near.startswith("did") else f"They are {', '.join(names)}."
     return check.fail(where, expected=expected, actual=repr(name), hint=hint)
 
 
-def metric_names(kind: str) -> list[str]:
-    """The names of the metrics of outputs of a kind, a value of `Objective.kind`."""
+def metric_names(output_type: str) -> list[str]:
+    """The names of the metrics of outputs of a type, a value of `Objective.output_type`."""
     names = [
         name
         for name, metric in _METRICS.items()
-        if any(kind in variant.outputs for variant in ([metric] if isinstance(metric, NamedMetric) else metric))
+        if any(output_type in variant.outputs for variant in ([metric] if isinstance(metric, NamedMetric) else metric))
     ]
-    return names + (["top5_accuracy"] if kind in CLASSES else [])
+    return names + (["top5_accuracy"] if output_type in CLASSES else [])
 
 
-def default_names(kind: str, classes: int = 0) -> list[str]:
-    """The names of the metrics that a report shows. kind: of the outputs. classes: their number, of classes."""
-    names = _DEFAULTS.get(kind, "").split()
-    return names + (["top5_accuracy"] if kind == "classes" and classes > 10 else [])
+def default_names(output_type: str, classes: int = 0) -> list[str]:
+    """The names of the metrics that a report shows. output_type: of the outputs. classes: their number, of classes."""
+    names = _DEFAULTS.get(output_type, "").split()
+    return names + (["top5_accuracy"] if output_type == "classes" and classes > 10 else [])
 
 
 _DEFAULTS = {
@@ -224,13 +226,13 @@ def _top_rows(xp: Any, reading: Reading, count: int) -> dict[str, Any]:
 
 def _nll(xp: Any, reading: Reading) -> Any:
     """Minus the log-probability of the truth: [rows], or [rows, labels]."""
-    if reading.kind in CLASSES:
+    if reading.output_type in CLASSES:
         return -_of_label(xp, reading, reading.log_probability)
     return -xp.where(reading.target > 0, reading.log_probability, reading.log_no)
 
 
 def _brier(xp: Any, reading: Reading) -> Any:
-    if reading.kind not in CLASSES:
+    if reading.output_type not in CLASSES:
         return xp.square(reading.probability - reading.target)
     classes = reading.probability.shape[-1]
     hit = _one_hot(xp, reading.target, classes, reading.probability.dtype)
@@ -240,7 +242,7 @@ def _brier(xp: Any, reading: Reading) -> Any:
 
 def _calibration_rows(xp: Any, reading: Reading) -> dict[str, Any]:
     """By bins: of classes the confidence and whether it is right, of answers the probability and the truth."""
-    if reading.kind in CLASSES:
+    if reading.output_type in CLASSES:
         probability, truth = xp.max(reading.probability, axis=-1), _hits(xp, reading)
     else:
         probability, truth = reading.probability, reading.target
@@ -258,13 +260,13 @@ def _calibration_value(xp: Any, sums: Any, weight: Any) -> Any:
 
 def _count_rows(xp: Any, reading: Reading) -> dict[str, Any]:
     """For each class, or label: correct predictions, predictions and truths. Of binary answers, no and then yes."""
-    if reading.kind in CLASSES:
+    if reading.output_type in CLASSES:
         classes = reading.probability.shape[-1]
         dtype = reading.probability.dtype
         predicted, true = (_one_hot(xp, ids, classes, dtype) for ids in (reading.prediction, reading.target))
     else:
         predicted, true = reading.prediction, reading.target
-        if reading.kind == "binary":
+        if reading.output_type == "binary":
             predicted, true = (xp.concatenate([1 - part, part], axis=-1) for part in (predicted, true))
     return {"hit": predicted * true, "predicted": predicted, "true": true}
 
@@ -343,12 +345,17 @@ def _r2_value(xp: Any, sums: Any, weight: Any) -> Any:
     return xp.mean(xp.where(around > 0, explained, constant), axis=-1)
 
 
+def _squared_error(xp: Any, sums: Any, weight: Any) -> Any:
+    power = sums["pivot"][1]
+    return xp.mean(_over(sums["residual"], weight) * power * power, axis=-1)
+
+
+def _root_squared_error(xp: Any, sums: Any, weight: Any) -> Any:
+    return xp.mean(xp.sqrt(_over(sums["residual"], weight)) * sums["pivot"][1], axis=-1)
+
+
 def _error(xp: Any, reading: Reading) -> Any:
     return xp.abs(reading.target - reading.prediction)
-
-
-def _square(xp: Any, reading: Reading) -> Any:
-    return xp.square(reading.target - reading.prediction)
 
 
 def _gaussian(xp: Any, reading: Reading) -> Any:
@@ -359,7 +366,7 @@ def _gaussian(xp: Any, reading: Reading) -> Any:
 def _covered(xp: Any, reading: Reading) -> Any:
     """1.0 where the target is between the outer quantiles, or in the central 90 % of the normal distribution."""
     low, high = reading.low, reading.high
-    if reading.kind == "deviation":
+    if reading.output_type == "deviation":
         reach = 1.6448536269514722 * reading.deviation
         low, high = reading.prediction - reach, reading.prediction + reach
     return ((reading.target >= low) & (reading.target <= high)).astype(reading.counted.dtype)
@@ -388,8 +395,8 @@ _METRICS: dict[str, Any] = {
     "bits_per_token": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "bits_per_character": _mean_of(_nll, ("tokens",), finish=lambda xp, mean: mean / float(np.log(2))),
     "mae": _mean_of(_error, NUMBERS),
-    "mse": _mean_of(_square, NUMBERS),
-    "rmse": _mean_of(_square, NUMBERS, finish=lambda xp, mean: xp.sqrt(mean)),
+    "mse": NamedMetric(_pivot_rows, _squared_error, "min", NUMBERS),
+    "rmse": NamedMetric(_pivot_rows, _root_squared_error, "min", NUMBERS),
     "r2": NamedMetric(_pivot_rows, _r2_value, "max", NUMBERS),
     "mape": _mean_of(lambda xp, r: _error(xp, r) / xp.maximum(xp.abs(r.target), _SMALLEST), NUMBERS),
     "nll": _mean_of(_gaussian, ("deviation",)),

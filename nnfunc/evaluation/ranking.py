@@ -29,7 +29,7 @@ class Ranking(NamedTuple):
     def of(reading: Reading) -> "Ranking":
         """The ranking of each class against the rest, or of each label. reading: of classes or answers."""
         probability, truth = reading.probability, reading.target
-        if reading.kind in CLASSES:
+        if reading.output_type in CLASSES:
             truth = truth[:, None] == np.arange(probability.shape[1])
         order = np.argsort(-probability, axis=0, kind="stable")
         ranked = np.take_along_axis(probability, order, axis=0)
@@ -53,14 +53,17 @@ class Ranking(NamedTuple):
         start = np.zeros((len(weights), 1, self.order.shape[1]))
         true = np.concatenate([start, np.cumsum(hits, axis=1)], axis=1)  # before each row, and at the end
         total, true_sum = ranked.sum(1), true[:, -1]
-        until = np.take_along_axis(true, self.last[None] + 1, axis=1)
+        has_ties = self.first is not self.last
+        until = np.take_along_axis(true, self.last[None] + 1, axis=1) if has_ties else true[:, 1:]
         scores: dict[str, np.ndarray] = {}
         with np.errstate(all="ignore"):
             if "average_precision" in names:
-                rows = np.take_along_axis(np.cumsum(ranked, axis=1), self.last[None], axis=1)
+                rows = np.cumsum(ranked, axis=1)
+                rows = np.take_along_axis(rows, self.last[None], axis=1) if has_ties else rows
                 scores["average_precision"] = (hits * (until / np.maximum(rows, 1e-300))).sum(1) / true_sum
             if "roc_auc" in names:
-                above = (np.take_along_axis(true, self.first[None], axis=1) + until) / 2  # equal scores count half
+                before = np.take_along_axis(true, self.first[None], axis=1) if has_ties else true[:, :-1]
+                above = (before + until) / 2  # equal scores count half
                 scores["roc_auc"] = ((ranked - hits) * above).sum(1) / (true_sum * (total - true_sum))
         tiny = 1e-12 * total  # of rounding
         defined = (true_sum > tiny) & (total - true_sum > tiny) & ~self._lacks(weights)

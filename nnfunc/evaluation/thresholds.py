@@ -17,23 +17,23 @@ THRESHOLD_METRICS: tuple[str, ...] = get_args(ThresholdMetric)
 """The metrics for which a threshold can be chosen."""
 
 
-def check_threshold_metric(where: str, kind: str, name: Any) -> None:
+def check_threshold_metric(where: str, output_type: str, name: Any) -> None:
     """Refuse a metric that has no threshold, and outputs that are no answers. where: begins the error.
 
-    kind: of the outputs, a value of `Objective.kind`. name: of the metric.
+    output_type: of the outputs, a value of `Objective.output_type`. name: of the metric.
     """
     check.choice(where, THRESHOLD_METRICS, threshold=name)
-    if kind not in ANSWERS:
+    if output_type not in ANSWERS:
         hint = "Use the objective binary or multilabel, or remove the threshold."
         check.fail(where, "a threshold is for answers that are yes or no, and the objective has none.", hint=hint)
 
 
 def choose_threshold(held_out: HeldOut, name: str) -> float | list[float]:
-    """The threshold with the largest value of a metric: one for each label of the kind "labels", else one number.
+    """The threshold with the largest value of a metric: one for each label of the type "labels", else one number.
 
     It lies halfway between two probabilities that occur; of several as good, the one nearest to 1/2. It is the number
     after 1 where even an answer of probability 1 should be no.
-    held_out: outputs and targets of the kind "binary" or "labels", of a split that no other result is reported of.
+    held_out: outputs and targets of the type "binary" or "labels", of a split that no other result is reported of.
     name: one of THRESHOLD_METRICS; of each label, that of its answer. Precision and recall alone are largest at an end.
     Raises: ValueError for other outputs and metrics.
 
@@ -41,7 +41,7 @@ def choose_threshold(held_out: HeldOut, name: str) -> float | list[float]:
     >>> round(choose_threshold(held_out, "f1"), 4)
     0.0833
     """
-    check_threshold_metric("choose_threshold", held_out.kind, name)
+    check_threshold_metric("choose_threshold", held_out.output_type, name)
     reading = held_out.reading()
     weight = row_weights(held_out, reading)
     rows = weight > 0
@@ -49,7 +49,7 @@ def choose_threshold(held_out: HeldOut, name: str) -> float | list[float]:
         _best_cut(truth[rows] > 0, probability[rows], weight[rows], name)
         for truth, probability in zip(reading.target.T, reading.probability.T, strict=True)
     ]
-    return chosen[0] if held_out.kind == "binary" else chosen
+    return chosen[0] if held_out.output_type == "binary" else chosen
 
 
 def _best_cut(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray, name: str) -> float:

@@ -33,8 +33,12 @@ def load_leaves(
     unfilled: Patterns,
     key: Key | None,
     where: str,
+    note: str = "",
 ) -> tuple[dict[str, jax.Array], tuple[tuple[str, ...], ...]]:
-    """({path: array}, (ignored, unused, unfilled)), once every shape and name fits."""
+    """({path: array}, (ignored, unused, unfilled)), once every shape and name fits.
+
+    note: what else to say where they do not.
+    """
     for entry in entries:
         if entry.name in tensors and tensors[entry.name].shape != entry.shape:
             tensor, path = tensors[entry.name], " and ".join(entry.paths)
@@ -48,7 +52,7 @@ def load_leaves(
     missing = {path: entry.name for entry in entries if entry.name not in tensors for path in entry.paths}
     covered = {path for entry in entries for path in entry.paths}
     missing |= dict.fromkeys((path for path in leaves if path not in covered), "")
-    _check_coverage(where, remaining, missing, unused, unfilled)
+    _check_coverage(where, remaining, missing, unused, unfilled, note)
     _check_dtype(tensors, names, dtype)
     values = _initial_values(model, missing, key)
     arrays = {path: _destination(path, leaves, entries, tensors, dtype, values) for path in leaves}
@@ -79,7 +83,7 @@ def _matches_any(name: str, patterns: Patterns) -> bool:
 
 
 def _check_coverage(
-    where: str, remaining: Sequence[str], missing: Mapping[str, str], unused: Patterns, unfilled: Patterns
+    where: str, remaining: Sequence[str], missing: Mapping[str, str], unused: Patterns, unfilled: Patterns, note: str
 ) -> None:
     """Every tensor is in the model and every parameter in the file, but for those that patterns allow."""
     extra = [name for name in remaining if not _matches_any(name, unused)]
@@ -92,7 +96,7 @@ def _check_coverage(
         hints = ['unused="name.*"'] * bool(extra) + ['unfilled="path/**"'] * bool(empty)
         counts = [check.counted(len(extra), "tensor") + " without a parameter"] * bool(extra)
         counts += [check.counted(len(empty), "parameter") + " without a tensor"] * bool(empty)
-        problem = f"it has {' and '.join(counts)}."
+        problem = f"it has {' and '.join(counts)}.{note}"
         check.fail(where, problem, hint=f"To allow it: {' and '.join(hints)}.{''.join(lines[:12])}{more}")
 
 

@@ -131,6 +131,9 @@ def _gpt(arguments: dict[str, Any]) -> tuple[str, str]:
     """The functions and the constants of `nf.gpt`."""
     if arguments["mlp"] is not None:
         check.fail("export", "a gpt with another layer as its mlp has no NumPy program.", hint="Export it to onnx.")
+    if arguments["output"] != "tokens":
+        actual = repr(arguments["output"])
+        check.fail("export", expected="output should be 'tokens' for numpy", actual=actual, hint="Export it to onnx.")
     activation = arguments["activation"]
     if activation in GATES:
         activation = GATES[activation].__name__

@@ -25,6 +25,7 @@ __all__ = ["lora_from_peft", "lora_to_peft"]
 CONFIG, WEIGHTS, START = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 PARTS = {"down": "lora_A", "up": "lora_B"}
 """Our two matrices of an adapter and PEFT's, which are their transposes."""
+MERGE = "Merge them first: nnfunc merge RUN FOLDER, or nf.merge_lora(...) and nf.to_pretrained(...)."
 FIXED: dict[str, Any] = {
     **{"peft_type": "LORA", "bias": "none", "use_dora": False, "modules_to_save": None, "layer_replication": None},
     **{"rank_pattern": {}, "alpha_pattern": {}, "target_parameters": None, "trainable_token_indices": None},
@@ -138,7 +139,7 @@ def lora_to_peft(
     adapted = {path.rpartition("/")[0] for path in leaves if path.endswith(("/down", "/up"))}
     others = [path for path in leaves if path.rpartition("/")[0] not in adapted]
     if others:
-        check.fail(where, f"the format has adapters alone, and {others[0]} is trained fully.", hint="Merge it first.")
+        check.fail(where, f"the format has adapters alone, and {others[0]} is trained fully.", hint=MERGE)
     options = [as_family(family)] if family else families_of(where, inner)
     entries = [entry for entry in _weights(options[0], inner, shapes) if adapted & {*entry.paths}]
     for path in adapted:
@@ -152,8 +153,7 @@ def lora_to_peft(
             downs = [leaves[f"{path}/down"][entry.layer] for path in entry.paths if path in adapted]
             if len(downs) < len(entry.paths) or not all(np.array_equal(down, downs[0]) for down in downs):
                 expected = f"{' and '.join(entry.paths)}, one matrix in {options[0].name}, should share `down`"
-                hint = "Write nf.merge_lora(...) by nf.to_pretrained instead."
-                check.fail(where, expected=expected, actual="different adapters", hint=hint)
+                check.fail(where, expected=expected, actual="different adapters", hint=MERGE)
             up = np.concatenate([leaves[f"{path}/up"][entry.layer] for path in entry.paths], axis=-1)
             for part, array in (("down", downs[0]), ("up", up)):
                 yield f"{START}{_tensor_name(entry, part)}", np.swapaxes(array, -1, -2)

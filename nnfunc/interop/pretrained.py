@@ -2,10 +2,10 @@
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,16 +104,8 @@ def pretrained(
     >>> model.apply(params, jnp.array([[1, 2, 3]])).shape
     (1, 3, 65)
     """
-    where, commit = str(source), None
-    if where.startswith(HUB):
-        path, commit = fetch_snapshot(where, revision)
-    elif revision is not None:
-        check.fail("pretrained", f"revision is that of {HUB}owner/name, got source {where!r}.")
-    else:
-        path = Path(source)
-    if not path.exists():
-        hint = f'It should be a folder, a file of weights, or "{HUB}owner/name".'
-        check.fail("pretrained", f"there is no {where}.", hint=hint, exc_type=FileNotFoundError)
+    where = str(source)
+    path, commit = _find_folder(where, revision)
     config = _read_config(path)
     if config.table("quantization_config") and model is None:
         method = config["quantization_config"].get("quant_method", "an unknown method")
@@ -133,13 +125,53 @@ def pretrained(
     tensors = tensors if chosen is None else chosen.rename(tensors)
     leaves = leaf_shapes(model)
     chosen, entries = _match_names(model, chosen, leaves, tensors, config.get("model_type"))
-    values, report = load_leaves(chosen, model, leaves, entries, tensors, dtype, unused, unfilled, key, where)
+    architecture, note = (config.get("architectures") or [""])[0], ""
+    if architecture and chosen.architectures and architecture not in chosen.architectures:
+        known = ", ".join(chosen.architectures)
+        note = f" Its architecture is {architecture}; those of {chosen.name} that are read are {known}."
+    values, report = load_leaves(chosen, model, leaves, entries, tensors, dtype, unused, unfilled, key, where, note)
     shapes = paths.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     params = paths.unflatten({name: value for name, value in values.items() if name in shapes})
     state = {name: value for name, value in values.items() if name not in shapes}
     if state:
         model = with_state(model, paths.unflatten(state))
     return Pretrained(model, params, chosen.name, dict(config), where, Path(config.where).parent, commit, *report)
+
+
+def _find_folder(source: str, revision: str | None) -> tuple[Path, str | None]:
+    """(the folder or file of a source, its commit on the hub)."""
+    if source.startswith(HUB):
+        return fetch_snapshot(source, revision)
+    if revision is not None:
+        check.fail("pretrained", f"revision is that of {HUB}owner/name, got source {source!r}.")
+    path = Path(source)
+    if not path.exists():
+        hint = f'It should be a folder, a file of weights, or "{HUB}owner/name".'
+        check.fail("pretrained", f"there is no {source}.", hint=hint, exc_type=FileNotFoundError)
+    return path, None
+
+
+class PublishedModel(NamedTuple):
+    """What config.json alone says of a model, without its weights.
+
+    factory, arguments: those that `pretrained` calls. family: the name of its family. config: the content of
+    config.json. revision: the commit on the hub, None for a folder.
+    """
+
+    factory: Callable[..., Model]
+    arguments: dict[str, Any]
+    family: str
+    config: PublishedConfig
+    revision: str | None
+
+
+def published_model(source: str, revision: str | None = None) -> PublishedModel:
+    """The model of a source of `pretrained`, of which only config.json is read."""
+    path, commit = _find_folder(source, revision)
+    config = _read_config(path)
+    family = _family_of_config(path, config, None)
+    arguments = arguments_of(family.factory(**family.arguments(config)))[1]
+    return PublishedModel(inspect.unwrap(family.factory), arguments, family.name, config, commit)
 
 
 def _read_config(path: Path) -> PublishedConfig:

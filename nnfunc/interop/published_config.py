@@ -214,3 +214,14 @@ def write_classes(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The names of the classes."""
     labels = {str(i): f"LABEL_{i}" for i in range(arguments["classes"])}
     return {"id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}}
+
+
+def read_head(config: PublishedConfig) -> dict[str, Any]:
+    """The classes of a model of images, None where its body alone was saved."""
+    headless = (config.get("architectures") or [""])[0].endswith("Model")
+    return {"classes": None} if headless else read_classes(config)
+
+
+def write_head(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of the classes of a model of images, if it has a head."""
+    return {} if arguments["classes"] is None else write_classes(arguments)

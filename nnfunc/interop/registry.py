@@ -5,6 +5,7 @@ from nnfunc.interop.families.bart_family import BART
 from nnfunc.interop.families.bert_family import BERT, DISTILBERT, ROBERTA, XLM_ROBERTA
 from nnfunc.interop.families.clip_family import CLIP, CLIP_TEXT, CLIP_VISION
 from nnfunc.interop.families.convnext_family import CONVNEXT, TIMM_CONVNEXT, TORCHVISION_CONVNEXT
+from nnfunc.interop.families.decoder_outputs import with_outputs
 from nnfunc.interop.families.gemma_family import GEMMA, GEMMA2, GEMMA3, GEMMA3_MULTIMODAL
 from nnfunc.interop.families.gpt2_family import GPT2, NANOGPT
 from nnfunc.interop.families.llama_family import LLAMA, MISTRAL, MIXTRAL, PHI3, QWEN2, QWEN3
@@ -14,7 +15,12 @@ from nnfunc.interop.families.torch_modules import TORCH_GRU, TORCH_LSTM, TORCH_R
 from nnfunc.interop.families.vit_family import DEIT, TIMM_MIXER, TIMM_VIT, TORCHVISION_VIT, VIT
 from nnfunc.interop.published_config import Family
 
-DECODERS = (GPT2, LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, PHI3, GEMMA, GEMMA2, GEMMA3, GEMMA3_MULTIMODAL)
+DECODERS = (
+    with_outputs(GPT2, token_classes="classifier"),
+    *map(with_outputs, (LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, PHI3, GEMMA, GEMMA2)),
+    with_outputs(GEMMA3, name="Gemma3Text"),
+    GEMMA3_MULTIMODAL,
+)
 ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT)
 VISION = (VIT, DEIT, RESNET, CONVNEXT, CLIP, CLIP_TEXT, CLIP_VISION)
 WITHOUT_CONFIG = (

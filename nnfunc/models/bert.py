@@ -52,7 +52,7 @@ def bert(
     dim: int,
     hidden: int | None = None,
     types: int = 2,
-    output: Literal["hidden", "pooled", "tokens", "classes"] = "hidden",
+    output: Literal["hidden", "pooled", "tokens", "classes", "token_classes", "spans"] = "hidden",
     classes: int = 2,
     dropout: Scalar | None = None,
     activation: str = "gelu",
@@ -69,7 +69,9 @@ def bert(
     of published models. "tokens": the masked language model's logits,
     `bias(table^T norm(gelu(linear(state))))`. "classes": logits of the whole sequence,
     `linear(dropout(tanh(linear(state of the first token))))`; pool_activation: another name of `nf.activations` in
-    place of "tanh", "relu" in DistilBERT. types: the number of segments; with 0 there is no table of them.
+    place of "tanh", "relu" in DistilBERT. "token_classes": logits of each token, `linear(dropout(state))`, as for names
+    in a text. "spans": two logits of each token, `linear(state)`, that an answer starts there and that it ends there.
+    types: the number of segments; with 0 there is no table of them.
     hidden: units of the perceptron, 4 * dim by default. dropout: the rate, in [0, 1], of the embedding,
     of the attention weights and of each branch. unroll: that of `nf.repeat`.
     layers, heads, dim: blocks, attention heads of a block, width. activation: of the perceptron, a name of
@@ -78,7 +80,7 @@ def bert(
     Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
     `blocks/mlp/...`, and below `head` those of the output.
     Shapes: ids [..., time] with time at most block_size -> y [..., time, dim], [..., dim] if pooled,
-    [..., time, vocab_size] or [..., classes].
+    [..., time, vocab_size], [..., classes], [..., time, classes] or [..., time, 2].
     Source: Devlin et al. 2019, arXiv:1810.04805, and its code, for eps and the heads.
 
     >>> model = nf.bert(65, block_size=8, layers=2, heads=2, dim=16, output="classes", classes=3)
@@ -90,7 +92,7 @@ def bert(
     check.size("bert", 0, types=types)
     if padding is not None:
         check.size("bert", 0, vocab_size - 1, padding=padding)
-    check.choice("bert", ("hidden", "pooled", "tokens", "classes"), output=output)
+    check.choice("bert", ("hidden", "pooled", "tokens", "classes", "token_classes", "spans"), output=output)
     normal = initializers.truncated_normal(0.02)
     attend = attention(dim, heads, dropout=dropout, weight_init=normal)
     mlp = feed_forward(dim, hidden or 4 * dim, activation=activation, weight_init=normal)
@@ -111,6 +113,8 @@ def bert(
             shift=bias(vocab_size),
         ),
         "classes": lambda: serial(**pooled, **drop, logits=linear(dim, classes, weight_init=normal)),
+        "token_classes": lambda: serial(**drop, logits=linear(dim, classes, weight_init=normal)),
+        "spans": lambda: serial(logits=linear(dim, 2, weight_init=normal)),
     }
     head = {} if output == "hidden" else {"head": head_layers[output]()}
     segments = {"types": embedding(types, dim, weight_init=normal)} if types else {}

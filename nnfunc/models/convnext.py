@@ -23,7 +23,7 @@ _init = initializers.normal(0.02)  # cut at 100 deviations in the authors' code,
 
 
 def convnext(
-    classes: int,
+    classes: int | None,
     *,
     in_dim: int = 3,
     depths: Sequence[int] = (3, 3, 9, 3),
@@ -39,12 +39,13 @@ def convnext(
     A block is x + drop_path(scale(down(gelu(up(norm(spatial(x))))))): a depthwise convolution, layer
     norm, linear maps to four times the width and back, a learned factor for each channel. Between
     stages: layer norm, a 2x2 convolution of stride 2. The stem: a convolution on patches, layer norm.
+    classes: of the head; None leaves it out, and y is the norm of the mean.
     depths, widths: blocks and width of each stage. patch: side and stride of the stem's patches.
     kernel: side of the depthwise convolutions, odd. drop_path: the rate of the last block, in [0, 1];
     it rises in a line from 0 at the first. layer_scale: where the learned factors start.
     eps: that of the norm before the head, above 0; 1e-12 in the files of transformers, 1e-6 of all other norms.
-    Shapes: x [..., height, width, in_dim] -> logits [..., classes]; the blocks of a stage are stacked,
-    `stage_1/blocks/body/up/weight` [n, 96, 384]. Weights start normal with deviation 0.02.
+    Shapes: x [..., height, width, in_dim] -> logits [..., classes], or [..., widths[-1]]; the blocks of a stage are
+    stacked, `stage_1/blocks/body/up/weight` [n, 96, 384]. Weights start normal with deviation 0.02.
     Raises: ValueError when the images are smaller than patch * 2 ** (stages - 1).
     Source: Liu et al. 2022, arXiv:2201.03545; the architecture is that of torchvision's convnext.py.
 
@@ -52,7 +53,8 @@ def convnext(
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 16, 16, 3))).shape
     (5, 10)
     """
-    check.size("convnext", classes=classes, in_dim=in_dim, patch=patch, kernel=kernel)
+    sizes = {} if classes is None else {"classes": classes}
+    check.size("convnext", in_dim=in_dim, patch=patch, kernel=kernel, **sizes)
     depths, widths = stage_sizes("convnext", depths=depths, widths=widths)
     if kernel % 2 == 0:
         check.fail("convnext", expected="kernel should be odd, to keep the size", actual=kernel)
@@ -97,6 +99,7 @@ def convnext(
     stem = serial(patches=patches(in_dim, widths[0], patch), norm=layer_norm(widths[0], eps=_EPS))
     layers: dict[str, Layer] = {"stem": stem}
     layers |= {f"stage_{i + 1}": stage(blocks, i) for i, blocks in enumerate(depths)}
+    head = {} if classes is None else {"head": linear(widths[-1], classes, weight_init=_init)}
     return for_images(
         "convnext",
         None,
@@ -105,7 +108,7 @@ def convnext(
         **layers,
         mean=global_avg_pool(),
         norm=layer_norm(widths[-1], eps=eps),
-        head=linear(widths[-1], classes, weight_init=_init),
+        **head,
     )
 
 

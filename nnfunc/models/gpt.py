@@ -12,9 +12,8 @@ from nnfunc.layers.attention.positions import learned_positions
 from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
-from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
-from nnfunc.models.transformer import token_model, transformer_block
+from nnfunc.models.transformer import DecoderOutput, decoder_head, token_model, transformer_block
 from nnfunc.stacked_layers import repeat
 
 __all__ = ["gpt"]
@@ -34,6 +33,9 @@ def gpt(
     activation: str = "gelu_tanh",
     eps: Scalar = 1e-5,
     mlp: Model | None = None,
+    output: DecoderOutput = "tokens",
+    classes: int = 2,
+    padding: int | None = None,
     unroll: int = 1,
 ) -> Model:
     """GPT-2: token and position tables, pre-norm blocks with causal attention, norm, linear head.
@@ -44,6 +46,10 @@ def gpt(
     nanoGPT's the exact "gelu". mlp: another layer in place of the perceptron, such as `nf.mixture_of_experts`.
     unroll: how many layers are written out in the program, as in `nf.repeat`; with all of them a small
     model runs some 10 % faster on a CPU, and compiles longer.
+    output: "tokens" gives the logits of the next token. "hidden": the normalized state of every token, without a head.
+    "classes": logits of the whole sequence, a linear map without bias of the state of its last token. "token_classes":
+    logits of each token, a linear map with bias. classes: their number. padding: the id that is padding where x has no
+    mask and no lengths, for the last token of "classes"; None for no such id.
     layers, heads, dim: blocks, attention heads of a block, width; heads divides dim. eps: that of the norms,
     above 0; 1e-5 is GPT-2's.
     Initial weights are normal of deviation 0.02, those of the last map of each branch
@@ -51,7 +57,8 @@ def gpt(
     Paths: `tokens/weight`, `positions/weight`, `blocks/attend/query/weight` [layers, dim, dim], ...,
     `blocks/mlp/up/weight`, `norm/scale`, and `head/weight` unless tied.
     Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> logits
-    [..., time, vocab_size]; or an `nf.TokenInput` with a mask or lengths of a padded batch, and positions.
+    [..., time, vocab_size], [..., classes] or [..., time, classes], or states [..., time, dim]; or an `nf.TokenInput`
+    with a mask or lengths of a padded batch, and positions.
     Source: Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3,
     and its code; the dropout as in its Hugging Face form and in nanoGPT.
 
@@ -68,13 +75,18 @@ def gpt(
     )
     block = transformer_block(dim, attend, mlp, eps=eps, bias=bias, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
+    head = decoder_head("gpt", output, dim, vocab_size, classes, normal)
+    if padding is not None:
+        check.size("gpt", 0, vocab_size - 1, padding=padding)
     model = token_model(
         "gpt",
+        last=output == "classes",
+        padding=padding,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=normal),
         **drop,
         blocks=repeat(block, layers, unroll=unroll),
         norm=layer_norm(dim, eps=eps, bias=bias),
-        head=linear(dim, vocab_size, bias=False, weight_init=normal),
+        **head,
     )
-    return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied else model
+    return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied and output == "tokens" else model

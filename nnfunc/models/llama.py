@@ -12,10 +12,9 @@ from nnfunc.layers.attention.layer import attention
 from nnfunc.layers.attention.rotary_scaling import RotaryScaling
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
-from nnfunc.layers.linear import linear
 from nnfunc.layers.mixture_of_experts import mixture_of_experts
 from nnfunc.layers.norm import rms_norm
-from nnfunc.models.transformer import token_model, transformer_block
+from nnfunc.models.transformer import DecoderOutput, decoder_head, token_model, transformer_block
 from nnfunc.stacked_layers import repeat
 
 __all__ = ["llama"]
@@ -52,6 +51,9 @@ def llama(
     experts: int = 0,
     experts_per_token: int = 2,
     mlp: Model | None = None,
+    output: DecoderOutput = "tokens",
+    classes: int = 2,
+    padding: int | None = None,
     unroll: int = 1,
 ) -> Model:
     """Llama: pre-norm blocks with RMS norm, rotary positions, grouped queries and SwiGLU; no biases.
@@ -76,13 +78,18 @@ def llama(
     has none. tied: the head is the table of tokens, transposed. experts: above 0, the number of perceptrons of which
     each token uses experts_per_token, as in `nf.mixture_of_experts` (Mixtral: 8 and 2). mlp: another layer in place of
     the perceptron. unroll: that of `nf.repeat`.
+    output: "tokens" gives the logits of the next token. "hidden": the normalized state of every token, without a head.
+    "classes": logits of the whole sequence, a linear map without bias of the state of its last token. "token_classes":
+    logits of each token, a linear map with bias. classes: their number. padding: the id that is padding where x has no
+    mask and no lengths, for the last token of "classes"; None for no such id.
     layers, heads, dim: blocks, query heads of a block, width.
     Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the
     weights of Hugging Face.
     Paths: `tokens/weight`, `blocks/attend/query/weight`, ..., `blocks/mlp/gate/weight`, `norm/scale`,
     `head/weight`.
-    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size]; or an `nf.TokenInput` with a
-    mask or lengths of a padded batch, and positions.
+    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size], [..., classes] or
+    [..., time, classes], or states [..., time, dim]; or an `nf.TokenInput` with a mask or lengths of a padded batch,
+    and positions.
     Source: Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288.
 
     >>> model = nf.llama(65, dim=16, layers=2, heads=4, kv_heads=2, hidden=40)
@@ -128,17 +135,22 @@ def llama(
     order = "both" if post_norm else "pre"
     block = transformer_block(dim, attend, mlp, norm="rms", order=order, eps=eps, dropout=dropout)
     scaled = {} if embedding_scale is None else {"scale": lambda x: x * jnp.asarray(embedding_scale, x.dtype)}
-    capped = {} if logit_cap is None else {"cap": lambda y: soft_capped(y, logit_cap)}
+    capped = {} if logit_cap is None or output != "tokens" else {"cap": lambda y: soft_capped(y, logit_cap)}
+    head = decoder_head("llama", output, dim, vocab_size, classes, normal)
+    if padding is not None:
+        check.size("llama", 0, vocab_size - 1, padding=padding)
     model = token_model(
         "llama",
+        last=output == "classes",
+        padding=padding,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         **scaled,
         blocks=repeat(block, layers, unroll=unroll),
         norm=rms_norm(dim, eps=eps),
-        head=linear(dim, vocab_size, bias=False, weight_init=normal),
+        **head,
         **capped,
     )
-    return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied else model
+    return tie(model, {"head/weight": ("tokens/weight", jnp.transpose)}) if tied and output == "tokens" else model
 
 
 def soft_capped(y: Array, cap: Scalar) -> Array:

@@ -24,7 +24,7 @@ _fan_out = initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def resnet(
-    classes: int,
+    classes: int | None,
     *,
     depths: Sequence[int],
     widths: Sequence[int] = (64, 128, 256, 512),
@@ -45,11 +45,12 @@ def resnet(
     "cifar": a 3x3 convolution of stride 1, norm, activation. Stages after the first halve the image.
     shortcut: where the shape changes, "projection" is a 1x1 convolution and a norm (the paper's option
     B), "pad" takes every second position and adds channels of zeros after the others (option A).
+    classes: of the head; None leaves it out, and y is the mean over positions.
     depths, widths: blocks and width of each stage. momentum: of the batch norms. last_scale: the
     initial scale of each body's last norm; at 0 every block starts as its shortcut.
     norm: dim -> a layer in place of batch norm, such as `lambda dim: nf.group_norm(8, dim, spatial=2)`.
-    Shapes: x [..., height, width, in_dim] of any size -> logits [..., classes]. A stage is its `first`
-    block, where that changes the shape, and the equal ones in `rest`, stacked:
+    Shapes: x [..., height, width, in_dim] of any size -> logits [..., classes], or means [..., channels]. A stage is
+    its `first` block, where that changes the shape, and the equal ones in `rest`, stacked:
     `stage_2/first/body/conv_1/weight` [3, 3, 64, 128], `stage_2/rest/body/conv_1/weight`
     [n, 3, 3, 128, 128].
     Convolutions start with variance 2 / fan_out.
@@ -60,7 +61,7 @@ def resnet(
     >>> model.apply(params, jnp.ones((5, 32, 32, 3)), state=state).shape
     (5, 10)
     """
-    check.size("resnet", classes=classes, in_dim=in_dim)
+    check.size("resnet", in_dim=in_dim, **({} if classes is None else {"classes": classes}))
     depths, widths = stage_sizes("resnet", depths=depths, widths=widths)
     check.choice("resnet", _EXPANSION, block=block)
     check.choice("resnet", ("imagenet", "cifar"), stem=stem)
@@ -114,7 +115,8 @@ def resnet(
     for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         layers[f"stage_{i + 1}"] = stage(dim, width, depth, stride=2 if i else 1)
         dim = width * _EXPANSION[block]
-    return for_images("resnet", None, in_dim=in_dim, **layers, mean=global_avg_pool(), head=linear(dim, classes))
+    head = {} if classes is None else {"head": linear(dim, classes)}
+    return for_images("resnet", None, in_dim=in_dim, **layers, mean=global_avg_pool(), **head)
 
 
 def resnet18(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, last_scale: Scalar = 1.0) -> Model:

@@ -90,7 +90,8 @@ def seq2seq(
     for as many ranges of distances, of which the last begins at max_distance, above buckets / 2.
     embedding_scale: the factor of the tables in place of sqrt(dim); embedding_norm: a norm after the positions;
     head_scale: a factor before the head; logit_bias: a bias of the logits; decoder_layers: the blocks of the decoder,
-    layers by default. BART has embedding_scale=1, embedding_norm and logit_bias.
+    layers by default; 0 leaves the decoder out, so that x is a source alone. BART has embedding_scale=1,
+    embedding_norm and logit_bias.
     bias: of all layers and norms. scale: of the scores, above 0, by default head_dim^(-1/2). T5 has order="pre",
     norm="rms", bias=False, scale=1, buckets=32, embedding_scale=1 and head_scale=dim^(-1/2), its version 1.1
     tied="tables", activation="geglu_tanh" and no head_scale.
@@ -114,7 +115,7 @@ def seq2seq(
     """
     check.size("seq2seq", vocab_size=vocab_size, dim=dim, layers=layers)
     decoder_layers = layers if decoder_layers is None else decoder_layers
-    check.size("seq2seq", decoder_layers=decoder_layers)
+    check.size("seq2seq", 0, decoder_layers=decoder_layers)
     target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
     check.size("seq2seq", target_vocab_size=target_vocab_size)
     if tied and target_vocab_size != vocab_size:
@@ -178,7 +179,14 @@ def seq2seq(
 
         return wire(flow, **before, **relative, blocks=repeat(block(causal), depth), **after)
 
-    encoder = stack(vocab_size, layers, causal=False)
+    encoder = _without_cache(stack(vocab_size, layers, causal=False))
+
+    def encode(net, x):
+        padding = attention_padding("source_", x.source_mask, x.source_lengths, x.source.shape[-1])
+        return net.encoder(TransformerInput(x.source, **padding))
+
+    if not decoder_layers:
+        return wire(lambda net, x: encode(net, _check_input(x, decoder=False)), encoder=encoder)
     head = linear(dim, target_vocab_size, bias=False, weight_init=table)
     shift = {"shift": bias_layer(target_vocab_size)} if logit_bias else {}
     shrink = {} if head_scale is None else {"shrink": lambda x: x * jnp.asarray(head_scale, x.dtype)}
@@ -186,10 +194,9 @@ def seq2seq(
 
     def flow(net, x):
         inputs: Any = _check_input(x)
-        source, target, memory = inputs[:3]
+        _, target, memory = inputs[:3]
         if memory is None:
-            padding = attention_padding("source_", inputs.source_mask, inputs.source_lengths, source.shape[-1])
-            memory = net.encoder(TransformerInput(source, **padding))
+            memory = encode(net, inputs)
         if target is None:
             return memory
         check.last_axis("seq2seq: memory", memory, dim=dim)
@@ -198,7 +205,7 @@ def seq2seq(
         context = {"context": memory, **{f"context_{name}": value for name, value in source_padding.items()}}
         return net.decoder(TransformerInput(target, **padding, **context))
 
-    model = wire(flow, encoder=_without_cache(encoder), decoder=decoder)
+    model = wire(flow, encoder=encoder, decoder=decoder)
     shared: dict[str, Any] = {"decoder/tokens/weight": "encoder/tokens/weight"}
     if tied is True:
         shared["decoder/head/weight"] = ("encoder/tokens/weight", jnp.transpose)
@@ -214,8 +221,8 @@ def _without_cache(model: Model) -> Model:
     return model.replace(forward=forward)
 
 
-def _check_input(x: Any) -> Seq2SeqInput:
-    """x, with the checks that do not depend on the model."""
+def _check_input(x: Any, *, decoder: bool = True) -> Seq2SeqInput:
+    """x, checked. decoder: whether the model has one."""
     if not isinstance(x, Seq2SeqInput):
         hint = "Write nf.Seq2SeqInput(source=..., target=...)."
         actual = f"a dict with {sorted(x)}" if isinstance(x, dict) else check.describe(x)
@@ -223,6 +230,9 @@ def _check_input(x: Any) -> Seq2SeqInput:
     names = [name for name, value in x._asdict().items() if value is not None]
     if ("source" in names) == ("memory" in names) or ("memory" in names and "target" not in names):
         expected = "x should have source, or source and target, or memory and target"
+        check.fail("seq2seq", expected=expected, actual=f"an nf.Seq2SeqInput with {names}")
+    if not decoder and {"target", "memory"} & {*names}:
+        expected = "x should have source alone, because decoder_layers is 0"
         check.fail("seq2seq", expected=expected, actual=f"an nf.Seq2SeqInput with {names}")
     for name in {"source", "target"} & {*names}:
         ids = getattr(x, name)

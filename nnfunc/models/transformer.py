@@ -2,13 +2,16 @@
 
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
+
 from nnfunc import check
-from nnfunc.base import Array, Layer, Model, Scalar
+from nnfunc.base import Array, Initializer, Layer, Model, Scalar
 from nnfunc.combinators import wire
 from nnfunc.layers.attention.layer import AttentionInput
 from nnfunc.layers.attention.masks import zero_nonfinite_padding
 from nnfunc.layers.dropout import drop_path as drop_path_layer
 from nnfunc.layers.dropout import dropout as dropout_layer
+from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm, rms_norm
 
 __all__ = ["TokenInput", "TransformerInput", "transformer_block"]
@@ -139,8 +142,27 @@ def transformer_block(
     return wire(flow, **children)
 
 
-def token_model(where: str, **layers: Layer) -> Model:
-    """A decoder: `serial(**layers)` of ids or of an `nf.TokenInput`; `positions` and `blocks` get its other parts."""
+DecoderOutput = Literal["tokens", "hidden", "classes", "token_classes"]
+
+
+def decoder_head(
+    where: str, output: DecoderOutput, dim: int, vocab_size: int, classes: int, weight_init: Initializer
+) -> dict[str, Layer]:
+    """The layer `head` of a decoder, none for its hidden states. output, classes: those of `nf.gpt`."""
+    check.choice(where, ("tokens", "hidden", "classes", "token_classes"), output=output)
+    check.size(where, classes=classes)
+    if output == "hidden":
+        return {}
+    size = vocab_size if output == "tokens" else classes
+    return {"head": linear(dim, size, bias=output == "token_classes", weight_init=weight_init)}
+
+
+def token_model(where: str, *, last: bool = False, padding: int | None = None, **layers: Layer) -> Model:
+    """A decoder: `serial(**layers)` of ids or of an `nf.TokenInput`; `positions` and `blocks` get its other parts.
+
+    last: whether `head` reads the state of the last token alone, that before the padding. padding: its id, where x has
+    no mask and no lengths.
+    """
 
     def flow(net, x):
         inputs = check.model_input(where, x, TokenInput)
@@ -149,13 +171,15 @@ def token_model(where: str, **layers: Layer) -> Model:
         if positions is not None:
             check.integers(where, positions=positions)
             check.same_shape(where, positions=positions, ids=ids)
-        padding = attention_padding("", inputs.mask, inputs.lengths, ids.shape[-1])
+        masks = attention_padding("", inputs.mask, inputs.lengths, ids.shape[-1])
         y = ids
         for name in layers:
             if name == "positions" and positions is not None:
                 y = net[name]((y, positions))
             elif name == "blocks" and any(part is not None for part in inputs[1:]):
-                y = net[name](TransformerInput(y, **padding, positions=positions)).x
+                y = net[name](TransformerInput(y, **masks, positions=positions)).x
+            elif name == "head" and last:
+                y = net[name](last_state(y, _real_tokens(inputs, padding)))
             else:
                 y = net[name](y)
         return y
@@ -169,6 +193,23 @@ def token_model(where: str, **layers: Layer) -> Model:
         return model.forward(params, x, ctx)
 
     return model.replace(forward=forward, name=where)
+
+
+def _real_tokens(x: TokenInput, padding: int | None) -> Array | None:
+    """Where x has no padding, booleans [..., time]; None for everywhere."""
+    mask = None if x.mask is None else x.mask.astype(bool)
+    if x.lengths is not None:
+        inside = jnp.arange(x.ids.shape[-1]) < x.lengths[..., None]
+        mask = inside if mask is None else mask & inside
+    return x.ids != padding if mask is None and padding is not None else mask
+
+
+def last_state(y: Array, mask: Array | None) -> Array:
+    """The state of the last token, the first one where there is none: [..., time, dim] -> [..., dim]."""
+    if mask is None:
+        return y[..., -1, :]
+    index = jnp.argmax(jnp.where(mask, jnp.arange(1, mask.shape[-1] + 1), 0), axis=-1)
+    return jnp.take_along_axis(y, jnp.broadcast_to(index, y.shape[:-2])[..., None, None], axis=-2)[..., 0, :]
 
 
 def make_norm(where: str, norm: str, dim: int, eps: Scalar | None = None, bias: bool = True) -> Model:

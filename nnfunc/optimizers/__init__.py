@@ -5,7 +5,8 @@ and works wherever optax takes one; `optimizer.learning_rate(step)` is its learn
 a schedule. All compute, and keep their state, in float32 (float64 where a parameter is float64),
 and give updates of the parameters' types.
 
-Gradients are clipped first: clip is the largest norm of all of them together, and inf is off.
+Gradients are clipped first: clip is the largest norm of all of them together, and inf is off. Gradients whose
+norm is beyond the largest number of its type, 3.4e38 in float32, become 0, as in optax.
 
 Weight decay is for matrices: decay_on="matrices" means every leaf whose last name has the word
 weight, kernel or embedding in it, and so neither biases nor the scales of norms. Shapes cannot

@@ -72,7 +72,7 @@ def render_charts(charts: Sequence[Chart], *, single: bool = False, png: bytes |
 
 def draw_charts(charts: Sequence[Chart], *, single: bool = False) -> str:
     """`render_charts` with their picture, where vl-convert is installed."""
-    png = vega.draw_png(charts, columns=1 if single else 2, scale=1) if charts and vega.library() else None
+    png = vega.draw_png(charts, columns=1 if single else 2) if charts and vega.library() else None
     return render_charts(charts, single=single, png=png)
 
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnfunc.documents import write_file
 from nnfunc.reports.charts import Chart
 from nnfunc.reports.palette import THEMES
 
-SCALE = 1.5
 LICENCE = "Vega, Vega-Lite and Vega-Embed, (c) University of Washington Interactive Data Lab, BSD 3-Clause licence."
 
 
@@ -50,53 +51,73 @@ def library() -> str:
     return packed
 
 
-def draw_png(charts: Sequence[Chart], *, columns: int = 2, scale: float = SCALE) -> bytes:
+def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
     """The charts in one picture, on a transparent ground, legible on a light and a dark page.
 
-    charts: of Vega-Lite, or a single one of Vega. scale: of its pixels.
+    charts: of Vega-Lite, or a single one of Vega. columns: the most charts side by side, at least 1.
     Raises: ModuleNotFoundError without vl-convert.
     """
     import vl_convert  # pyright: ignore[reportMissingImports]
     from PIL import Image
 
     if charts[0].is_vega:
-        png = vl_convert.vega_to_png(json.dumps(charts[0].full_spec() | {"config": THEMES["picture"]}), scale=scale)
+        png = vl_convert.vega_to_png(json.dumps(charts[0].full_spec() | {"config": THEMES["picture"]}))
     else:
-        views = [_without_params(chart.full_spec()) | {"title": chart.title} for chart in charts]
+        views = [_static_view(chart.full_spec()) | {"title": chart.title} for chart in charts]
         columns = min(columns, len(views))
         wide = {"width": 400 if columns > 1 else 640}
-        spec = {"concat": [view | wide for view in views], "columns": columns, "spacing": 30, "padding": 12}
+        views = [view | wide if view.get("width", "container") == "container" else view for view in views]
+        spec: dict[str, Any] = {"concat": views, "columns": columns, "spacing": 30, "padding": 12}
         spec["resolve"] = {"scale": {"color": "independent"}, "legend": {"color": "independent"}}
-        png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"], scale=scale)
-    file = io.BytesIO()
+        png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"])
     with Image.open(io.BytesIO(png)) as image:  # a palette takes a tenth of the bytes
-        image.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)
-    return file.getvalue()
+        return _png_bytes(image.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE))
 
 
 def save_png(png: bytes, path: Path) -> None:
     """Write a picture of `draw_png`, on a white ground, completely or not at all."""
     from PIL import Image
 
-    file = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        ground = Image.new("RGBA", image.size, "white")
-        ground.alpha_composite(image.convert("RGBA"))
-        ground.convert("RGB").quantize(256).save(file, "png", optimize=True)
-    write_file(path, file.getvalue())
+        image.apply_transparency()
+        palette = np.asarray(image.getpalette("RGBA")).reshape(-1, 4)
+        alpha = palette[:, 3:] / 255
+        image.putpalette((palette[:, :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8).tobytes())
+        write_file(path, _png_bytes(image))
 
 
-def _without_params(part: Any) -> Any:
-    """A specification without parameters, which a picture does not need and whose names would clash."""
+def _png_bytes(image: Any) -> bytes:
+    """A picture with a palette as the bytes of a file."""
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+def _static_view(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification for a picture: without the cursor, and without clips that cut nothing and are slow to draw."""
+    scales = [spec["encoding"].get(axis, {}).get("scale") or {} for axis in ("x", "y")]
+    return _without_params(
+        spec, dropped=("params",) if any("domain" in scale for scale in scales) else ("params", "clip")
+    )
+
+
+def _without_params(part: Any, dropped: tuple[str, ...]) -> Any:
+    """A specification without the names in `dropped`, and without layers that only the cursor shows.
+
+    The names of parameters, which a picture does not need, would clash.
+    """
     if isinstance(part, list):
-        return [_without_params(entry) for entry in part if not _is_for_the_cursor(entry)]
+        entries = [_without_params(entry, dropped) for entry in part]
+        return [entry for entry in entries if not _is_for_the_cursor(entry)]
     if not isinstance(part, dict):
         return part
     condition = part.get("condition")
     if isinstance(condition, dict) and ("param" in condition or str(condition.get("test")).startswith("!chosen")):
         return {"value": part["value"] if "param" in condition else condition["value"]}
     return {
-        name: entry if name == "values" else _without_params(entry) for name, entry in part.items() if name != "params"
+        name: entry if name == "values" else _without_params(entry, dropped)
+        for name, entry in part.items()
+        if name not in dropped
     }
 
 

@@ -112,7 +112,11 @@ def _grid(leaf: Any) -> tuple[int, int]:
 
 
 def can_resize(value: Any, leaf: Any, how: str) -> bool:
-    """Whether `resized` can be called with these arrays."""
+    """Whether `resized` can be called with these arrays.
+
+    value: of the other model, the array to resize. leaf: of this model, with the shape to resize to. how: "part" or
+    "grid", as for `starting_from`.
+    """
     if how == "part" or np.ndim(value) != 2:
         return how == "part" and np.ndim(value) == np.ndim(leaf)
     return np.ndim(leaf) == 2 and np.shape(value)[1] == np.shape(leaf)[1] and _grid(value)[0] == _grid(leaf)[0]

@@ -54,7 +54,7 @@ class Task(NamedTuple):
     that a batch is split into, at least 1: it takes the memory of one. Losses, gradients and metrics are
     the means over the micro-batches, equal to those of the batch if the objective is a mean over examples
     (not if it divides by a sum of weights). metrics: names of further metrics of evaluations, such as ("f1",
-    "roc_auc"); `nnfunc.evaluation.metric_names(objective.kind)` lists them. Most are summed inside the jitted
+    "roc_auc"); `nnfunc.evaluation.metric_names(objective.output_type)` lists them. Most are summed inside the jitted
     evaluation; roc_auc and average_precision are computed by scikit-learn from the outputs of the whole split, and a
     sweep refuses them.
 

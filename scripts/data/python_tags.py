@@ -12,6 +12,7 @@ import keyword
 import sys
 import sysconfig
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 FILES = ["argparse", "bdb", "calendar", "cmd", "configparser", "copy", "csv", "dataclasses", "difflib", "doctest"]
@@ -48,11 +49,29 @@ def end_name(node: ast.Attribute) -> tuple[int, int]:
     return node.end_lineno or 0, (node.end_col_offset or 0) - len(node.attr)
 
 
+def read_tokens(text: str) -> Iterator[tokenize.TokenInfo]:
+    """The tokens of a source; an f-string is one, as in Python 3.11, whose parts 3.12 gives one by one."""
+    lines, depth, start = text.splitlines(keepends=True), 0, (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if tokenize.tok_name[token.type].endswith("STRING_START"):
+            start = start if depth else token.start
+            depth += 1
+        elif tokenize.tok_name[token.type].endswith("STRING_END"):
+            depth -= 1
+            if not depth:
+                (first, left), (last, right) = start, token.end
+                whole = "".join(lines[first - 1 : last])
+                string = whole[left : len(whole) - len(lines[last - 1]) + right]
+                yield token._replace(type=tokenize.STRING, string=string, start=start)
+        elif not depth:
+            yield token
+
+
 def sentences(file: Path) -> list[tuple[tuple[str, str], ...]]:
     """The (token, role) pairs of each logical line of a file, without those that are too short or too long."""
     text = file.read_text("utf-8")
     names, lines, line, before = roles(ast.parse(text)), [], [], ""
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    for token in read_tokens(text):
         if token.type == tokenize.NEWLINE:
             lines, line = [*lines, tuple(line)], []
         elif token.type not in SKIPPED:

@@ -153,6 +153,23 @@ CASES = {
         hf.DistilBertForSequenceClassification,
         hf.DistilBertConfig(**DISTILBERT, num_labels=3),
     ),
+    "t5-encoder": lambda: (hf.T5EncoderModel, hf.T5Config(**T5)),
+    "bert-token-classes": lambda: (hf.BertForTokenClassification, hf.BertConfig(**ENCODER, num_labels=5)),
+    "roberta-spans": lambda: (hf.RobertaForQuestionAnswering, hf.RobertaConfig(**ENCODER | ROBERTA)),
+    "gpt2-classes": lambda: (
+        hf.GPT2ForSequenceClassification,
+        hf.GPT2Config(
+            **{"vocab_size": VOCAB, "n_positions": 20, "n_embd": 16, "n_layer": 2, "n_head": 4, "num_labels": 3},
+            pad_token_id=VOCAB - 1,
+        ),
+    ),
+    "gemma2-classes": lambda: (
+        hf.Gemma2ForSequenceClassification,
+        hf.Gemma2Config(
+            **DECODER | {"pad_token_id": VOCAB - 1},
+            **{"head_dim": 8, "sliding_window": 4, "final_logit_softcapping": 3.0, "num_labels": 3},
+        ),
+    ),
     "vit": lambda: (hf.ViTForImageClassification, hf.ViTConfig(**VISION)),
     "deit": lambda: (hf.DeiTForImageClassificationWithTeacher, hf.DeiTConfig(**VISION)),
     "resnet-basic": lambda: (
@@ -229,6 +246,21 @@ def decoder(model, results):
     results["tokens"] = tokens.numpy()
 
 
+def classifier(model, results):
+    """The texts of a batch end with the id of padding."""
+    ids = np.random.RandomState(1).randint(0, VOCAB - 1, (2, 12))
+    ids[0, 7:] = VOCAB - 1
+    logits = model(torch.tensor(ids)).logits
+    loss_of(logits).backward()
+    results |= {"ids": ids, "logits": logits.detach().numpy(), "gradient_norm": gradient_norm(model)}
+
+
+def scores(output):
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], -1)
+    return output.logits if "logits" in output else output.last_hidden_state
+
+
 def encoder(model, results):
     """Ids without the id of padding, for which RoBERTa and BERT have no gradient."""
     ids = np.random.RandomState(1).randint(3, VOCAB, (2, 9))
@@ -236,16 +268,17 @@ def encoder(model, results):
     padded = torch.tensor(np.where(mask, ids, model.config.pad_token_id))
     has_types = getattr(model.config, "type_vocab_size", 1) > 1
     types = {"token_type_ids": torch.tensor(ids % 2)} if has_types else {}
-    logits = model(torch.tensor(ids), **types).logits
+    logits = scores(model(torch.tensor(ids), **types))
     loss_of(logits).backward()
     with torch.no_grad():
-        right = model(padded, attention_mask=torch.tensor(mask), **types).logits
+        right = scores(model(padded, attention_mask=torch.tensor(mask), **types))
         if right.ndim == 3:  # the other heads read the first token
             left_mask = np.array([[0] * 3 + [1] * 6, [1] * 9])
             shifted = torch.tensor(np.where(left_mask, ids, model.config.pad_token_id))
             positions = torch.tensor(np.maximum(left_mask.cumsum(-1) - 1, 0))
-            more = {} if model.config.model_type == "roberta" else {"position_ids": positions}  # it counts by itself
-            left = model(shifted, attention_mask=torch.tensor(left_mask), **more, **types).logits
+            counts = model.config.model_type in ("roberta", "t5")  # positions from the mask, or relative ones
+            more = {} if counts else {"position_ids": positions}
+            left = scores(model(shifted, attention_mask=torch.tensor(left_mask), **more, **types))
             results |= {"left_mask": left_mask, "left_logits": left[torch.tensor(left_mask).bool()].numpy()}
     right = right if right.ndim == 2 else right[torch.tensor(mask).bool()]
     results |= {"ids": ids, "logits": logits.detach().numpy(), "gradient_norm": gradient_norm(model)}
@@ -304,6 +337,9 @@ KINDS = {
     "bert": encoder,
     "roberta": encoder,
     "distilbert": encoder,
+    "t5-encoder": encoder,
+    "gpt2-classes": classifier,
+    "gemma2-classes": classifier,
 } | dict.fromkeys(["vit", "deit", "resnet", "convnext"], vision)
 
 
@@ -333,13 +369,13 @@ def run(case):
         options = (
             {}
             if KINDS.get(case.split("-")[0]) is vision
-            else {"attn_implementation": "eager" if case == "gemma2" else "sdpa"}
+            else {"attn_implementation": "eager" if case.startswith("gemma2") else "sdpa"}
         )
         options |= {"experts_implementation": "eager"} if case == "mixtral" else {}
         model = model_class.from_pretrained(folder, **options).double().eval()
         results = {"config": (Path(folder) / "config.json").read_text()}
     results["names"] = json.dumps(shapes)
-    KINDS.get(case.split("-")[0], decoder)(model, results)
+    KINDS.get(case, KINDS.get(case.split("-")[0], decoder))(model, results)
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / f"{case}.npz", **results)
     assert all(np.isfinite(value).all() for name, value in results.items() if name.endswith("logits")), case

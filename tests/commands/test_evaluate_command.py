@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 import nnfunc as nf
 from nnfunc.commands import report_run
-from nnfunc.evaluation import figures
+from nnfunc.evaluation import compute_metrics
 from nnfunc.runs import metrics_log, status
 
 CONFIG = """
@@ -63,7 +63,7 @@ def test_the_threshold_is_that_of_the_validation_split(folder):
     assert run.threshold == saved["threshold"]
     held_out = run.held_out("validation")
     assert held_out.threshold == run.threshold
-    assert figures(held_out, ["f1"])["f1"] == pytest.approx(saved["value"])
+    assert compute_metrics(held_out, ["f1"])["f1"] == pytest.approx(saved["value"])
     best = max(
         f1_score(held_out.target, held_out.reading().probability[:, 0] >= level, zero_division=0)
         for level in np.linspace(0.01, 0.99, 99)
@@ -89,7 +89,7 @@ def test_a_threshold_of_another_step_is_not_used(folder, tmp_path):
 
 def test_held_out_rows_are_those_of_the_split(folder):
     run = nf.load_run(folder / "run")
-    assert run.kind == "binary"
+    assert run.output_type == "binary"
     rows = (folder / "rows.csv").read_text().splitlines()[1:]
     for split, count in (("train", 360), ("validation", 120), ("test", 120)):
         held_out = run.held_out(split)
@@ -212,7 +212,7 @@ def test_the_train_split(folder, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--metrics", "f2"), "evaluate: metrics should be names of metrics of outputs of the kind 'binary', got 'f2'"),
+        (("--metrics", "f2"), "evaluate: metrics should be names of metrics of outputs of the type 'binary', got 'f2'"),
         (("none.csv",), "none.csv does not exist"),
         (("--split", "tset"), "'tset'"),
     ],
@@ -225,14 +225,14 @@ def test_mistakes_of_evaluate(folder, capsys, arguments, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ('task.metrics=["f2"]', "task: metrics should be names of metrics of outputs of the kind 'binary', got 'f2'"),
+        ('task.metrics=["f2"]', "task: metrics should be names of metrics of outputs of the type 'binary', got 'f2'"),
         ("data.validation=0", "task.threshold: is chosen on the validation split, and the data has none"),
         ("train.patience=0", "patience should be at least 1, got 0"),
         ("train.best=max f3", "best should name a validation metric, got 'f3'"),
         ("task.threshold=roc_auc", "task.threshold: should be one of"),
         (
             "objective.name=gaussian",
-            "task: metrics should be names of metrics of outputs of the kind 'deviation', got 'f1'",
+            "task: metrics should be names of metrics of outputs of the type 'deviation', got 'f1'",
         ),
     ],
 )
@@ -267,7 +267,7 @@ def test_a_student_learns_from_a_run(tmp_path, capsys):
     (tmp_path / "teacher").rename(tmp_path / "moved")  # the student has a copy
     run = nf.load_run(tmp_path / "student")
     held_out = run.held_out("test")
-    assert held_out.kind == "classes"
+    assert held_out.output_type == "classes"
     capsys.readouterr()
     assert main("evaluate", tmp_path / "student") == 0
     agreement = np.mean(held_out.output.argmax(-1) == expected.argmax(-1))
@@ -290,7 +290,7 @@ def test_contrastive_takes_the_table_augment(tmp_path, capsys):
     _, losses = metrics_log.metric_series(rows, "validation", "loss")
     assert losses[-1] < losses[0]
     assert main("evaluate", tmp_path / "run") == 0
-    assert nf.load_run(tmp_path / "run").held_out("test").kind == ""
+    assert nf.load_run(tmp_path / "run").held_out("test").output_type == ""
     (tmp_path / "one.toml").write_text((tmp_path / "views.toml").read_text().replace("augment", "# augment"))
     capsys.readouterr()
     assert main("train", tmp_path / "one.toml") == 2

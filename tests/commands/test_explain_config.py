@@ -1,14 +1,21 @@
 """`nnfunc config`: every key of every table, explained from the functions and their docstrings."""
 
+import inspect
 import tomllib
 
 import pytest
 from helpers.command_line import main
 
+from nnfunc import sweeps
+from nnfunc.commands.compare.comparison_plan import _File
 from nnfunc.config.config_errors import ProblemList
+from nnfunc.config.explain_experiment import COMPARISON, explain_experiment
 from nnfunc.config.explain_key import argument_docs, explain_key, table_line
 from nnfunc.config.load import fill_defaults
 from nnfunc.config.schema import MESH_TABLES, TABLES, factories, get_schema
+from nnfunc.config.sweep.distributions import parse_values
+from nnfunc.config.sweep.search_methods import SEARCHES, parse_search
+from nnfunc.config.sweep.sweep_options import OPTIONS, check_options
 
 KEYS = [(table, name) for table in TABLES if table not in MESH_TABLES for name in factories(table)]
 
@@ -84,10 +91,55 @@ def test_tables_and_their_factories(capsys):
     assert "mesh = { data = -1, model = 2 }" in said(capsys, "mesh")[1]
 
 
+def test_keys_of_sweeps(capsys):
+    assert "trials an integer, default all combinations of lists. The number of runs" in said(capsys, "sweep")[1]
+    assert "range 1 to 1,000,000 default all combinations" in said(capsys, "sweep.trials")[1]
+    assert "range above 1 default 3.0" in said(capsys, "sweep.search.eta")[1]
+    assert "range (0, 0.5] default 0.25" in said(capsys, "sweep.search.quantile")[1]
+    _, out, _ = said(capsys, "sweep.model.dropout", "--model", "mlp")
+    assert out.startswith("sweep.model.dropout type a number or a schedule, a list of options, or a distribution")
+    assert "range [0, 1]" in out
+
+
+def test_keys_of_comparisons(capsys):
+    assert "parameters_within The largest difference" in said(capsys)[1]
+    assert "default [0, 1, 2] meaning Each model is trained with each seed." in said(capsys, "seeds")[1]
+    for key in ("every.model.dropout", "models.small.model.dropout", "variants.x.model.dropout"):
+        assert said(capsys, key, "--model", "mlp") == said(capsys, "model.dropout", "--model", "mlp")
+    assert said(capsys, "models.small") == said(capsys, "models")
+    defaults = {name: tomllib.loads(f"x = {COMPARISON[name].default}")["x"] for name in ("seeds", "parameters_within")}
+    assert defaults == {name: _File.model_fields[name].default for name in defaults}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_examples_of_sweeps_are_valid(option):
+    (help_,) = explain_experiment(f"sweep.{option}", {})
+    problems = ProblemList("example")
+    check_options(tomllib.loads(help_.example)["sweep"], {}, problems)
+    assert not problems.problems
+    assert help_.meaning.endswith(".")
+
+
+def test_every_key_of_an_experiment_has_help():
+    assert set(_File.model_fields) == set(COMPARISON)
+    for name in SEARCHES[1:]:
+        for argument in inspect.signature(getattr(sweeps, name)).parameters:
+            matches = explain_experiment(f"sweep.search.{argument}", {})
+            (help_,) = [one for one in matches if one.factory == name]
+            parse_search(tomllib.loads(help_.example)["sweep"]["search"])
+    for key in ("optimizer.b1", "augment.shift.pixels", "data.source", "train.best", "seed", "groups.rates"):
+        for help_ in explain_experiment(f"sweep.{key}", {}):
+            (form,) = tomllib.loads(help_.example)["sweep"].values()
+            assert isinstance(parse_values(form, None), list)
+
+
 WRONG = {
     ("model.dropot",): "model has no key 'dropot'. Did you mean 'dropout'",
     ("model.dropot", "--model", "mlp"): "model mlp has no key 'dropot'. Did you mean 'dropout'?",
-    ("sweep.trials",): "the table 'sweep' is not of one run. Explained by: nnfunc sweep --help",
+    ("sweep.trails",): "sweep has no key 'trails'; did you mean 'trials'",
+    ("sweep.search.eto",): "sweep.search has no key 'eto'; did you mean 'eta'?",
+    ("seeds.x",): "seeds has no keys. See: nnfunc config seeds",
+    ("every.model.dropot", "--model", "mlp"): "model mlp has no key 'dropot'. Did you mean 'dropout'?",
     ("modle.dropout",): "there is no table 'modle'. Did you mean 'model'?",
     ("mlp",): "It is a name of model: nnfunc config model --model mlp",
     ("steps",): "Did you mean train.steps?",

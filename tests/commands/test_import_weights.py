@@ -10,6 +10,7 @@ import pytest
 from helpers.command_line import main
 
 import nnfunc as nf
+import nnfunc.interop.pretrained
 from nnfunc.interop.published_inputs import image_settings
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
@@ -191,7 +192,10 @@ def test_an_imported_classifier_of_texts_is_a_run(output, tmp_path, monkeypatch,
     nf.to_pretrained(model, model.init(key), "published", **names)
     words = save_tokenizer(tmp_path / "published", FILMS)
     data = ["--data", "films.csv"] if output == "classes" else []
+    reads, load = [], nnfunc.interop.pretrained.load_leaves
+    monkeypatch.setattr("nnfunc.interop.pretrained.load_leaves", lambda *args: reads.append(args) or load(*args))
     assert main("import", "published", "run", *data) == 0
+    assert len(reads) == 1
     has_new_head = "head/linear/weight, head/linear/bias" in capsys.readouterr().out
     assert has_new_head == (output == "tokens")
     assert main("predict", "run", "films.csv", "--format", "npy", "-o", "logits.npy") == 0
@@ -204,6 +208,8 @@ def test_an_imported_classifier_of_texts_is_a_run(output, tmp_path, monkeypatch,
         assert run.names == ("bad", "good")
         assert main("evaluate", "run") == 0
     else:  # without data, on random tokens of its tokenizer
+        assert main("import", "published", "other", "--data", "films.csv") == 2
+        assert "no head for classes, so that films.csv cannot be evaluated" in " ".join(capsys.readouterr().err.split())
         assert main("export", "run", "exported", "--to", "hf") == 0
         assert nf.pretrained("exported", padding=0).family == "bert"
     np.testing.assert_array_equal(run.params["tokens"]["weight"], model.init(key)["tokens"]["weight"])

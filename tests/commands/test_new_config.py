@@ -9,6 +9,7 @@ import pytest
 from helpers.command_line import main
 
 import nnfunc as nf
+from nnfunc.commands.new_config import table_columns
 from nnfunc.commands.new_config.drafts import DRAFTS
 from nnfunc.commands.new_config.table_columns import find_label, guess_separator, look_at_columns
 from nnfunc.config import load
@@ -226,6 +227,23 @@ def test_the_commands_in_a_config_are_of_its_type(tmp_path, monkeypatch):
     text = (tmp_path / "pets.toml").read_text()
     assert "# nnfunc sample runs/pets-1; nnfunc evaluate runs/pets-1 --split validation" in text
     assert "nnfunc predict" not in text
+
+
+def test_of_a_large_table_the_first_rows_are_looked_at(tmp_path, monkeypatch):
+    """The classes are those of all rows, and so is the size of the model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(table_columns, "SAMPLE", 1000)
+    lines = [f'{i % 17}.5,{"" if i == 290 else i % 5},"a, \n{i % 3}",{"cab"[i // 100]}' for i in range(300)]
+    (tmp_path / "pets.csv").write_text("\n".join(["age,size,city,label", *lines]) + "\n")
+    assert main("new", "table", "pets.csv") == 0
+    text = (tmp_path / "pets.toml").read_text()
+    config = tomllib.loads(text)
+    assert "# 300 rows, 3 inputs: 2 numbers, 1 category\n# columns have the types of the first 59 rows" in text
+    assert "# 3 classes: c (100), a (100), b (100)" in text
+    assert (config["model"]["outputs"], config["data"]["impute"]) == (3, "median")
+    assert "some are missing after the first rows, if any" in text
+    assert main("new", "table", "pets.csv", "--label", "city", "--output", "city.toml") == 0
+    assert "# 3 classes: a, 0 (100), a, 1 (100), a, 2 (100)" in (tmp_path / "city.toml").read_text()
 
 
 def test_labels_that_are_missing_in_some_rows(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from helpers.command_line import main
 
 import nnfunc as nf
-from nnfunc.evaluation import choose_threshold, figures
+from nnfunc.evaluation import choose_threshold, compute_metrics
 
 pytest.importorskip("sklearn")
 pytestmark = pytest.mark.usefixtures("no_compilation_cache", "no_report")
@@ -40,5 +40,5 @@ def test_the_winner_has_its_threshold(tmp_path, monkeypatch, capsys):
     run = nf.load_run("best")
     assert run.threshold == choose_threshold(run.held_out("validation"), "f1") != 0.5
     held_out = run.held_out("test")
-    assert test["f1"] == pytest.approx(figures(held_out, ["f1"])["f1"])
-    assert test["f1"] != figures(held_out._replace(threshold=None), ["f1"])["f1"]
+    assert test["f1"] == pytest.approx(compute_metrics(held_out, ["f1"])["f1"])
+    assert test["f1"] != compute_metrics(held_out._replace(threshold=None), ["f1"])["f1"]

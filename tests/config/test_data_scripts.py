@@ -39,6 +39,14 @@ def test_a_script_writes_the_data_of_its_config(config, tmp_path):
     dry_run(loaded)
 
 
+def test_an_f_string_is_one_token_on_every_python(tmp_path):
+    source = ["x = f'a {b:{c}} {f\"{d}\"}' + f(1)", "y = (f'''{e}", "two''', 2)"]
+    (tmp_path / "x.py").write_text("\n".join(source) + "\n")
+    first, second = load_script("python_tags").sentences(tmp_path / "x.py")
+    assert first[2:5] == (("f'a{b:{c}}{f\"{d}\"}'", "string"), ("+", "operator"), ("f", "call"))
+    assert second[3:5] == (("f'''{e}two'''", "string"), (",", "operator"))
+
+
 def test_the_vocabulary_of_the_model_has_that_of_the_data():
     message = r"model\.vocab_size: should be at least data\.vocab_size = 4000, got 300"
     with pytest.raises(ConfigError, match=message):

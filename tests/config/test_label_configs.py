@@ -8,7 +8,7 @@ from helpers.project import ROOT
 from helpers.shipped_configs import load_script
 
 import nnfunc as nf
-from nnfunc.evaluation import figures
+from nnfunc.evaluation import compute_metrics
 
 pytest.importorskip("sklearn")
 
@@ -32,7 +32,7 @@ def test_classes_with_names(folder, tmp_path):
     assert run.names == ("setosa", "versicolor", "virginica")
     held_out = run.held_out("test")
     assert held_out.names == run.names
-    assert figures(held_out, ["accuracy"])["accuracy"] > 0.9
+    assert compute_metrics(held_out, ["accuracy"])["accuracy"] > 0.9
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["baseline"]["test"]["accuracy"] == pytest.approx(1 / 3)
 
@@ -43,6 +43,6 @@ def test_several_labels_with_a_threshold_each(folder, tmp_path):
     run = nf.load_run(tmp_path / "run")
     assert len(run.threshold) == len(run.names) == 8
     validation = run.held_out("validation")
-    chosen, half = (figures(part, ["f1"])["f1"] for part in (validation, validation._replace(threshold=None)))
+    chosen, half = (compute_metrics(part, ["f1"])["f1"] for part in (validation, validation._replace(threshold=None)))
     assert chosen > half + 0.02
-    assert figures(run.held_out("test"), ["f1"])["f1"] > 0.55
+    assert compute_metrics(run.held_out("test"), ["f1"])["f1"] > 0.55

@@ -10,7 +10,7 @@ from helpers.command_line import main_with_warnings as main
 import nnfunc as nf
 from nnfunc.config import load, resolve
 from nnfunc.data.preprocessing import restore_targets
-from nnfunc.evaluation import HeldOut, figures
+from nnfunc.evaluation import HeldOut, compute_metrics
 from nnfunc.training.objectives.target_units import in_target_units
 
 pytest.importorskip("sklearn")
@@ -239,29 +239,29 @@ def test_the_model_runs_once_for_metrics_in_units():
     assert len(calls) == 1
     np.testing.assert_allclose(loss, (1 + 4) / 2)
     np.testing.assert_allclose(metrics["mae"], 2 * 1.5)
-    assert objective.kind == "values"
+    assert objective.output_type == "values"
     own = lambda predict, batch: (0.0, {})
     assert in_target_units(own, target) is own
 
 
-@pytest.mark.parametrize("kind", ["values", "quantiles", "deviation"])
-def test_metrics_of_large_targets_keep_their_precision(kind):
+@pytest.mark.parametrize("output_type", ["values", "quantiles", "deviation"])
+def test_metrics_of_large_targets_keep_their_precision(output_type):
     """Times in seconds since 1970 differ by less than float32 can tell apart."""
     target = {"mean": (1.7e9,), "std": (1000.0,), "log": False}
     y = np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32)
     predicted = y + np.float32(0.05)
     names: tuple[str, ...] = ("mse", "rmse", "r2")
     objectives = {"values": nf.regression("mae"), "quantiles": nf.regression("quantile"), "deviation": nf.gaussian()}
-    if kind == "quantiles":
+    if output_type == "quantiles":
         predicted = predicted + np.array([-0.01, 0.0, 0.01], np.float32)
         names = (*names, "coverage")
-    elif kind == "deviation":
+    elif output_type == "deviation":
         predicted, names = np.concatenate([predicted, 0 * y], axis=1), (*names, "coverage", "nll")
-    objective = in_target_units(objectives[kind], target)
+    objective = in_target_units(objectives[output_type], target)
     task = nf.Task(nf.serial(same=lambda x: x), objective, nf.optimizers.sgd(0.1), metrics=(*names, "mape"))
     values = nf.evaluate(task, {}, (predicted, y))
-    restored = (restore_targets(predicted.astype(float), target, kind), restore_targets(y.astype(float), target))
-    expected = figures(HeldOut(kind, *restored), names)
+    restored = (restore_targets(predicted.astype(float), target, output_type), restore_targets(y.astype(float), target))
+    expected = compute_metrics(HeldOut(output_type, *restored), names)
     assert {name: values[name] for name in names} == pytest.approx(expected, rel=1e-4)
     assert values["mae"] == pytest.approx(50, rel=1e-5)
     assert values["mape"] < 1e-6

@@ -47,9 +47,9 @@ def test_a_config_beats_gradient_boosting(config, metric, limit, tmp_path):
     """On the same rows, HistGradientBoosting has a MAE of 88.6 and 4.66: scripts/table_peers.py."""
     from nnfunc.commands.train import train
     from nnfunc.config.restore import load_run
-    from nnfunc.evaluation import figures
+    from nnfunc.evaluation import compute_metrics
 
     getattr(load_script("tables"), CONFIGS[config])(tmp_path)
     source = f"data.source={tmp_path}/{CONFIGS[config]}.csv"
     train(ROOT / "configs" / f"{config}.toml", [source], folder=tmp_path / "run")
-    assert figures(load_run(tmp_path / "run").held_out("test"), [metric])[metric] < limit
+    assert compute_metrics(load_run(tmp_path / "run").held_out("test"), [metric])[metric] < limit

@@ -188,11 +188,11 @@ def test_splits_that_files_bring_are_compared(tmp_path):
 
 def images_in(root, counts, size=4):
     image = pytest.importorskip("PIL.Image")
-    for k, (kind, count) in enumerate(counts.items()):
-        (root / kind).mkdir(parents=True, exist_ok=True)
+    for k, (output_type, count) in enumerate(counts.items()):
+        (root / output_type).mkdir(parents=True, exist_ok=True)
         for i in range(count):
             pixels = np.full((size, size, 3), 20 * k + i, np.uint8)
-            image.fromarray(pixels).save(root / kind / f"{i}.png")
+            image.fromarray(pixels).save(root / output_type / f"{i}.png")
     return root
 
 

@@ -9,6 +9,7 @@ from time import process_time
 
 import numpy as np
 import pytest
+import tokenizers
 from helpers.data_files import only_mistakes
 
 import nnfunc as nf
@@ -176,6 +177,24 @@ def test_repeated_and_long_texts_are_told(tmp_path):
         assert nf.data.text_classification(write(tmp_path), block_size=3).train[0].shape == (32, 3)
 
 
+def test_special_tokens_count_among_those_of_a_long_text(tmp_path, monkeypatch):
+    published = tokenizers.Tokenizer.from_str(Tokenizer.train(TEXTS, 300).text)
+    published.add_special_tokens(["[CLS]"])
+    special = [("[CLS]", published.token_to_id("[CLS]"))]
+    published.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A", special_tokens=special)
+    published.save(str(tmp_path / "tokenizer.json"))
+    source, length = write(tmp_path), max(len(published.encode(text).ids) for text in TEXTS)
+    texts, encode = [], Tokenizer._encode_batch
+    monkeypatch.setattr(Tokenizer, "_encode_batch", lambda self, new: texts.extend(new) or encode(self, new))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        splits = nf.data.text_classification(source, codec=tmp_path / "tokenizer.json", block_size=length)
+    assert len(texts) == len(set(texts)) == 40  # each is tokenized once
+    assert (splits.train[0][:, 0] == special[0][1]).all()
+    with pytest.warns(UserWarning, match=rf"longer than block_size = {length - 1} tokens.* the longest has {length}"):
+        nf.data.text_classification(source, codec=tmp_path / "tokenizer.json", block_size=length - 1)
+
+
 def test_a_text_of_two_classes_is_in_one_split(tmp_path):
     file = write(tmp_path, [f"word{i % 20}" for i in range(40)], ["ab"[i // 20] for i in range(40)])
     options = {"vocab_size": 300, "block_size": 8, "validation": 4}
@@ -223,7 +242,8 @@ def test_json_values_that_are_no_labels_or_texts(tmp_path, line, message):
 
 def test_half_characters_are_refused_with_special_tokens_too():
     codec = Tokenizer.train(["a word"] * 3, 300)
-    assert codec.encode_whole(["a word", "a"], 3) == [row[:3] for row in codec.encode_batch(["a word", "a"])]
+    rows = codec.encode_batch(["a word", "a"])
+    assert codec.encode_whole(["a word", "a"], 3) == ([row[:3] for row in rows], list(map(len, rows)))
     for encode in (codec.encode_batch, lambda texts: codec.encode_whole(texts, 5)):
         with pytest.raises(ValueError, match="the tokenizer cannot encode this text"):
             encode(["a", "\ud83d"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
-from nnfunc.evaluation import HeldOut, bootstrap, figures
+from nnfunc.evaluation import HeldOut, bootstrap, compute_metrics
 from nnfunc.evaluation.named_metrics import row_sums
 from nnfunc.evaluation.readings import read
 
@@ -64,7 +64,7 @@ def test_scores_equal_those_of_sets(scheme):
     for seed in range(5):
         names, logits, tags = rows(scheme, seed)
         expected = expected_scores(scheme, names, logits, tags)
-        assert figures(HeldOut("tags", logits, tags, names), SCORES) == pytest.approx(expected, abs=1e-12)
+        assert compute_metrics(HeldOut("tags", logits, tags, names), SCORES) == pytest.approx(expected, abs=1e-12)
         reading = read(jnp, "tags", logits, tags, names=names)
         for name in SCORES:
             assert row_sums(jnp, name, reading, reading.counted).value(jnp) == pytest.approx(expected[name], abs=1e-6)
@@ -75,11 +75,11 @@ def test_by_hand():
     names = ("B-X", "I-X", "O")
     tags, guess = np.array([[0, 1, 2, 0, 1]]), np.array([[1, 1, 0, 1, 1]])
     held_out = HeldOut("tags", np.eye(3)[guess], tags, names)
-    assert figures(held_out, SCORES) == {"entity_f1": 0.5, "entity_precision": 0.5, "entity_recall": 0.5}
-    assert next(iter(figures(held_out))) == "entity_f1"
+    assert compute_metrics(held_out, SCORES) == {"entity_f1": 0.5, "entity_precision": 0.5, "entity_recall": 0.5}
+    assert next(iter(compute_metrics(held_out))) == "entity_f1"
     assert bootstrap(held_out, ["entity_f1"], n=5) == {"entity_f1": (0.5, 0.5)}
     nothing = HeldOut("tags", np.eye(3)[np.full((1, 5), 2)], tags, names)
-    assert figures(nothing, SCORES) == {"entity_f1": 0.0, "entity_precision": 0.0, "entity_recall": 0.0}
+    assert compute_metrics(nothing, SCORES) == {"entity_f1": 0.0, "entity_precision": 0.0, "entity_recall": 0.0}
 
 
 def test_an_evaluation_has_them():

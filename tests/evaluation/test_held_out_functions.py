@@ -10,10 +10,10 @@ from nnfunc.evaluation import (
     baseline,
     bootstrap,
     choose_threshold,
+    compute_metrics,
     confusion,
     constant_output,
     curves,
-    figures,
     metric_names,
     per_class,
     read_outputs,
@@ -55,7 +55,7 @@ def test_confusion_equals_scikit_learn():
     assert (confusion(CLASSES) == reference.confusion_matrix(LABELS, LOGITS.argmax(-1))).all()
     assert (confusion(BINARY) == reference.confusion_matrix(TRUTHS[:, 0], ANSWERS[:, 0] > 0)).all()
     assert (confusion(SEVERAL) == reference.multilabel_confusion_matrix(TRUTHS, ANSWERS > 0)).all()
-    with pytest.raises(ValueError, match="confusion: outputs of the kind 'values' have no classes"):
+    with pytest.raises(ValueError, match="confusion: outputs of the type 'values' have no classes"):
         confusion(HeldOut("values", LABELS, LABELS))
 
 
@@ -66,7 +66,7 @@ def test_curves_end_where_they_should():
     assert len(roc["threshold"]) <= 50
     assert precision_recall["recall"][-1] == 0.0
     area = np.trapezoid(curves(BINARY)["roc"][0]["true_positive_rate"], curves(BINARY)["roc"][0]["false_positive_rate"])
-    assert area == pytest.approx(figures(BINARY, ["roc_auc"])["roc_auc"])
+    assert area == pytest.approx(compute_metrics(BINARY, ["roc_auc"])["roc_auc"])
     assert sum(result["calibration"][0]["count"]) == 120
     assert [curve["name"] for curve in curves(CLASSES)["roc"]] == ["cat", "dog", "owl"]
     assert curves(HeldOut("values", LABELS, LABELS)) == {"precision_recall": [], "roc": [], "calibration": []}
@@ -83,18 +83,18 @@ def test_the_worst_rows_have_the_largest_losses():
     assert losses[indices.tolist().index(0)] == pytest.approx(expected[:4].mean())
 
 
-@pytest.mark.parametrize("held_out", [CLASSES, BINARY, SEVERAL], ids=lambda held_out: held_out.kind)
+@pytest.mark.parametrize("held_out", [CLASSES, BINARY, SEVERAL], ids=lambda held_out: held_out.output_type)
 def test_intervals_equal_a_bootstrap_by_hand(held_out):
     """The same draws, each metric computed from the rows drawn."""
     names = ["accuracy", "f1", "roc_auc", "average_precision", "log_loss"]
     random, n = np.random.default_rng(3), 60
     draws = [np.bincount(rows, minlength=120) for rows in random.integers(0, 120, (n, 120))]
-    by_hand = [figures(held_out._replace(weight=draw), names) for draw in draws]
+    by_hand = [compute_metrics(held_out._replace(weight=draw), names) for draw in draws]
     intervals = bootstrap(held_out, names, n=n, seed=3)
     for name in names:
         expected = np.percentile([values[name] for values in by_hand], [2.5, 97.5])
         np.testing.assert_allclose(intervals[name], expected, rtol=1e-9, err_msg=name)
-        assert intervals[name][0] < figures(held_out, [name])[name] < intervals[name][1]
+        assert intervals[name][0] < compute_metrics(held_out, [name])[name] < intervals[name][1]
 
 
 def test_intervals_of_numbers_cover_the_truth():
@@ -144,8 +144,8 @@ def test_a_baseline_is_the_best_constant_answer():
 @pytest.mark.parametrize("name", ["f1", "accuracy", "balanced_accuracy", "f1_macro"])
 def test_a_threshold_is_the_best_of_all(name):
     threshold = choose_threshold(BINARY, name)
-    best = figures(BINARY._replace(threshold=threshold), [name])[name]
-    others = [figures(BINARY._replace(threshold=level), [name])[name] for level in np.linspace(0, 1, 400)]
+    best = compute_metrics(BINARY._replace(threshold=threshold), [name])[name]
+    others = [compute_metrics(BINARY._replace(threshold=level), [name])[name] for level in np.linspace(0, 1, 400)]
     assert best >= max(others) - 1e-12
     assert 0 < threshold < 1
 
@@ -154,8 +154,11 @@ def test_a_threshold_counts_weights():
     weight = np.where(TRUTHS[:, 0] > 0, 5.0, 1.0)
     weighted = BINARY._replace(weight=weight)
     threshold = choose_threshold(weighted, "accuracy")
-    best = figures(weighted._replace(threshold=threshold), ["accuracy"])["accuracy"]
-    others = [figures(weighted._replace(threshold=level), ["accuracy"])["accuracy"] for level in np.linspace(0, 1, 400)]
+    best = compute_metrics(weighted._replace(threshold=threshold), ["accuracy"])["accuracy"]
+    others = [
+        compute_metrics(weighted._replace(threshold=level), ["accuracy"])["accuracy"]
+        for level in np.linspace(0, 1, 400)
+    ]
     assert best >= max(others) - 1e-12
     assert threshold < choose_threshold(BINARY, "accuracy")
 
@@ -165,8 +168,8 @@ def test_labels_have_a_threshold_each():
     assert len(thresholds) == 2
     for i, threshold in enumerate(thresholds):
         assert threshold == choose_threshold(HeldOut("binary", ANSWERS[:, i], TRUTHS[:, i]), "f1")
-    both = figures(SEVERAL._replace(threshold=thresholds), ["f1"])["f1"]
-    assert both > figures(SEVERAL, ["f1"])["f1"]
+    both = compute_metrics(SEVERAL._replace(threshold=thresholds), ["f1"])["f1"]
+    assert both > compute_metrics(SEVERAL, ["f1"])["f1"]
 
 
 def test_ties_have_one_threshold():
@@ -174,7 +177,7 @@ def test_ties_have_one_threshold():
     threshold = choose_threshold(held_out, "accuracy")
     assert 0.27 < threshold < 0.5  # between the probabilities of the two logits
     always = HeldOut("binary", np.zeros(4), np.ones(4))
-    assert figures(always._replace(threshold=choose_threshold(always, "f1")), ["f1"])["f1"] == 1.0
+    assert compute_metrics(always._replace(threshold=choose_threshold(always, "f1")), ["f1"])["f1"] == 1.0
 
 
 def test_mistakes_of_thresholds():
@@ -215,7 +218,7 @@ def test_outputs_are_read_by_their_kind():
 def test_intervals_of_classes_at_several_positions(name):
     held_out = HeldOut("classes", LOGITS.reshape(30, 4, 3), LABELS.reshape(30, 4))
     names = None if name is None else [name]
-    values = figures(held_out, names)
+    values = compute_metrics(held_out, names)
     intervals = bootstrap(held_out, names, n=50)
     assert all(low <= values[name] <= high for name, (low, high) in intervals.items() if name != "calibration_error")
 
@@ -224,15 +227,17 @@ def test_rankings_of_nan_are_nan():
     names = ["roc_auc", "average_precision"]
     output = ANSWERS.copy()
     output[3, 1] = np.nan
-    assert np.isnan(list(figures(HeldOut("binary", output[:, 1:], TRUTHS[:, 1]), names).values())).all()
+    assert np.isnan(list(compute_metrics(HeldOut("binary", output[:, 1:], TRUTHS[:, 1]), names).values())).all()
     several = HeldOut("labels", output, TRUTHS)
-    assert np.isnan(list(figures(several, names).values())).all()
+    assert np.isnan(list(compute_metrics(several, names).values())).all()
     rows = per_class(several)
     assert [np.isnan(row["roc_auc"]) for row in rows] == [False, True]
     uncounted = several._replace(weight=np.where(np.arange(120) == 3, 0.0, 1.0))
-    assert figures(uncounted, names) == pytest.approx(figures(SEVERAL._replace(weight=uncounted.weight), names))
+    assert compute_metrics(uncounted, names) == pytest.approx(
+        compute_metrics(SEVERAL._replace(weight=uncounted.weight), names)
+    )
     logits = np.where(np.arange(120)[:, None] == 5, np.nan, LOGITS)
-    assert np.isnan(list(figures(HeldOut("classes", logits, LABELS), names).values())).all()
+    assert np.isnan(list(compute_metrics(HeldOut("classes", logits, LABELS), names).values())).all()
 
 
 @pytest.mark.parametrize("logit", [40.0, 36.7, 800.0, -800.0])
@@ -240,7 +245,7 @@ def test_rankings_of_nan_are_nan():
 def test_thresholds_of_saturated_probabilities(logit, answer):
     held_out = HeldOut("binary", np.full(3, logit), np.full(3, answer))
     level = choose_threshold(held_out, "accuracy")
-    assert figures(held_out._replace(threshold=level), ["accuracy"])["accuracy"] == 1
+    assert compute_metrics(held_out._replace(threshold=level), ["accuracy"])["accuracy"] == 1
     assert (read_outputs("binary", held_out.output, threshold=level)["class"] == answer).all()
 
 
@@ -254,21 +259,25 @@ def test_thresholds_between_neighboring_probabilities():
         low = high
 
 
-@pytest.mark.parametrize("kind", ["classes", "binary", "labels", "values", "deviation", "quantiles", "tags", "tokens"])
+@pytest.mark.parametrize(
+    "output_type", ["classes", "binary", "labels", "values", "deviation", "quantiles", "tags", "tokens"]
+)
 @pytest.mark.parametrize("rows", [[3, 5], range(12)], ids=["some", "all"])
-def test_outputs_that_are_not_finite_are_counted_and_left_out(kind, rows):
+def test_outputs_that_are_not_finite_are_counted_and_left_out(output_type, rows):
     draw, labels = np.random.RandomState(0), np.arange(12) % 3
-    output = draw.normal(size=(12, 2, 3) if kind in ("tags", "tokens") else (12, 1) if kind == "binary" else (12, 4))
+    output = draw.normal(
+        size=(12, 2, 3) if output_type in ("tags", "tokens") else (12, 1) if output_type == "binary" else (12, 4)
+    )
     output[rows] = np.nan
     output[rows[0], ..., 0] = np.inf
     target = {"classes": labels, "binary": labels % 2, "labels": np.eye(4)[labels], "values": draw.normal(size=(12, 4))}
     target |= {"deviation": draw.normal(size=(12, 2)), "quantiles": draw.normal(size=(12, 1))}
-    held_out = HeldOut(kind, output, target.get(kind, np.stack([labels, labels], 1)))
+    held_out = HeldOut(output_type, output, target.get(output_type, np.stack([labels, labels], 1)))
     assert np.flatnonzero(~held_out.finite()).tolist() == [*rows]
     broken = describe_broken(held_out, "they are left out")
     assert broken.startswith(f"{len(rows)} of 12 rows have outputs that are not finite (rows {rows[0]}, ")
     assert broken.endswith("): they are left out. nnfunc nan RUN finds the layer.")
-    names = [name for name in metric_names(kind) if not name.startswith("entity")]
+    names = [name for name in metric_names(output_type) if not name.startswith("entity")]
     result = evaluation_result(held_out, names, held_out.target, {"loss": np.nan, "baseline": 1.0})
     assert {name: row["value"] for name, row in result["metrics"].items()}.keys() == {"loss", *names}
     rest = held_out.take(held_out.finite())

@@ -15,7 +15,8 @@ from sklearn import metrics as reference
 import nnfunc as nf
 from nnfunc.config.held_out_rows import held_out_rows
 from nnfunc.data.preprocessing import Preprocessing
-from nnfunc.evaluation import HeldOut, figures, find_metric, metric_names
+from nnfunc.evaluation import HeldOut, compute_metrics, find_metric, metric_names
+from nnfunc.evaluation.bootstrap import bootstrap
 from nnfunc.evaluation.named_metrics import row_sums
 from nnfunc.evaluation.readings import read
 from nnfunc.training.task_metrics import metric_totals, metrics_of_batches
@@ -120,23 +121,23 @@ def expected_of_numbers(prediction, y, weight):
     }
 
 
-def check_all_rows(kind, output, y, weight, expected):
-    actual = figures(HeldOut(kind, output, y, weight=weight), list(expected))
+def check_all_rows(output_type, output, y, weight, expected):
+    actual = compute_metrics(HeldOut(output_type, output, y, weight=weight), list(expected))
     for name, value in expected.items():
-        np.testing.assert_allclose(actual[name], value, **EXACT, err_msg=f"{kind} {name}")
+        np.testing.assert_allclose(actual[name], value, **EXACT, err_msg=f"{output_type} {name}")
 
 
 @lru_cache
-def compiled_totals(kind, names):
-    objective = nf.training.Objective(lambda predict, batch: None, kind=kind, totals=lambda *_: {})
+def compiled_totals(output_type, names):
+    objective = nf.training.Objective(lambda predict, batch: None, output_type=output_type, totals=lambda *_: {})
     return jax.jit(lambda output, y, mask: metric_totals(objective, names, [output], (0, y), mask))
 
 
-def stream(kind, output, y, names, size=7):
+def stream(output_type, output, y, names, size=7):
     """The metrics of batches of equal size, the last of which is padded with rows that would change everything."""
     count = -(-len(y) // size) * size
     pad = lambda part: np.concatenate([part, np.repeat(part[:1] * 0 + 3, count - len(part), axis=0)])
-    totals = compiled_totals(kind, tuple(names))
+    totals = compiled_totals(output_type, tuple(names))
     batches = []
     for start in range(0, count, size):
         at = slice(start, start + size)
@@ -145,11 +146,11 @@ def stream(kind, output, y, names, size=7):
     return metrics_of_batches(batches)
 
 
-def check_streamed(kind, output, y, expected):
-    names = [name for name in expected if not find_metric("test", kind, name).is_exact]
-    actual = stream(kind, output, y, names)
+def check_streamed(output_type, output, y, expected):
+    names = [name for name in expected if not find_metric("test", output_type, name).is_exact]
+    actual = stream(output_type, output, y, names)
     for name in names:
-        np.testing.assert_allclose(actual[name], expected[name], rtol=2e-6, atol=1e-6, err_msg=f"{kind} {name}")
+        np.testing.assert_allclose(actual[name], expected[name], rtol=2e-6, atol=1e-6, err_msg=f"{output_type} {name}")
 
 
 RANDOM = np.random.default_rng(0)
@@ -200,9 +201,9 @@ def test_weights_equal_scikit_learn(case):
 
 def test_rows_of_weight_0_do_not_count():
     weight = (np.arange(60) < 40).astype(float)
-    some = figures(HeldOut("classes", LOGITS[:40], LABELS[:40]))
+    some = compute_metrics(HeldOut("classes", LOGITS[:40], LABELS[:40]))
     logits = np.where(np.arange(60)[:, None] < 40, LOGITS, np.nan)
-    assert figures(HeldOut("classes", logits, LABELS, weight=weight)) == pytest.approx(some, rel=1e-12)
+    assert compute_metrics(HeldOut("classes", logits, LABELS, weight=weight)) == pytest.approx(some, rel=1e-12)
 
 
 ANSWERS = RANDOM.normal(size=(60, 3))
@@ -218,15 +219,15 @@ ANSWER_CASES = {
 
 
 @pytest.mark.parametrize("case", ANSWER_CASES)
-@pytest.mark.parametrize("kind", ["binary", "labels"])
-def test_answers_equal_scikit_learn(case, kind):
-    logits, y = (part[:, 0] if kind == "binary" else part for part in ANSWER_CASES[case])
+@pytest.mark.parametrize("output_type", ["binary", "labels"])
+def test_answers_equal_scikit_learn(case, output_type):
+    logits, y = (part[:, 0] if output_type == "binary" else part for part in ANSWER_CASES[case])
     y = y.astype(np.int32)
-    expected = expected_of_answers(logits, y, np.ones(60), kind == "binary")
-    check_all_rows(kind, logits, y, None, expected)
-    check_streamed(kind, logits, y, expected)
-    if kind == "binary":
-        check_streamed(kind, logits[:, None], y[:, None], expected)
+    expected = expected_of_answers(logits, y, np.ones(60), output_type == "binary")
+    check_all_rows(output_type, logits, y, None, expected)
+    check_streamed(output_type, logits, y, expected)
+    if output_type == "binary":
+        check_streamed(output_type, logits[:, None], y[:, None], expected)
 
 
 VALUES = RANDOM.normal(size=(60, 2))
@@ -336,31 +337,49 @@ def test_r2_where_squares_are_out_of_range(scale):
     y, prediction = np.float32(VALUES * scale), np.float32(VALUES * scale * 0.5)
     expected = reference.r2_score(y.astype(float), prediction.astype(float))
     assert stream("values", prediction, y, ["r2"])["r2"] == pytest.approx(expected, rel=1e-5)
-    assert figures(HeldOut("values", prediction, y), ["r2"])["r2"] == pytest.approx(expected)
+    assert compute_metrics(HeldOut("values", prediction, y), ["r2"])["r2"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e20])
+def test_errors_where_squares_are_out_of_range(scale):
+    y, prediction = np.float32(VALUES * scale), np.float32(VALUES * scale * 0.5)
+    mse = np.mean(np.square(np.float64(y) - prediction))
+    rmse = np.mean(np.sqrt(np.mean(np.square(np.float64(y) - prediction), axis=0)))
+    expected = pytest.approx({"rmse": rmse, "mse": mse}, rel=1e-5, abs=0)
+    assert stream("values", prediction, y, ["rmse", "mse"]) == expected
+    held_out = HeldOut("values", prediction, y)
+    assert compute_metrics(held_out, ["rmse", "mse"]) == expected
+    low, high = bootstrap(held_out, ["rmse"])["rmse"]
+    assert low < rmse < high
 
 
 def test_no_rows_give_nan():
     for name in ("accuracy", "f1", "log_loss", "roc_auc"):
-        assert np.isnan(figures(HeldOut("classes", LOGITS, LABELS * 0 - 100), [name])[name])
+        assert np.isnan(compute_metrics(HeldOut("classes", LOGITS, LABELS * 0 - 100), [name])[name])
 
 
-@pytest.mark.parametrize("kind", ["classes", "binary", "labels", "values", "tokens", "tags", "counts", "deviation"])
-def test_every_name_has_a_value_and_a_mode(kind):
-    output = {"binary": ANSWERS[:, 0], "deviation": ANSWERS[:, :2], "labels": ANSWERS}.get(kind, LOGITS[:, :3])
-    target = {"binary": TRUTHS[:, 0], "labels": TRUTHS, "deviation": VALUES[:, 0]}.get(kind, LABELS % 3)
-    if kind in ("values", "counts"):
+@pytest.mark.parametrize(
+    "output_type", ["classes", "binary", "labels", "values", "tokens", "tags", "counts", "deviation"]
+)
+def test_every_name_has_a_value_and_a_mode(output_type):
+    output = {"binary": ANSWERS[:, 0], "deviation": ANSWERS[:, :2], "labels": ANSWERS}.get(output_type, LOGITS[:, :3])
+    target = {"binary": TRUTHS[:, 0], "labels": TRUTHS, "deviation": VALUES[:, 0]}.get(output_type, LABELS % 3)
+    if output_type in ("values", "counts"):
         output, target = VALUES, np.abs(VALUES.round())
-    values = figures(HeldOut(kind, output, target, ("B-X", "I-X", "O") if kind == "tags" else None), metric_names(kind))
+    values = compute_metrics(
+        HeldOut(output_type, output, target, ("B-X", "I-X", "O") if output_type == "tags" else None),
+        metric_names(output_type),
+    )
     assert all(np.isfinite(value) for value in values.values()), values
-    assert all(find_metric("test", kind, name).mode in ("min", "max") for name in values)
+    assert all(find_metric("test", output_type, name).mode in ("min", "max") for name in values)
 
 
 def test_a_name_that_is_no_metric():
-    with pytest.raises(ValueError, match=r"kind 'binary', got 'f2'. They are accuracy, "):
+    with pytest.raises(ValueError, match=r"type 'binary', got 'f2'. They are accuracy, "):
         find_metric("here", "binary", "f2")
     with pytest.raises(ValueError, match="did you mean 'accuracy'"):
         find_metric("here", "binary", "acuracy")
-    with pytest.raises(ValueError, match="outputs of no known kind"):
+    with pytest.raises(ValueError, match="outputs of no known type"):
         find_metric("here", "", "f1")
     with pytest.raises(ValueError, match="number for each target, got outputs"):
         read(np, "values", np.ones((3, 2)), np.ones(3))
@@ -382,17 +401,17 @@ def test_sums_of_a_sweep_add_up_in_float32():
 @pytest.mark.parametrize("size", [87.0, 88.0, 120.0, 1e4])
 def test_the_log_loss_of_confident_answers_is_finite(size):
     """That of a wrong answer is its logit, in float32 too."""
-    for kind, logits, y in (
+    for output_type, logits, y in (
         ("binary", np.array([[size], [-size]], np.float32), np.array([0, 1])),
         ("labels", np.array([[size, -size]], np.float32), np.array([[0, 1]])),
     ):
-        sums = jax.jit(lambda x, y, kind=kind: metric_totals_of(kind, x, y))(logits, y)
+        sums = jax.jit(lambda x, y, output_type=output_type: metric_totals_of(output_type, x, y))(logits, y)
         assert metrics_of_batches([jax.device_get(sums)])["log_loss"] == pytest.approx(size)
-        assert figures(HeldOut(kind, logits, y), ["log_loss"])["log_loss"] == pytest.approx(size)
+        assert compute_metrics(HeldOut(output_type, logits, y), ["log_loss"])["log_loss"] == pytest.approx(size)
 
 
-def metric_totals_of(kind, output, y):
-    objective = nf.binary() if kind == "binary" else nf.multilabel()
+def metric_totals_of(output_type, output, y):
+    objective = nf.binary() if output_type == "binary" else nf.multilabel()
     return metric_totals(objective, ("log_loss",), [output], (None, y), None)
 
 
@@ -426,7 +445,7 @@ def test_held_out_labels_keep_what_is_ignored_and_soft():
     soft = np.eye(200, dtype=np.float32)[[0, 3, 156, 2]]
     held_out = held_out_by(nf.classification(ignore_index=1), logits, soft)
     assert (held_out.target == soft).all()
-    assert figures(held_out, ["accuracy"])["accuracy"] == np.mean(logits.argmax(-1) == soft.argmax(-1))
+    assert compute_metrics(held_out, ["accuracy"])["accuracy"] == np.mean(logits.argmax(-1) == soft.argmax(-1))
 
 
 def test_distillation_ignores_labels_of_eight_bits():

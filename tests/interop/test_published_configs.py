@@ -150,6 +150,7 @@ def test_the_text_part_of_gemma_3_with_images_is_read(tmp_path, key):
         ("llama", {"rope_scaling": [8.0]}, r"rope_scaling should be a table, got \[8.0\] \(list\)"),
         ("llama", {"rope_theta": "1e4"}, r"rope_theta should be a number, got '1e4' \(str\)"),
         ("deit", {"architectures": ["DeiTForImageClassification"]}, "architectures should be .*WithTeacher'"),
+        ("bert", {"architectures": ["BertForNextSentencePrediction"]}, r"architectures should be \['BertModel'\]"),
         ("llama", {"hidden_size": 16.5}, "hidden_size should be an integer, got 16.5"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings should be true or false, got 1"),
         (
@@ -178,6 +179,9 @@ def test_models_without_a_head_are_read():
     bart |= {"vocab_size": 9, "d_model": 4, "max_position_embeddings": 8}
     assert arguments("bart", architectures=["BartModel"], **bart)["logit_bias"] is False  # as bart-base and bart-large
     assert arguments("bart", architectures=["BartForConditionalGeneration"], **bart)["logit_bias"] is True
+    for family, name in (("llama", "LlamaModel"), ("gemma3_text", "Gemma3TextModel"), ("bert", "BertModel")):
+        assert arguments(family, architectures=[name], **DECODER)["output"] == "hidden"
+    assert arguments("mt5", architectures=["MT5EncoderModel"], **T5)["decoder_layers"] == 0
 
 
 T5 = {"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
@@ -198,6 +202,14 @@ def test_the_versions_of_t5_differ_in_their_heads(family, config, expected):
     actual = arguments(family, **T5, **config)
     assert {name: actual[name] for name in expected} == expected
     assert ("head_scale" in actual) == (family == "t5")
+
+
+@pytest.mark.parametrize("family, change", [("mt5", {}), ("t5", {"tie_word_embeddings": False})])
+def test_a_t5_without_its_head_is_refused(family, change):
+    name = family.upper()
+    with pytest.raises(ValueError, match=rf"\['{name}ForConditionalGeneration'\] or \['{name}EncoderModel'\], got"):
+        arguments(family, **T5, **change, architectures=[f"{name}Model"])
+    assert arguments("t5", **T5, architectures=["T5Model"])["tied"] is True  # the first head is the table
 
 
 @pytest.mark.parametrize("family", ["t5", "mt5"])

@@ -25,6 +25,8 @@ DECODERS = [
     *("mistral", "mixtral", "qwen2", "qwen2-windows", "qwen3", "phi3", "phi3-longrope", "gemma", "gemma2", "gemma3"),
 ]
 ENCODERS = [f"{name}-{output}" for name in ("bert", "roberta", "distilbert") for output in ("tokens", "classes")]
+ENCODERS += ["bert-token-classes", "roberta-spans", "t5-encoder"]
+CLASSIFIERS = ["gpt2-classes", "gemma2-classes"]
 SEQ2SEQ = ["bart", "t5", "t5-gated", "mt5"]
 TIMM = ["timm-convnext", "timm-vit"]
 VISION = ["vit", "deit", "resnet-basic", "resnet-bottleneck", "convnext", *TIMM]
@@ -35,7 +37,10 @@ QUICK = (
     "resnet-bottleneck",
     "bert-tokens",
     "distilbert-classes",
+    "bert-token-classes",
+    "t5-encoder",
     "gpt2",
+    "gpt2-classes",
     "llama-llama3",
     "mistral",
     "phi3",
@@ -82,8 +87,10 @@ def inputs(case):
         side = int(golden(case)["side"])
         return jnp.asarray(filled("x", (2, 3, side, side)).transpose(0, 2, 3, 1))
     ids = jnp.asarray(golden(case)["ids"], jnp.int32)
-    if case in DECODERS:
+    if case in DECODERS + CLASSIFIERS:
         return ids
+    if case == "t5-encoder":
+        return nf.Seq2SeqInput(ids)
     types = golden(case).get("types")
     return nf.BertInput(ids, None if types is None else jnp.asarray(types, jnp.int32))
 
@@ -139,14 +146,32 @@ def test_encoders_compute_what_the_reference_computes(case, loaded):
     logits, norm = compiled(model)(params, x)
     near(logits, expected["logits"])
     near(norm, expected["gradient_norm"])
+    mask_name = "source_mask" if case == "t5-encoder" else "mask"
     mask = expected["right_mask"].astype(bool)
-    padded = jax.jit(model.apply)(params, x._replace(mask=jnp.asarray(mask)))
+    padded = jax.jit(model.apply)(params, x._replace(**{mask_name: jnp.asarray(mask)}))
     near(padded if padded.ndim == 2 else padded[mask], expected["right_logits"])
     if "left_mask" in expected:
         mask = expected["left_mask"]
-        positions = jnp.asarray(np.maximum(mask.cumsum(-1) - 1, 0), jnp.int32)
-        padded = jax.jit(model.apply)(params, x._replace(mask=jnp.asarray(mask, bool), positions=positions))
+        positions = {} if case == "t5-encoder" else {"positions": jnp.asarray(np.maximum(mask.cumsum(-1) - 1, 0), "i4")}
+        padded = jax.jit(model.apply)(params, x._replace(**{mask_name: jnp.asarray(mask, bool)}, **positions))
         near(padded[mask.astype(bool)], expected["left_logits"])
+
+
+@pytest.mark.parametrize("case", some_slow(CLASSIFIERS))
+def test_classifiers_read_the_last_token_before_padding(case, loaded):
+    model, params = loaded(case)
+    logits, norm = compiled(model)(params, inputs(case))
+    near(logits, golden(case)["logits"])
+    near(norm, golden(case)["gradient_norm"])
+
+
+def test_the_states_of_a_decoder_are_those_before_its_head(tmp_path):
+    model, params = nf.pretrained(write("llama-llama3", tmp_path), output="hidden")
+    states = jax.jit(model.apply)(params, inputs("llama-llama3"))
+    near(states @ tensors("llama-llama3")["lm_head.weight"].T, golden("llama-llama3")["logits"])
+    config = json.loads((nf.to_pretrained(model, params, tmp_path / "out") / "config.json").read_text())
+    assert config["architectures"] == ["LlamaModel"]
+    assert repr(nf.pretrained(tmp_path / "out").model) == repr(model)
 
 
 @pytest.mark.parametrize("case", some_slow(VISION))
@@ -263,7 +288,8 @@ def test_the_reference_loads_what_is_written(case, loaded, tmp_path):
     pixels = torch.tensor(filled("x", (2, 3, 8, 8)).astype("f4")) if case == "clip" else None
     with torch.no_grad():
         output = model.eval()(torch.tensor(x), **types) if pixels is None else model(torch.tensor(x), pixels)
-        near(output[0].numpy(), expected["logits"])
+        actual = torch.stack([*output.values()], -1) if case == "roberta-spans" else output[0]
+        near(actual.numpy(), expected["logits"])
     assert transformers.AutoModel.from_pretrained(folder) is not None
 
 
@@ -377,6 +403,10 @@ def replace_by_a_folder(folder):
     [
         (edit_header(lambda text: text.rstrip()[:-1] + ',"a":{},"a":{}}'), "its header has a twice. It is cut short"),
         (edit_header(share_bytes), "its header gives .* and .* the same bytes. It is cut short or damaged"),
+        (
+            lambda f: edit_config(f, n_layer=3, architectures=["GPT2DoubleHeadsModel"]),
+            "without a tensor. Its architecture is GPT2DoubleHeadsModel; those of gpt2 that are read are GPT2LMHeadModel, ",
+        ),
         (store_integers, "transformer.ln_f.bias is int32, no dtype of parameters. Pass dtype=jnp.float32"),
         (replace_by_a_folder, r"model.safetensors: it cannot be read \(Is a directory\)"),
         (
@@ -449,19 +479,24 @@ def test_patterns_allow_what_is_missing(folder, key):
         ("vit", {"classes": None}, lambda y: y[:, 0]),
         ("deit", {"classes": None}, lambda y: y[:, :2]),
         ("bert-classes", {"output": "pooled"}, lambda y: y),
+        ("convnext", {"classes": None}, lambda y: y),
+        ("resnet-bottleneck", {"classes": None}, lambda y: y),
     ],
 )
 def test_states_without_a_head_give_the_logits_of_the_reference(case, change, pool, tmp_path):
     folder = write(case, tmp_path / case)
     model, params = nf.pretrained(folder, unused="*classifier.*", **change)
-    state = pool(jax.jit(model.apply)(params, inputs(case)))
+    x = inputs(case) if case == "bert-classes" else inputs(case).astype(jnp.float32)
+    state = pool(jax.jit(model.apply)(params, x, state=model.init_state()))
     state = state[:, None] if state.ndim == 2 else state
-    heads = ["cls_classifier", "distillation_classifier"] if case == "deit" else ["classifier"]
+    heads = {"deit": ["cls_classifier", "distillation_classifier"], "resnet-bottleneck": ["classifier.1"]}
+    heads = heads.get(case, ["classifier"])
     arrays = tensors(case)
     logits = [state[:, i] @ arrays[f"{head}.weight"].T + arrays[f"{head}.bias"] for i, head in enumerate(heads)]
     near(sum(logits) / len(heads), golden(case)["logits"])
     out = nf.to_pretrained(model, params, tmp_path / "out")
-    names = {"vit": "ViTModel", "deit": "DeiTModel", "bert-classes": "BertModel"}
+    names = {"vit": "ViTModel", "deit": "DeiTModel", "bert-classes": "BertModel", "convnext": "ConvNextModel"}
+    names |= {"resnet-bottleneck": "ResNetModel"}
     assert json.loads((out / "config.json").read_text())["architectures"] == [names[case]]
     again, same = nf.pretrained(out, **({"output": "pooled"} if "bert" in case else {}))
     assert repr(again) == repr(model)

@@ -39,6 +39,25 @@ def test_padding_changes_nothing_wherever_it_is(name):
         assert not np.allclose(apply(params, nf.TokenInput(padded, mask=mask))[:, 2:], alone, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["gpt", "llama"])
+def test_classes_are_those_of_the_last_token(name):
+    def make(**options):
+        return nf.gpt(7, block_size=8, **SIZES, **options) if name == "gpt" else nf.llama(7, **SIZES, **options)
+
+    model, body = make(output="classes", classes=3, padding=6, tied=True), make(output="hidden", tied=True)
+    params, apply = drawn(model), jax.jit(model.apply)
+    head, inner = params["head"]["weight"], {path: leaf for path, leaf in params.items() if path != "head"}
+    states = jax.jit(body.apply)(inner, IDS)
+    near(apply(params, IDS), states[:, 4] @ head)
+    near(apply(params, nf.TokenInput(IDS, lengths=jnp.array([3, 5]))), states[[0, 1], [2, 4]] @ head)
+    near(apply(params, IDS.at[:, 3:].set(6)), states[:, 2] @ head)  # the id of padding, which may be inside, too
+    mask = jnp.arange(5) < jnp.array([[3], [5]])
+    near(apply(params, nf.TokenInput(IDS, mask=mask)), states[[0, 1], [2, 4]] @ head)
+    tokens = make(output="token_classes", classes=3)
+    logits = jax.jit(tokens.apply)(inner | {"head": {"weight": head, "bias": jnp.arange(3.0)}}, IDS)
+    near(logits, states @ head + jnp.arange(3.0))
+
+
 def test_rotary_positions_are_those_that_are_given():
     slow = nf.llama(7, **SIZES, rotary_scaling={"name": "linear", "factor": 3.0})
     params = drawn(slow)

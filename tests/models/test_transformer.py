@@ -251,6 +251,16 @@ def test_seq2seq_may_have_two_vocabularies_and_learned_positions():
     assert compiled(model)(params, x).shape == (2, 3, 5)
 
 
+def test_seq2seq_without_a_decoder_is_its_encoder():
+    model = nf.seq2seq(13, dim=8, layers=2, heads=2, hidden=12, order="pre", decoder_layers=0)
+    whole = CASES["seq2seq:pre"]
+    params, x = drawn(whole), nf.Seq2SeqInput(IDS[:, :5], source_lengths=jnp.array([5, 2]))
+    memory = compiled(whole)(params, x)
+    np.testing.assert_array_equal(compiled(model)({"encoder": params["encoder"]}, x), memory)
+    with pytest.raises(ValueError, match=r"source alone, because decoder_layers is 0, got .*'target'"):
+        jax.eval_shape(model.apply, drawn(model), x._replace(target=IDS))
+
+
 @pytest.mark.parametrize(
     "x, words",
     [

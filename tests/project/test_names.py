@@ -51,10 +51,7 @@ FORBIDDEN = {
 """Word -> what to write instead. A name is split at underscores and capitals."""
 
 ALLOWED = {
-    "kind": "how outputs and targets are read",
-    "KINDS": "the same",
-    "figures": "the metrics of held-out examples",
-    "_figures": "the same",
+    "figures": "matplotlib's, and HTML's",
     **dict.fromkeys(["figure", "save_figure", "make_figure", "_draw_figure", "_render_figure"], "matplotlib's"),
     **dict.fromkeys(
         ["held_out", "_held_out", "_check_held_out", "held_out_rows", "HeldOut"], "examples that are not trained on"

@@ -1,4 +1,4 @@
-"""What a report says about held-out rows, of every kind of outputs."""
+"""What a report says about held-out rows, of every type of outputs."""
 
 import json
 
@@ -20,46 +20,46 @@ def classes(count=60):
     return HeldOut("classes", DRAW.normal(0, 1, (count, 3)) + 2 * np.eye(3)[target], target, ("<cat>", "dog", "eel"))
 
 
-def held(kind):
-    """Rows of a kind of outputs."""
-    if kind == "classes":
+def held(output_type):
+    """Rows of a type of outputs."""
+    if output_type == "classes":
         return classes()
-    if kind == "binary":
+    if output_type == "binary":
         target = DRAW.integers(0, 2, 60)
         return HeldOut("binary", DRAW.normal(0, 1, 60) + 2 * target - 1, target, ("no", "yes"))
-    if kind == "labels":
+    if output_type == "labels":
         target = DRAW.integers(0, 2, (60, 3))
         return HeldOut("labels", DRAW.normal(0, 1, (60, 3)) + 2 * target - 1, target, ("a", "b", "c"))
-    if kind == "tags":
+    if output_type == "tags":
         target = DRAW.integers(0, 3, (20, 5))
         target[:, 4] = -100
         return HeldOut("tags", DRAW.normal(0, 1, (20, 5, 3)), target, ("O", "LOC", "PER"))
     target = DRAW.normal(3, 1, (60, 1))
-    if kind == "deviation":
-        return HeldOut(kind, np.concatenate([target + 0.1, np.zeros((60, 1))], 1), target)
-    if kind == "quantiles":
-        return HeldOut(kind, target + np.array([-1.0, 0.1, 1.0]), target)
+    if output_type == "deviation":
+        return HeldOut(output_type, np.concatenate([target + 0.1, np.zeros((60, 1))], 1), target)
+    if output_type == "quantiles":
+        return HeldOut(output_type, target + np.array([-1.0, 0.1, 1.0]), target)
     return HeldOut("values", target + DRAW.normal(0, 0.3, (60, 1)), target)
 
 
-def build(kind, **options):
-    rows = held(kind)
+def build(output_type, **options):
+    rows = held(output_type)
     return rows, build_evaluation(rows, "test", lambda i: np.full(3, i), InputFormat(), **options)
 
 
-@pytest.mark.parametrize("kind", ["classes", "binary", "labels", "tags", "values", "deviation", "quantiles"])
-def test_every_kind_of_outputs_has_its_sections(kind):
-    rows, result = build(kind)
+@pytest.mark.parametrize("output_type", ["classes", "binary", "labels", "tags", "values", "deviation", "quantiles"])
+def test_every_type_of_outputs_has_its_sections(output_type):
+    rows, result = build(output_type)
     titles = [title for title, _ in result.sections]
     assert titles[0] == "Metrics on the test split"
     assert titles[-1] == "The 24 worst"
-    assert ("Confusion" in titles) == (kind in ("classes", "binary", "tags"))
-    assert ("Each class" in titles) == (kind in ("classes", "binary", "labels", "tags"))
-    assert ("Curves of probabilities" in titles) == (kind in ("classes", "binary", "labels"))
-    assert ("Predictions" in titles) == (kind in ("values", "deviation", "quantiles"))
+    assert ("Confusion" in titles) == (output_type in ("classes", "binary", "tags"))
+    assert ("Each class" in titles) == (output_type in ("classes", "binary", "labels", "tags"))
+    assert ("Curves of probabilities" in titles) == (output_type in ("classes", "binary", "labels"))
+    assert ("Predictions" in titles) == (output_type in ("values", "deviation", "quantiles"))
     page = Page("".join(content for _, content in result.sections))
     assert page.open == []
-    for name, value in evaluation.figures(rows).items():
+    for name, value in evaluation.compute_metrics(rows).items():
         assert name.replace("_", " ") in page.words
         assert f"{value:.4g}" in page.words or f"{value:.2%}" in page.words
     json.dumps([chart._asdict() for chart in result.charts], allow_nan=False)

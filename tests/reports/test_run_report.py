@@ -18,9 +18,10 @@ from PIL import Image
 
 from nnfunc.reports import html_page, palette, vega
 from nnfunc.reports import run as run_report
-from nnfunc.reports.charts import RANK_SCALE, thin
+from nnfunc.reports.charts import RANK_SCALE, lines, thin
 from nnfunc.reports.run import heatmaps, histograms
-from nnfunc.reports.run.run_charts import curve_charts, speed_charts
+from nnfunc.reports.run.evaluation_charts import confusion_chart
+from nnfunc.reports.run.run_charts import curve_charts, picture_charts, speed_charts
 from nnfunc.reports.run.run_page import build_page
 from nnfunc.runs import metrics_log
 
@@ -105,7 +106,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
     found = Page((tmp_path / "old" / "report.html").read_text())
     assert list(found.charts) == ["curve-loss", "curve-accuracy"]
     assert list(found.pictures) == ["loss: curves over step; accuracy: curves over step."]
-    assert pixels(found.pictures["loss: curves over step; accuracy: curves over step."]).size[0] > 1000
+    assert pixels(found.pictures["loss: curves over step; accuracy: curves over step."]).size[0] > 800
     assert "The layers of this run were not watched" in found.words
     for words in ("Events", "Speed", "Layers over time", "Histograms"):
         assert words not in found.words
@@ -182,7 +183,53 @@ def test_curves_of_extreme_values_are_drawn(values):
     assert len(charts) == (4 if values else 0)
     if charts:
         with Image.open(io.BytesIO(vega.draw_png(charts))) as image:
-            assert image.size[0] > 1000
+            assert image.size[0] > 800
+
+
+def test_a_picture_has_no_cursor_layers_and_no_idle_clips():
+    chart = curve_charts(sample_runs.metrics(100), best=50)[0]
+    view = vega._static_view(chart.full_spec())
+    assert [layer["mark"]["type"] for layer in chart.spec["layer"]] == ["rule", "line", "point"]
+    assert [layer["mark"] for layer in view["layer"]] == [
+        {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5},
+        {"type": "line", "strokeWidth": 1.8},
+    ]
+    cut = lines("cut", "cut", {"series": ["a"], "step": [1], "value": [9.0]}, y={"scale": {"domain": [0, 1]}})
+    assert vega._static_view(cut.full_spec())["layer"][0]["mark"]["clip"]
+
+
+def test_validation_metrics_up_to_1_share_a_chart_in_pictures():
+    losses = [{"split": "train", "step": step, "loss": 2.0} for step in (1, 2)]
+    more = {"f1": 0.25, "roc_auc": 0.5, "nats": 1.5}
+    rows = losses + [{"split": "validation", "step": step, "loss": 3.0, **more} for step in (1, 2)]
+    *others, shared = picture_charts(rows, best=2)
+    assert [chart.name for chart in others] == ["curve-loss", "curve-nats"]
+    assert shared.data == {
+        "series": ["f1", "f1", "roc auc", "roc auc"],
+        "step": [1, 2] * 2,
+        "value": [0.25] * 2 + [0.5] * 2,
+    }
+    assert shared.spec["layer"][0]["data"]["values"][0]["at"] == 2
+    assert [chart.name for chart in picture_charts(rows[:2])] == ["curve-loss"]
+    assert len(picture_charts([row | {f"m{i}": 0.5 for i in range(10)} for row in rows[2:]])) == 2 + 2
+    assert len(vega.draw_png([*others, shared])) > 1000
+
+
+def test_a_picture_of_a_matrix_keeps_its_width():
+    chart = confusion_chart(np.array([[3.0, 1.0], [0.0, 2.0]]), ["no", "yes"])
+    with Image.open(io.BytesIO(vega.draw_png([chart], columns=1))) as image:
+        assert image.size[0] < 500  # 640 on the page's width, where the cells are no squares
+
+
+def test_a_saved_picture_stands_on_white(tmp_path):
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (100, 0, 200, 51))
+    file = io.BytesIO()
+    image.quantize(256, method=Image.Quantize.FASTOCTREE).save(file, "png")
+    vega.save_png(file.getvalue(), tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as saved:
+        pixels = np.asarray(saved.convert("RGBA"))
+    np.testing.assert_array_equal(pixels, [[[255, 255, 255, 255], [224, 204, 244, 255]]])
 
 
 def test_events_and_the_best_checkpoint_are_marked_in_the_curves():

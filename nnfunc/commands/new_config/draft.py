@@ -69,8 +69,8 @@ def training_tables(steps: int, comment: str, *, peak: float, weight_decay: floa
 
 def render_draft(draft: Draft, config: str, run: str) -> str:
     """The config as TOML. config: its file, for the commands in its comments. run: the folder of its first run."""
-    lines = [f"# {draft.title}.    nnfunc train {config}"]
-    lines += [f"# {fact}" for fact in draft.facts]
+    lines = [f"# {_one_line(draft.title)}.    nnfunc train {config}"]
+    lines += [f"# {_one_line(fact)}" for fact in draft.facts]
     lines += [
         "#",
         f"# nnfunc doctor {config}    looks for mistakes before a training",
@@ -87,7 +87,12 @@ def render_draft(draft: Draft, config: str, run: str) -> str:
 def _line(key: str, value: Any) -> str:
     value, comment = value if isinstance(value, Note) else (value, "")
     text = f"{key} = {_wrap(value)}"
-    return f"{text:<{COLUMN - 2}}  # {comment}" if comment else text
+    return f"{text:<{COLUMN - 2}}  # {_one_line(comment)}" if comment else text
+
+
+def _one_line(comment: str) -> str:
+    """A comment without line breaks and control characters, which names of classes may have."""
+    return "".join(c for c in " ".join(comment.split()) if c.isprintable())
 
 
 def _wrap(value: Any) -> str:

@@ -4,7 +4,10 @@ import csv
 import gzip
 import math
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ DATE_FORMATS = (None, "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%Y%m%d")
 ID = re.compile(r"(.*[_ ])?(id|index|nr|no|key)|unnamed.*", re.IGNORECASE)
 TEXT_LENGTH = 4  # mean number of words, from which on strings are texts
 PLAIN, FLOAT32 = NumberStyle(), 3e38
+SAMPLE = 1 << 23  # bytes of a table that are looked at
 CATEGORIES = 1000  # the most categories of a column
 
 
@@ -53,10 +57,37 @@ def guess_separator(file: Path) -> str:
     return max(widths, key=lambda separator: widths[separator])
 
 
-def look_at_columns(file: Path, separator: str) -> tuple[dict[str, Column], int, NumberStyle]:
-    """({name: column}, the number of rows, how numbers are written) of a table."""
-    _, columns, _ = read_columns(file, separator)
-    _, columns, _ = read_columns(file, separator, texts=None)  # 007 is no number
+def look_at_first_rows(file: Path, separator: str) -> tuple[dict[str, Column], int, NumberStyle, bool]:
+    """The columns as of `look_at_columns`, and whether they are only those of the first rows, of a large file.
+
+    file, separator: as for `look_at_columns`.
+    """
+    is_text = file.suffix.lower() not in (".gz", ".parquet", ".pq")
+    if is_text and file.stat().st_size > SAMPLE:
+        with open(file, "rb") as stream:
+            lines = stream.read(SAMPLE).splitlines(keepends=True)[:-1]
+        quotes = accumulate(line.count(b'"') for line in lines)
+        whole = [i for i, count in enumerate(quotes, 1) if count % 2 == 0]  # other lines end inside of a text
+        lines = lines[: whole[-1] if whole else 0]
+        with suppress(ValueError), tempfile.TemporaryDirectory() as folder:  # an error names the whole file
+            part = Path(folder, file.name)
+            part.write_bytes(b"".join(lines))
+            columns, rows, style = look_at_columns(part, separator)
+            constant = [name for name, column in columns.items() if column.distinct < 2]  # the rows may be sorted
+            exact = look_at_columns(file, separator, constant)[0] if constant else {}
+            return columns | exact, rows, style, True
+    return *look_at_columns(file, separator), False
+
+
+def look_at_columns(
+    file: Path, separator: str, only: Collection[str] | None = None
+) -> tuple[dict[str, Column], int, NumberStyle]:
+    """({name: column}, the number of rows, how numbers are written) of a table.
+
+    file: a table. separator: of a CSV file. only: the names of the columns to look at, None for all.
+    """
+    _, columns, _ = read_columns(file, separator, only, texts=None)  # 007 is no number
+    columns = {name: values for name, values in columns.items() if only is None or name in only}
     count = len(next(iter(columns.values())))
     texts = [values.distinct for values in columns.values() if isinstance(values, StringColumn)]
     styles = guess_styles([word.strip() for word in distinct if not is_missing(word)] for distinct in texts)

@@ -2,13 +2,21 @@
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
-from nnfunc.commands.new_config.table_columns import Column, check_column, find_label, guess_separator, look_at_columns
+from nnfunc.commands.new_config.table_columns import (
+    Column,
+    check_column,
+    find_label,
+    guess_separator,
+    look_at_columns,
+    look_at_first_rows,
+)
 from nnfunc.data.dataset import count_examples
 
 RARE = 0.1  # the fraction of the rarest class below which accuracy says little
@@ -23,16 +31,23 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     text: a column of texts. time: the column whose latest rows are the test split.
     """
     separator = guess_separator(file)
-    columns, rows, style = look_at_columns(file, separator)
+    columns, rows, style, is_part = look_at_first_rows(file, separator)
     for name in filter(None, (text, time)):
         check_column(columns, name)
     labels = [label] if label in columns or label is None else [name.strip() for name in label.split(",")]
     labels = [find_label(columns, name) for name in labels]
+    looked_at = rows
+    if is_part:  # classes and missing labels are those of all rows
+        exact, rows, _ = look_at_columns(file, separator, labels)
+        columns |= exact
     targets = [columns[name] for name in labels]
     regression = all(target.type == "number" and target.distinct > max(20, math.isqrt(rows)) for target in targets)
     columns |= {text: columns[text]._replace(type="text")} if text else {}
     inputs = {name: column for name, column in columns.items() if name not in (*labels, time)}
-    by_type = {kind: [n for n, c in inputs.items() if c.type == kind] for kind in ("category", "date", "text", "none")}
+    by_type = {
+        column_type: [n for n, c in inputs.items() if c.type == column_type]
+        for column_type in ("category", "date", "text", "none")
+    }
     used = [name for name in inputs if name not in by_type["none"]]
     if not used:
         check.fail("new", f"{file} should have columns to learn from, beside the label {labels[0]!r}.")
@@ -46,20 +61,21 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     options |= ({"separator": separator} if separator != "," else {}) | style.facts()
     if unlabelled := max(target.missing for target in targets):
         options["drop_unlabelled"] = Note(True, f"the label of {check.counted(unlabelled, 'row')} is missing")
-    for key, kind, comment in (
+    for key, column_type, comment in (
         ("categorical", "category", "a learned vector for each category"),
         ("dates", "date", "become year, month, day, weekday, ..."),
         ("texts", "text", "become weights of their words"),
     ):
-        if by_type[kind]:
-            options[key] = Note(by_type[kind], comment)
+        if by_type[column_type]:
+            options[key] = Note(by_type[column_type], comment)
     dated = [*by_type["date"], *([time] if time else [])]
     formats = {columns[name].reason for name in dated if columns[name].type == "date"} - {""}
     if len(formats) == 1:
         options["date_format"] = formats.pop()
     missing = [name for name in used if inputs[name].missing and inputs[name].type in ("number", "date")]
-    if missing:
-        options["impute"] = Note("median", f"some are missing in {', '.join(missing[:4])}")
+    if missing or is_part:
+        where = f"in {', '.join(missing[:4])}" if missing else "after the first rows, if any"
+        options["impute"] = Note("median", f"some are missing {where}")
     if regression:
         options["scale_target"] = Note(True, "predictions are in the units of the file all the same")
     options |= {"time": Note(time, "the latest rows are the test split")} if time else {}
@@ -87,6 +103,7 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     best = "min loss" if regression else "max f1" if rare else "max accuracy"
     tables |= training_tables(steps, comment, peak=3e-3, weight_decay=1e-2, best=best)
     facts = [f"{rows:,} rows, {len(used)} inputs: " + ", ".join(_counts(inputs, used))]
+    facts += [f"columns have the types of the first {looked_at:,} rows"] * is_part
     return Draft(f"Predict {check.join_names(labels, 3)} from {file.name}", facts, tables)
 
 
@@ -102,8 +119,8 @@ def _describe_label(column: Column, regression: bool) -> str:
 
 def _counts(inputs: Mapping[str, Column], used: Sequence[str]) -> list[str]:
     types = {"number": "numbers", "category": "categories", "date": "dates", "text": "texts"}
-    counts = {kind: sum(inputs[name].type == kind for name in used) for kind in types}
-    return [f"{count} {types[kind] if count > 1 else kind}" for kind, count in counts.items() if count]
+    counts = Counter(inputs[name].type for name in used)
+    return [f"{counts[one]} {several if counts[one] > 1 else one}" for one, several in types.items() if counts[one]]
 
 
 def draft_forecasting(file: Path, *, label: str | None = None, time: str | None = None) -> Draft:

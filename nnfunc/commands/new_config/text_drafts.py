@@ -7,7 +7,7 @@ import numpy as np
 
 from nnfunc import check, data
 from nnfunc.commands.new_config.draft import Draft, Note, arguments_of, choose_steps, training_tables
-from nnfunc.commands.new_config.table_columns import check_column, find_label, guess_separator, look_at_columns
+from nnfunc.commands.new_config.table_columns import check_column, find_label, guess_separator, look_at_first_rows
 
 
 def draft_text(path: Path, *, label: str | None = None, text: str | None = None) -> Draft:
@@ -15,7 +15,7 @@ def draft_text(path: Path, *, label: str | None = None, text: str | None = None)
     options: dict[str, Any] = {"name": "text_classification", "source": str(path)}
     if path.is_file():
         separator = guess_separator(path)
-        columns, _, _ = look_at_columns(path, separator)
+        columns, _, _, _ = look_at_first_rows(path, separator)
         candidates = [name for name, column in columns.items() if column.type == "text"]
         candidates += [name for name, column in columns.items() if column.type == "none" and column.distinct > 50]
         if not candidates and text is None:

@@ -313,7 +313,7 @@ async def _schema(server: Server, request: Request) -> Response:
     """What a row is, what a prediction has, and the limits of a request."""
     run, preprocessing = server.run, server.run.config.preprocessing
     fields = [field for field in form_fields(preprocessing) if field.type != "files"]
-    schema: dict[str, Any] = {"run": server.name, "rows": input_type(preprocessing), "kind": run.kind}
+    schema: dict[str, Any] = {"run": server.name, "rows": input_type(preprocessing), "output_type": run.output_type}
     if input_type(preprocessing) == "table":
         schema["columns"] = {
             field.label: {"type": field.type} | ({"options": field.options} if field.options else {})

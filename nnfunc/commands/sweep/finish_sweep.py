@@ -8,9 +8,9 @@ import numpy as np
 
 from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line, print_lines
-from nnfunc.config.held_out_rows import at_threshold, threshold_names
+from nnfunc.config.held_out_rows import at_threshold, threshold_metric, threshold_names
 from nnfunc.config.sweep.study import Study
-from nnfunc.evaluation import bootstrap, figures, metric_names
+from nnfunc.evaluation import bootstrap, compute_metrics, metric_names
 from nnfunc.reports.format import format_labelled, format_metric, format_settings
 from nnfunc.reports.sweep.sweep_page import Interval, write_page
 from nnfunc.runs import run_folder
@@ -104,14 +104,15 @@ def _test_metrics(study: Study, result: Result, best: int) -> dict[str, Interval
         task = build_task(spec.build, spec.hypers, jnp.asarray(state.step))
         size = eval_batch_size(spec.data, task.accumulate)
         metrics.append(evaluate(task, state, arrays, transform=spec.data.transform, batch_size=size))
-        kind = getattr(task.objective, "kind", "")
-        names = [name for name in metrics[0] if kind != "tokens" and name in metric_names(kind)]
+        output_type = getattr(task.objective, "output_type", "")
+        names = [name for name in metrics[0] if output_type != "tokens" and name in metric_names(output_type)]
         config = study.config(result.hypers[i], result.seed[i])
-        has_threshold = config.tables.get("task", {}).get("threshold") is not None and spec.data.validation is not None
-        if names and (has_threshold or result.seeds == 1):
+        if names and (threshold_metric(config, spec.data) is not None or result.seeds == 1):
             held_out, threshold = at_threshold(config, spec.data, "test", task, *eval_params(task, state))
             if threshold is not None:
-                metrics[-1] |= figures(held_out, [name for name in threshold_names(config) if name in metrics[-1]])
+                metrics[-1] |= compute_metrics(
+                    held_out, [name for name in threshold_names(config) if name in metrics[-1]]
+                )
             if result.seeds == 1:
                 intervals = bootstrap(held_out, names)
     test = {}

@@ -79,7 +79,7 @@ def read_columns(
         if len({len(values) for values in columns.values()}) > 1:
             lengths = {key: len(values) for key, values in columns.items()}
             check.fail(where, expected="the columns of the rows should have the same length", actual=lengths)
-        return getattr(source, "source", "the rows"), columns, getattr(source, "describe_row", row_name)
+        return getattr(source, "source", "the table"), columns, getattr(source, "describe_row", row_name)
     if not isinstance(source, str | Path):
         return "the frame", _frame(where, source, only), row_name
     file = resolve(where, source)

@@ -203,8 +203,8 @@ def _baselines(splits: Mapping[str, Any], facts: Mapping[str, Any], season: int 
             if splits[part] is not None:
                 x, y = splits[part]
                 error = (x[:, at] if facts["layout"] == "flat" else x[:, at, 0]).astype(np.float64) - y
-                figures = {"mae": np.abs(error).mean(), "rmse": np.square(error).mean() ** 0.5}
-                result.setdefault(name, {})[part] = {key: round(float(figure), 6) for key, figure in figures.items()}
+                values = {"mae": np.abs(error).mean(), "rmse": np.square(error).mean() ** 0.5}
+                result.setdefault(name, {})[part] = {key: round(float(value), 6) for key, value in values.items()}
     return result
 
 
@@ -243,11 +243,13 @@ def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, 
     return np.concatenate(rows), names
 
 
-def restore_series(preprocessing: Preprocessing, y: Any, kind: str, names: Sequence[str]) -> Any:
-    """The outputs [series, ...] in the units of the series. kind: of the objective. names: of the series."""
+def restore_series(preprocessing: Preprocessing, y: Any, output_type: str, names: Sequence[str]) -> Any:
+    """The outputs [series, ...] in the units of the series. output_type: of the objective. names: of the series."""
     mean, std = np.array([preprocessing.facts["scaling"][name] for name in names]).T[..., None]
     target = {"mean": mean, "std": std, "log": False}
-    return restore_targets(y, target, "values" if kind == "quantiles" else kind)  # one factor for all of a series
+    return restore_targets(
+        y, target, "values" if output_type == "quantiles" else output_type
+    )  # one factor for all of a series
 
 
 def window_series(facts: Mapping[str, Any], split: str) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -44,10 +45,7 @@ class NumberStyle(NamedTuple):
         >>> style.plain("1.234,5"), style.plain("-0,25"), style.plain("12.5")
         ('1234.5', '-0.25', None)
         """
-        mark = re.escape(self.thousands)
-        whole = rf"(?:[0-9]+|[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+)" if self.thousands else "[0-9]+"
-        decimal = re.escape(self.decimal)
-        if not re.fullmatch(rf"[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?", word):
+        if not _pattern(self).fullmatch(word):
             return None
         return (word.replace(self.thousands, "") if self.thousands else word).replace(self.decimal, ".")
 
@@ -86,6 +84,13 @@ class NumberStyle(NamedTuple):
         result = np.empty(len(read), object)
         result[:] = read
         return result
+
+
+@lru_cache
+def _pattern(style: NumberStyle) -> re.Pattern[str]:
+    mark, decimal = re.escape(style.thousands), re.escape(style.decimal)
+    whole = rf"(?:[0-9]+|[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+)" if style.thousands else "[0-9]+"
+    return re.compile(rf"[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def guess_styles(columns: Iterable[Collection[str]]) -> list[NumberStyle]:

@@ -90,7 +90,9 @@ def labelled_rows(columns: dict[str, Any], labels: list[str]) -> np.ndarray:
         values = columns[label]
         if isinstance(values, StringColumn):
             missing |= np.array([is_missing(word) for word in values.distinct])[values.codes]
-        elif values.dtype.kind not in "iub":
+        elif values.dtype.kind == "f":
+            missing |= np.isnan(values)
+        elif values.dtype.kind not in "iub":  # such as objects of a data frame
             missing |= np.array([is_missing(value) for value in values])
     return np.flatnonzero(~missing)
 

@@ -90,14 +90,6 @@ def text_classification(
         padding = tokenizer.padding
     else:
         tokenizer, padding = Tokenizer.train(splits["train"][0], vocab_size), None
-    lengths = list(map(len, tokenizer.encode_batch(splits["train"][0])))
-    longer = sum(length > block_size for length in lengths)
-    if 10 * longer > len(lengths):
-        problem = f"{longer:,} of {len(lengths):,} training texts are longer than block_size = {block_size}"
-        longest = max(lengths)
-        warnings.warn(
-            f"{WHERE}: {problem} tokens, and their ends are cut off; the longest has {longest}.", stacklevel=2
-        )
     record = Preprocessing(
         "text_classification",
         {
@@ -117,7 +109,14 @@ def text_classification(
         tokenizer,
         {part: describe_row for part, (_, _, _, describe_row) in tables.items()},
     )
-    arrays = (pair and (_encode(record, pair[0]), pair[1]) for pair in splits.values())
+    encoded = {part: pair and _encode(record, pair[0]) for part, pair in splits.items()}
+    lengths = encoded["train"][1]
+    longer = sum(length > block_size for length in lengths)
+    if 10 * longer > len(lengths):
+        problem = f"{longer:,} of {len(lengths):,} training texts are longer than block_size = {block_size}"
+        more = f"and their ends are cut off; the longest has {max(lengths)}"
+        warnings.warn(f"{WHERE}: {problem} tokens, {more}.", stacklevel=2)
+    arrays = (pair and (encoded[part][0], pair[1]) for part, pair in splits.items())
     return Splits(*arrays, classes=record.classes, names=record.names, codec=tokenizer, preprocessing=record)
 
 
@@ -132,12 +131,17 @@ def _read_tokenizer(codec: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def _encode(preprocessing: Preprocessing, texts: list[str]) -> np.ndarray:
-    """The padded ids of texts, with special tokens where the tokenizer is that of a published model."""
+def _encode(preprocessing: Preprocessing, texts: list[str]) -> tuple[np.ndarray, list[int]]:
+    """(the padded ids of texts, how many ids each text has before its end is cut off).
+
+    There are special tokens where the tokenizer is that of a published model.
+    """
     length, padding = preprocessing.facts["block_size"], preprocessing.facts.get("padding")
     if padding is None:
-        return pad_rows(preprocessing.codec.encode_batch(texts), length)
-    return pad_rows(preprocessing.codec.encode_whole(texts, length), length, padding)
+        rows = preprocessing.codec.encode_batch(texts)
+        return pad_rows(rows, length), list(map(len, rows))
+    rows, lengths = preprocessing.codec.encode_whole(texts, length)
+    return pad_rows(rows, length, padding), lengths
 
 
 def _read_table(source: Any, text: str, label: str, separator: str) -> tuple[str, list[str], Any, Any]:
@@ -204,4 +208,4 @@ def read_texts(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, l
     read(source)
     if not texts:
         check.fail("predict", expected="the input should have at least one text", actual="none")
-    return _encode(preprocessing, texts), [name or "" for name in names] if any(names) else None
+    return _encode(preprocessing, texts)[0], [name or "" for name in names] if any(names) else None

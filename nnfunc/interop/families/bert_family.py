@@ -7,7 +7,15 @@ import numpy as np
 
 from nnfunc import check
 from nnfunc.interop.name_table import LINEAR, NORM, SAME, TABLE, Change, Row
-from nnfunc.interop.published_config import ACTIVATIONS, Family, Setting, read_classes, without, write_classes
+from nnfunc.interop.published_config import (
+    ACTIVATIONS,
+    Family,
+    PublishedConfig,
+    Setting,
+    read_classes,
+    without,
+    write_classes,
+)
 from nnfunc.models.bert import bert
 
 BIAS = {"bias": ("bias", SAME)}
@@ -39,6 +47,8 @@ def heads(tokens: Sequence[str], classes: Sequence[str], pooler: str) -> dict[st
         "pooled": [(pooler, "head/linear", LINEAR)],
         "tokens": [(dense, "head/linear", LINEAR), (norm, "head/norm", NORM), (shift, "head/shift", BIAS)],
         "classes": [(classes[0], "head/linear", LINEAR), (classes[1], "head/logits", LINEAR)],
+        "token_classes": [("classifier", "head/logits", LINEAR)],
+        "spans": [("qa_outputs", "head/logits", LINEAR)],
     }
 
 
@@ -71,7 +81,13 @@ SETTINGS = [
 
 
 def architectures(name: str) -> dict[str, dict[str, Any]]:
-    outputs = {"ForMaskedLM": "tokens", "ForSequenceClassification": "classes", "Model": "hidden"}
+    outputs = {
+        "ForMaskedLM": "tokens",
+        "ForSequenceClassification": "classes",
+        "ForTokenClassification": "token_classes",
+        "ForQuestionAnswering": "spans",
+        "Model": "hidden",
+    }
     return {f"{name}{end}": {"output": output} for end, output in outputs.items()}
 
 
@@ -88,6 +104,14 @@ def pooled(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"architectures": [f"{name}Model"]} if arguments["output"] == "pooled" else {}
 
 
+def read_bert(config: PublishedConfig) -> dict[str, Any]:
+    """The head of next sentences would be left out as beside that of masked tokens, where both are published."""
+    if config.get("architectures") == ["BertForNextSentencePrediction"]:
+        expected = "architectures should be ['BertModel'], which leaves its head out"
+        check.fail(config.where, expected=expected, actual=config["architectures"])
+    return read_classes(config)
+
+
 BERT = Family(
     name="bert",
     factory=bert,
@@ -95,7 +119,7 @@ BERT = Family(
     rows=lambda arguments: body_rows("bert") + HEADS[arguments["output"]],
     architectures=architectures("Bert") | {"BertForPreTraining": {"output": "tokens"}},
     fixed={"is_decoder": False, "add_cross_attention": False},
-    read=read_classes,
+    read=read_bert,
     write=lambda arguments: write_bert(arguments) | pooled("Bert", arguments),
     prefix="bert.",
     ignored=("*embeddings.position_ids", "*pooler.*", "cls.seq_relationship.*", "cls.predictions.decoder.*"),
@@ -147,7 +171,8 @@ DISTILBERT_ROWS: list[Row] = [
 
 def write_distilbert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, types=0, eps=1e-12)
-    check.choice("to_pretrained", ("hidden", "tokens", "classes"), output=arguments["output"])
+    outputs = ("hidden", "tokens", "classes", "token_classes", "spans")
+    check.choice("to_pretrained", outputs, output=arguments["output"])
     if arguments["output"] == "classes":
         without(arguments, pool_activation="relu")
     padding = {} if arguments["padding"] is None else {"pad_token_id": arguments["padding"]}

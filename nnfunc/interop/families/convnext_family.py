@@ -5,7 +5,7 @@ from typing import Any
 
 from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import CONV, LINEAR, NORM, SAME, Change, Row
-from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_classes, without, write_classes
+from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_head, without, write_head
 from nnfunc.models.convnext import convnext
 
 SCALE = {"": ("scale", SAME)}
@@ -56,7 +56,7 @@ TIMM_ROWS: list[Row] = [
 
 def read_convnext(config: PublishedConfig) -> dict[str, Any]:
     sizes = {"depths": config.get("depths", [3, 3, 9, 3]), "widths": config.get("hidden_sizes", [96, 192, 384, 768])}
-    return read_classes(config) | sizes
+    return read_head(config) | sizes
 
 
 def write_convnext(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def write_convnext(arguments: Mapping[str, Any]) -> dict[str, Any]:
     depths = list(arguments["depths"])
     names = ["stem", *(f"stage{i + 1}" for i in range(len(depths)))]
     sizes = {"depths": depths, "hidden_sizes": list(arguments["widths"]), "num_stages": len(depths)}
-    return write_classes(arguments) | sizes | {"stage_names": names, "out_features": names[-1:]}
+    return write_head(arguments) | sizes | {"stage_names": names, "out_features": names[-1:]}
 
 
 CONVNEXT = Family(
@@ -76,7 +76,7 @@ CONVNEXT = Family(
         Setting("layer_norm_eps", "eps", float, 1e-12),
     ],
     rows=TRANSFORMERS_ROWS,
-    architectures={"ConvNextForImageClassification": {}},
+    architectures={"ConvNextModel": {"classes": None}, "ConvNextForImageClassification": {}},
     fixed={"hidden_act": "gelu"},
     read=read_convnext,
     write=write_convnext,

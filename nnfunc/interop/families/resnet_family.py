@@ -6,7 +6,7 @@ from typing import Any
 from nnfunc import check
 from nnfunc.interop.families.timm_configs import read_timm
 from nnfunc.interop.name_table import BATCH_NORM, CONV, LINEAR, Row
-from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_classes, without, write_classes
+from nnfunc.interop.published_config import Family, PublishedConfig, Setting, read_head, without, write_head
 from nnfunc.models.resnet import resnet
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -75,7 +75,7 @@ def read_resnet(config: PublishedConfig) -> dict[str, Any]:
     if config.get("embedding_size", 64) != widths[0]:
         expected = f"embedding_size should be {widths[0]}, the width of the first stage"
         check.fail(config.where, expected=expected, actual=config["embedding_size"])
-    return read_classes(config) | {"widths": widths, "depths": config.get("depths", [3, 4, 6, 3])}
+    return read_head(config) | {"widths": widths, "depths": config.get("depths", [3, 4, 6, 3])}
 
 
 def write_resnet(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def write_resnet(arguments: Mapping[str, Any]) -> dict[str, Any]:
     depths = list(arguments["depths"])
     stages = ["stem", *(f"stage{i + 1}" for i in range(len(depths)))]
     sizes = {"hidden_sizes": [width * expansion for width in widths], "embedding_size": widths[0], "depths": depths}
-    return write_classes(arguments) | sizes | {"stage_names": stages, "out_features": stages[-1:]}
+    return write_head(arguments) | sizes | {"stage_names": stages, "out_features": stages[-1:]}
 
 
 RESNET = Family(
@@ -92,7 +92,7 @@ RESNET = Family(
     factory=resnet,
     settings=[Setting("num_channels", "in_dim", int, 3), BLOCK],
     rows=transformers_rows,
-    architectures={"ResNetForImageClassification": {}},
+    architectures={"ResNetModel": {"classes": None}, "ResNetForImageClassification": {}},
     fixed={"hidden_act": "relu", "downsample_in_bottleneck": False, "downsample_in_first_stage": False},
     read=read_resnet,
     write=write_resnet,

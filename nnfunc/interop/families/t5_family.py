@@ -41,6 +41,11 @@ HEAD = "lm_head"
 
 def read_mt5(config: PublishedConfig, *, scaled: bool = False) -> dict[str, Any]:
     """The head has a table of its own where the file has one, whatever the config says, except below a factor."""
+    architecture = (config.get("architectures") or [""])[0]
+    if architecture.endswith("T5Model") and not scaled:
+        body = architecture.removesuffix("Model")
+        expected = f"architectures should be ['{body}ForConditionalGeneration'] or ['{body}EncoderModel']"
+        check.fail(config.where, expected=expected, actual=f"{[architecture]}, which has no head")
     separate = not scaled and (config.tensors is None or f"{HEAD}.weight" in config.tensors)
     head = {"tied": "tables" if separate else True} | ({"head_scale": config["d_model"] ** -0.5} if scaled else {})
     return {name: value for name, value in FIXED.items() if value is not None} | head
@@ -92,7 +97,7 @@ T5 = Family(
         Setting("feed_forward_proj", "activation", ACTIVATIONS, "relu"),
     ],
     rows=rows,
-    architectures={"T5ForConditionalGeneration": {}},
+    architectures={"T5EncoderModel": {"decoder_layers": 0}, "T5ForConditionalGeneration": {}},
     read=read_t5,
     write=write_t5,
     ignored=(
@@ -100,4 +105,9 @@ T5 = Family(
         "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
     ),
 )
-MT5 = T5._replace(name="mt5", architectures={"MT5ForConditionalGeneration": {}}, read=read_mt5, write=write_mt5)
+MT5 = T5._replace(
+    name="mt5",
+    architectures={f"M{name}": arguments for name, arguments in T5.architectures.items()},
+    read=read_mt5,
+    write=write_mt5,
+)

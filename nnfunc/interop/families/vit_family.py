@@ -11,9 +11,9 @@ from nnfunc.interop.published_config import (
     Family,
     PublishedConfig,
     Setting,
-    read_classes,
+    read_head,
     without,
-    write_classes,
+    write_head,
 )
 from nnfunc.models.mixer import mixer
 from nnfunc.models.vit import vit
@@ -44,15 +44,13 @@ def rows(prefix: str) -> list[Row]:
 def read_image(config: PublishedConfig) -> dict[str, Any]:
     sizes = {"image_size": config.get("image_size", 224), "patch": config.get("patch_size", 16)}
     pairs = {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
-    headless = (config.get("architectures") or [""])[0].endswith("Model")
-    return ({"classes": None} if headless else read_classes(config)) | pairs
+    return read_head(config) | pairs
 
 
 def write_image(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, pre_norm=False, patch_bias=True, head_bias=True)
     sizes = {"image_size": arguments["image_size"], "patch_size": arguments["patch"]}
-    classes = {} if arguments["classes"] is None else write_classes(arguments)
-    return classes | sizes | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
+    return write_head(arguments) | sizes | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
 
 
 VIT = Family(

@@ -5,7 +5,8 @@ from pathlib import Path
 from nnfunc.reports import vega
 from nnfunc.reports.html_page import save_page
 from nnfunc.reports.run.evaluation_section import Evaluation
-from nnfunc.reports.run.run_page import build_page, live_charts
+from nnfunc.reports.run.run_charts import picture_charts
+from nnfunc.reports.run.run_page import best_step, build_page
 from nnfunc.runs import metrics_log, status
 
 __all__ = ["write_report"]
@@ -19,7 +20,7 @@ def write_report(folder: Path, evaluation: Evaluation | None = None) -> None:
     """
     rows = metrics_log.read_rows(folder / "metrics.jsonl")
     result = status.read_json_table(folder / "result.json")
-    curves, _ = live_charts(rows, result)
+    curves = picture_charts(rows, best_step(result))
     png = vega.draw_png(curves) if curves and vega.library() else None
     if png:
         vega.save_png(png, folder / "curves.png")

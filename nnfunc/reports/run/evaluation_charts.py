@@ -47,7 +47,7 @@ def confusion_chart(counts: np.ndarray, names: list[str]) -> Chart:
 
 def curve_charts(held_out: HeldOut) -> list[Chart]:
     """The precision-recall, ROC and calibration curves of classes and answers."""
-    if held_out.kind not in ("classes", *ANSWERS):
+    if held_out.output_type not in ("classes", *ANSWERS):
         return []
     curves = evaluation.curves(held_out)
     charts = []

@@ -47,22 +47,22 @@ def build_evaluation(
     held_out: outputs and targets. split: its name. inputs: the index of a row -> its input. form: of the inputs.
     baseline: the metrics of always giving the same answer.
     """
-    if held_out.kind not in CLASSES + ANSWERS + NUMBERS or not len(held_out.target):
+    if held_out.output_type not in CLASSES + ANSWERS + NUMBERS or not len(held_out.target):
         return Evaluation([], {}, form.layout, [])
     sections = [(f"Metrics on the {split} split", _metrics(held_out, baseline or {}))]
     charts, examples = [], {}
     answers = _Answers(held_out, inputs, form)
-    if held_out.kind in (*CLASSES, "binary") and held_out.kind != "tokens":
+    if held_out.output_type in (*CLASSES, "binary") and held_out.output_type != "tokens":
         content, chart, examples = _confusion(held_out, answers)
         charts += chart
         sections.append(("Confusion", content))
-    rows = evaluation.per_class(held_out) if held_out.kind != "tokens" else []
+    rows = evaluation.per_class(held_out) if held_out.output_type != "tokens" else []
     if rows:
         sections.append(("Each class", _each_class(rows)))
     if group := curve_charts(held_out):
         charts += group
         sections.append(("Curves of probabilities", draw_charts(group)))
-    if held_out.kind in NUMBERS:
+    if held_out.output_type in NUMBERS:
         group = number_charts(held_out)
         charts += group
         count = len(answers.reading.target)
@@ -84,7 +84,7 @@ class _Answers:
 
     def __init__(self, held_out: HeldOut, inputs: Callable[[int], Any], form: InputFormat):
         self.inputs, self.form, self.row_name = inputs, form, held_out.row_name
-        self.reading, self.kind = held_out.reading(), held_out.kind
+        self.reading, self.output_type = held_out.reading(), held_out.output_type
         self.names = _class_names(held_out)
 
     def card(self, row: int, position: int, note: str) -> str:
@@ -96,12 +96,12 @@ class _Answers:
 
     def says(self, i: int) -> str:
         reading = self.reading
-        if self.kind in CLASSES:
+        if self.output_type in CLASSES:
             return f"{self._name(reading.target[i])} → {self._name(reading.prediction[i])} ({self._sure(i):.0%})"
-        if self.kind == "binary":
+        if self.output_type == "binary":
             truth, prediction = int(reading.target[i, 0]), int(reading.prediction[i, 0])
             return f"{self._name(truth)} → {self._name(prediction)} ({self._sure(i):.0%})"
-        if self.kind == "labels":
+        if self.output_type == "labels":
             some = lambda row: ", ".join(self.names[j] for j in np.flatnonzero(row > 0)) or "none"
             return f"{some(reading.target[i])} → {some(reading.prediction[i])}"
         text = lambda row: ", ".join(f"{value:.4g}" for value in row[:4])
@@ -113,7 +113,7 @@ class _Answers:
     def _sure(self, i: int) -> float:
         """The probability of the prediction."""
         probability = self.reading.probability[i]
-        if self.kind == "binary":
+        if self.output_type == "binary":
             yes = float(probability[0])
             return yes if self.reading.prediction[i, 0] > 0 else 1 - yes
         prediction = int(self.reading.prediction[i])
@@ -121,16 +121,16 @@ class _Answers:
 
 
 def _class_names(held_out: HeldOut) -> list[str]:
-    if held_out.kind not in CLASSES + ANSWERS:
+    if held_out.output_type not in CLASSES + ANSWERS:
         return []
-    if held_out.kind == "tokens":
+    if held_out.output_type == "tokens":
         return [str(i) for i in range(np.shape(held_out.output)[-1])]
     return [str(row["class"]) for row in evaluation.per_class(held_out)]
 
 
 def _metrics(held_out: HeldOut, baseline: Mapping[str, float]) -> str:
     """The metrics with their intervals, and those of the baseline."""
-    values = evaluation.figures(held_out)
+    values = evaluation.compute_metrics(held_out)
     count = len(held_out.target)
     resamples = RESAMPLES if count <= FEW_ROWS else RESAMPLES // 5
     names = [name for name in values if count <= MANY_ROWS or name not in RANKED]
@@ -173,7 +173,7 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
     truth, prediction = (np.reshape(part, -1).astype(int) for part in (reading.target, reading.prediction))
     losses = (
         -np.take_along_axis(reading.log_probability, np.clip(truth, 0, None)[:, None], 1)[:, 0]
-        if (held_out.kind in CLASSES)
+        if (held_out.output_type in CLASSES)
         else evaluation.row_losses(held_out)
     )
     examples, budget = {}, EXAMPLES

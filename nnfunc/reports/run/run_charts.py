@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc.reports.charts import Chart, lines, shorten, thin
-from nnfunc.reports.palette import ACCENTS, ALERT, TRAIN, VALIDATION
+from nnfunc.reports.palette import ACCENTS, ALERT, COLOURS, TRAIN, VALIDATION
 from nnfunc.runs import metrics_log
 from nnfunc.runs.diagnostics import UPDATE
 from nnfunc.runs.metrics_log import Row
@@ -34,6 +34,32 @@ def curve_charts(rows: list[Row], best: int | None = None) -> list[Chart]:
     charts = [_metric_chart(rows, name, best, rules) for name in names]
     updates = metrics_log.layer_series(rows, "parameters", "update_ratio")
     return charts + [_update_chart(updates, rules)] * bool(updates.paths)
+
+
+def picture_charts(rows: list[Row], best: int | None = None) -> list[Chart]:
+    """The charts of `curve_charts` for a picture, where validation metrics between 0 and 1 share some.
+
+    A chart takes a picture as much time as several evaluations. rows, best: as for `curve_charts`.
+    """
+    charts = curve_charts(rows, best)
+    alone = [chart for chart in charts if _is_fraction(chart)]
+    if len(alone) < 2:
+        return charts
+    rules = [*_event_rules(rows), *([(best, "best checkpoint", VALIDATION)] if best is not None else [])]
+    shared = []
+    for start in range(0, len(alone), len(COLOURS)):
+        some = alone[start : start + len(COLOURS)]
+        data = {name: [value for chart in some for value in chart.data[name]] for name in ("step", "value")}
+        data["series"] = [chart.title for chart in some for _ in chart.data["step"]]
+        colours = dict(zip((chart.title for chart in some), COLOURS, strict=False))
+        shared.append(lines(f"curve-metrics-{start}", "validation metrics", data, colours, rules=rules))
+    return [chart for chart in charts if not _is_fraction(chart)] + shared
+
+
+def _is_fraction(chart: Chart) -> bool:
+    """Whether a chart shows one curve of the validation split, between 0 and 1."""
+    values = chart.data["value"]
+    return set(chart.data["series"]) == {"validation"} and all(v is not None and 0 <= v <= 1 for v in values)
 
 
 def speed_charts(rows: list[Row]) -> list[Chart]:

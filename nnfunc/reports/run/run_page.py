@@ -87,8 +87,13 @@ def build_page(
 
 def live_charts(rows: list[Row], result: dict[str, Any]) -> tuple[list[Chart], list[Chart]]:
     """The curves and the speed of a run, which grow while it trains."""
+    return curve_charts(rows, best=best_step(result)), speed_charts(rows)
+
+
+def best_step(result: dict[str, Any]) -> int | None:
+    """The step of the best checkpoint, None while it is unknown. result: of result.json."""
     step = to_float(result.get("step"))
-    return curve_charts(rows, best=int(step) if step == step else None), speed_charts(rows)
+    return int(step) if math.isfinite(step) else None
 
 
 def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:

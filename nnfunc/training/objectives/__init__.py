@@ -11,7 +11,7 @@ from nnfunc.training.objectives.contrastive_objective import contrastive
 from nnfunc.training.objectives.distillation_objective import distillation
 from nnfunc.training.objectives.number_objectives import gaussian, poisson, regression
 from nnfunc.training.objectives.objective import (
-    KINDS,
+    OUTPUT_TYPES,
     Objective,
     ObjectiveFunction,
     Totals,
@@ -22,7 +22,7 @@ from nnfunc.training.objectives.objective import (
 )
 
 __all__ = [
-    "KINDS",
+    "OUTPUT_TYPES",
     "Objective",
     "ObjectiveFunction",
     "Totals",

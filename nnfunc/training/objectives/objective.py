@@ -16,7 +16,7 @@ Totals = dict[str, Any]
 """{"loss": (sum, weight), metric: (sum, weight), ...}: they add up over batches."""
 ObjectiveFunction = Callable[..., tuple[Array, dict[str, Array]]]
 """(predict, batch) -> (loss, metrics), with parameters named `key` and `step` where it reads them."""
-KINDS = {
+OUTPUT_TYPES = {
     "classes": "logits [n, ..., classes], labels [n, ...]",
     "binary": "one logit for each row, [n] or [n, 1], targets 0 or 1",
     "labels": "logits [n, labels], targets 0 or 1 of the same shape",
@@ -28,7 +28,7 @@ KINDS = {
     "tags": "logits [n, time, classes], tags [n, time]",
     "": "anything else",
 }
-"""How outputs and targets are read: the values of `Objective.kind`."""
+"""How outputs and targets are read: the values of `Objective.output_type`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,21 +36,21 @@ class Objective(Described):
     """An objective with a check of the data before the run, and totals for evaluations.
 
     function: (predict, batch) -> (loss, metrics). inspect: (y, arrays) -> None; y is the shape and dtype
-    of the model's output, arrays the whole data set; it raises ValueError when they do not fit. kind:
-    how outputs are read, one of KINDS. totals: (predict, batch, mask) -> {"loss": (sum,
+    of the model's output, arrays the whole data set; it raises ValueError when they do not fit. output_type:
+    how outputs are read, one of OUTPUT_TYPES. totals: (predict, batch, mask) -> {"loss": (sum,
     weight), metric: (sum, weight), ...}, whose ratios are the values of function; an evaluation adds them
     up over batches. mask [batch] holds booleans, False for examples that do not count and may hold
     anything; None counts all. Without totals the means of batches are weighted by their sizes.
     function and totals are also passed key and step if they have parameters of these names. ignore_index: the
-    label of the targets that do not count, or None. restore: (y, kind="values") -> outputs or targets in the units of
-    the data's file, None if they are. quantiles: their number for each output, None for other kinds. centered:
+    label of the targets that do not count, or None. restore: (y, output_type="values") -> outputs or targets in the
+    units of the data's file, None if they are. quantiles: their number for each output, None for other types. centered:
     restore but for the mean of the targets, for metrics of differences; None where it is not exact. names: of the
     tags, for the metrics of entities, or None.
     """
 
     function: ObjectiveFunction
     inspect: Callable[[Any, PyTree], None] | None = None
-    kind: str = ""
+    output_type: str = ""
     totals: Callable[..., Totals] | None = None
     ignore_index: int | None = None
     restore: Callable[..., Any] | None = None
@@ -61,7 +61,7 @@ class Objective(Described):
     @property
     def logits(self) -> bool:
         """Whether the outputs are logits, classes on the last axis."""
-        return self.kind in ("classes", "tokens", "tags")
+        return self.output_type in ("classes", "tokens", "tags")
 
     def __repr__(self) -> str:
         return super().__repr__() if self.factory_call else f"Objective({check.short_repr(self.function)})"

@@ -11,11 +11,11 @@ from nnfunc.training.objectives.objective import Objective, Totals
 
 
 def mean_objective(
-    totals: Callable[..., Totals], inspect: Any = None, kind: str = "", ignore_index: int | None = None
+    totals: Callable[..., Totals], inspect: Any = None, output_type: str = "", ignore_index: int | None = None
 ) -> Objective:
     """The objective of means that are sum / weight, and 0 where no example counts.
 
-    totals, inspect, kind, ignore_index: of the objective.
+    totals, inspect, output_type, ignore_index: of the objective.
     """
 
     def function(predict, batch):
@@ -25,7 +25,7 @@ def mean_objective(
         }
         return means.pop("loss"), means
 
-    return Objective(function, inspect, kind, totals, ignore_index)
+    return Objective(function, inspect, output_type, totals, ignore_index)
 
 
 def input_and_target(where: str, batch: PyTree) -> tuple[PyTree, Any]:

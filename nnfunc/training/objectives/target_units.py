@@ -24,10 +24,10 @@ def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
     where = "objective"
     if not isinstance(objective, Objective) or objective.totals is None:
         return objective
-    if objective.kind not in ("values", "quantiles", "deviation"):
+    if objective.output_type not in ("values", "quantiles", "deviation"):
         hint = "Take scale_target and log_target out of the table data, or use regression or gaussian."
         expected = "with scale_target or log_target the objective should predict values, quantiles or a deviation"
-        check.fail(where, expected=expected, actual=f"outputs of kind {objective.kind!r}", hint=hint)
+        check.fail(where, expected=expected, actual=f"outputs of type {objective.output_type!r}", hint=hint)
     scaled, restore = objective.totals, partial(restore_targets, target=target)
     centered = None
     if not target["log"]:  # restored but for the mean, which no difference has
@@ -43,12 +43,14 @@ def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
 
         loss = scaled(record, batch, mask)["loss"]
         replay, again = iter(outputs), iter(outputs)
-        metrics = scaled(lambda x: restore(next(replay), kind=objective.kind), (x, restore(jnp.asarray(targets))), mask)
+        metrics = scaled(
+            lambda x: restore(next(replay), output_type=objective.output_type), (x, restore(jnp.asarray(targets))), mask
+        )
         if centered is not None and "mae" in metrics:  # of large numbers it would be rounded
-            near, kind = centered, objective.kind
-            errors = scaled(lambda x: near(next(again), kind=kind), (x, near(jnp.asarray(targets))), mask)
+            near, output_type = centered, objective.output_type
+            errors = scaled(lambda x: near(next(again), output_type=output_type), (x, near(jnp.asarray(targets))), mask)
             metrics["mae"] = errors["mae"]
         return metrics | {"loss": loss}
 
-    restored = mean_objective(totals, objective.inspect, objective.kind, objective.ignore_index)
+    restored = mean_objective(totals, objective.inspect, objective.output_type, objective.ignore_index)
     return replace(restored, restore=restore, centered=centered, quantiles=objective.quantiles)
