@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 import jax
+from jax.sharding import Mesh
 
 from nnfunc import check
 
@@ -71,6 +72,22 @@ def start(coordinator: str | None = None, process: int | None = None, processes:
         else:
             _check_port(int(port))
         _initialize({"coordinator_address": address, "num_processes": total, "process_id": number}, address)
+
+
+def join_initialized(mesh: Mesh) -> None:
+    """Join the processes of a script that called `jax.distributed.initialize` itself, if a mesh has devices of several.
+
+    They are not watched, because each may end when it likes to: JAX ends those that lose process 0. mesh: of a run.
+    """
+    global _client
+    if _client is None and any(device.process_index != jax.process_index() for device in mesh.devices.flat):
+        _client = _running_client()
+
+
+def _running_client() -> Any:
+    from jax._src import distributed  # the client has no public name; orbax uses it in the same way
+
+    return distributed.global_state.client
 
 
 def count() -> int:
@@ -277,10 +294,10 @@ def _initialize(arguments: dict[str, Any], address: str) -> None:
         _refuse_coordinator(address, next(iter(str(error).splitlines()), type(error).__name__)[:200])
     if jax.process_count() == 1:
         return
-    from jax._src import distributed  # the client has no public name; orbax uses it in the same way
-
-    _client = distributed.global_state.client
+    _client = _running_client()
     if not is_main():
+        from jax._src import distributed
+
         _explain_abort(str(distributed.global_state.coordinator_address))
     ended = threading.Event()
     thread = threading.Thread(target=_watch, args=(ended,), name="nnfunc-processes", daemon=True)

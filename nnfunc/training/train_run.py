@@ -203,6 +203,7 @@ def train(
         if eval_batch_size is not None:
             data = dataclasses.replace(data, eval_batch_size=eval_batch_size)
         if placement is not None:
+            processes.join_initialized(placement.mesh)
             data, numbers = placed_data(data, placement), placement.whole(numbers)
         feed = DeviceFeed(data, placement, cut_data)
         loop = resolve_loop(loop, feed, inspect_task(compiled, numbers, key, feed, best_metric))

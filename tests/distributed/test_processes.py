@@ -201,6 +201,39 @@ def test_without_launch_the_others_tell_that_process_0_is_gone():
     assert f"nnfunc: process 0 at 127.0.0.1:{port} does not answer any more, so process 1 ends.\n" in other.stderr
 
 
+SCRIPT = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]))
+import nnfunc as nf
+data = nf.data.arrays(nf.data.digits().train, batch_size=64)
+build = lambda h: nf.Task(nf.mlp([64, 16, 10]), nf.classification(), nf.optimizers.adamw(1e-2))
+mesh = nf.mesh(data=-1)
+history = nf.train(build, {}, data, steps=4, key=jax.random.key(0), mesh=mesh, folder=sys.argv[3], save_every=2)[1]
+print(repr(history.train["loss"][-1]))
+"""
+
+
+def test_a_script_that_joins_its_processes_itself(tmp_path):
+    pytest.importorskip("sklearn")
+    arguments, environment = [str(free_port()), str(tmp_path / "run")], ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(i), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    results = [child.communicate(timeout=240) for child in children]
+    assert [child.returncode for child in children] == [0, 0], results
+    first, second = (out.splitlines()[-1] for out, _ in results)
+    assert first == second
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 2  # process 0 alone has written
+
+
 @pytest.mark.slow
 def test_a_sweep_over_two_processes(config, tmp_path):
     """Its table is that of one process, also when a process was killed and the sweep resumed."""
