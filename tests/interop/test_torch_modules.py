@@ -108,6 +108,7 @@ def test_pytorch_loads_what_is_written(name, tmp_path, key):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")  # of its fast path, which these options do not take
 @pytest.mark.parametrize("order", ["pre", "post"])
 def test_the_transformer_of_pytorch_computes_the_same(order, tmp_path):
     """nn.Transformer, which ends with a norm in both orders, between tables of tokens."""
