@@ -186,7 +186,7 @@ def test_curves_of_extreme_values_are_drawn(values):
             assert image.size[0] > 800
 
 
-def test_a_picture_has_no_cursor_layers_and_no_idle_clips():
+def test_a_picture_has_no_cursor_and_no_idle_clips():
     chart = curve_charts(sample_runs.metrics(100), best=50)[0]
     view = vega._static_view(chart.full_spec())
     assert [layer["mark"]["type"] for layer in chart.spec["layer"]] == ["rule", "line", "point"]
@@ -198,7 +198,7 @@ def test_a_picture_has_no_cursor_layers_and_no_idle_clips():
     assert vega._static_view(cut.full_spec())["layer"][0]["mark"]["clip"]
 
 
-def test_validation_metrics_up_to_1_share_a_chart_in_pictures():
+def test_a_picture_joins_metrics_between_0_and_1():
     losses = [{"split": "train", "step": step, "loss": 2.0} for step in (1, 2)]
     more = {"f1": 0.25, "roc_auc": 0.5, "nats": 1.5}
     rows = losses + [{"split": "validation", "step": step, "loss": 3.0, **more} for step in (1, 2)]

@@ -36,7 +36,7 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
         check_column(columns, name)
     labels = [label] if label in columns or label is None else [name.strip() for name in label.split(",")]
     labels = [find_label(columns, name) for name in labels]
-    looked_at = rows
+    sampled = rows
     if is_part:  # classes and missing labels are those of all rows
         exact, rows, _ = look_at_columns(file, separator, labels)
         columns |= exact
@@ -103,7 +103,7 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     best = "min loss" if regression else "max f1" if rare else "max accuracy"
     tables |= training_tables(steps, comment, peak=3e-3, weight_decay=1e-2, best=best)
     facts = [f"{rows:,} rows, {len(used)} inputs: " + ", ".join(_counts(inputs, used))]
-    facts += [f"columns have the types of the first {looked_at:,} rows"] * is_part
+    facts += [f"columns have the types of the first {sampled:,} rows"] * is_part
     return Draft(f"Predict {check.join_names(labels, 3)} from {file.name}", facts, tables)
 
 
