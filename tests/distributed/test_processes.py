@@ -221,6 +221,7 @@ def test_a_script_that_joins_its_processes_itself(tmp_path):
     children = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(i), *arguments],
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
