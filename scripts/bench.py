@@ -183,7 +183,7 @@ def whole_programs(args: argparse.Namespace) -> None:
 
     text = find("bench", *KNOWN["tinyshakespeare"])
     seconds, losses = whole_programs.recipe(args.nanogpt, text, args.python, args.rounds or 1)
-    whole_programs.show(f"nanoGPT's recipe, 2,000 steps: {where}; validation losses {losses}", seconds, "nanoGPT")
+    whole_programs.show(f"nanoGPT's recipe: {where}; validation losses {losses}", seconds, "nanoGPT")
 
 
 def gpt2(args: argparse.Namespace) -> None:

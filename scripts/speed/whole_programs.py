@@ -24,6 +24,12 @@ NANOGPT = (
     "--n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
 )
 """The options that nanoGPT's README gives for a CPU."""
+ADAMW = [
+    'optimizer={ name = "adamw", b2 = 0.99, weight_decay = 0.1, clip = 1.0 }',
+    "schedule.peak=3e-3",
+    "train.steps=2000",
+]
+"""Settings of our config with nanoGPT's optimizer and number of steps."""
 
 
 def startup(entries: dict[str, turns.Entry], python: str, rounds: int) -> dict[str, list[float]]:
@@ -73,8 +79,11 @@ def recipe(nanogpt: Path, text: Path, python: str, rounds: int) -> tuple[dict[st
     (data / "input.txt").write_bytes(text.read_bytes())
     subprocess.run([python, "prepare.py"], cwd=data, check=True, stdout=sys.stderr)
     environment = turns.clean_environment()
+    train = [sys.executable, "-m", "nnfunc", "train", "configs/shakespeare_gpt.toml"]
     programs = {
-        "nnfunc": ([sys.executable, "-m", "nnfunc", "train", "configs/shakespeare_gpt.toml", "--run"], root),
+        "nnfunc": (train, root),
+        "nnfunc, 600 steps": ([*train, "train.steps=600"], root),
+        "nnfunc, AdamW as nanoGPT": ([*train, *ADAMW], root),
         "nanoGPT": ([python, "train.py", "config/train_shakespeare_char.py", *NANOGPT.split()], nanogpt),
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -83,7 +92,7 @@ def recipe(nanogpt: Path, text: Path, python: str, rounds: int) -> tuple[dict[st
         command, working_folder = programs[name]
         with tempfile.TemporaryDirectory() as folder:  # its cache of compiled programs is empty
             own = environment | {"XDG_CACHE_HOME": folder, "PYTHONPATH": str(root)}
-            run = [f"--out_dir={folder}"] if name == "nanoGPT" else [f"{folder}/run"]
+            run = [f"--out_dir={folder}"] if name == "nanoGPT" else ["--run", f"{folder}/run"]
             start = time.perf_counter()
             output = subprocess.check_output([*command, *run], cwd=working_folder, env=own, text=True)
             seconds[name].append(time.perf_counter() - start)
