@@ -271,15 +271,15 @@ def test_the_threshold_of_the_run_decides(work, tmp_path, capsys):
     assert all((row["class"] == "yes") == (float(row["p_yes"]) >= threshold) for row in result)
 
 
-def columns_of(kind, output, *, names=None, threshold=None, quantiles=None, **facts):
+def columns_of(output_type, output, *, names=None, threshold=None, quantiles=None, **facts):
     preprocessing = Preprocessing("table", facts)
     config = SimpleNamespace(preprocessing=preprocessing)
-    run = SimpleNamespace(kind=kind, names=names, threshold=threshold, quantiles=quantiles, config=config)
+    run = SimpleNamespace(output_type=output_type, names=names, threshold=threshold, quantiles=quantiles, config=config)
     columns = prediction_columns(run, np.array(output, np.float32))
     return {name: np.round(column, 4).tolist() if name != "class" else column for name, column in columns.items()}
 
 
-def test_columns_of_each_kind_of_output():
+def test_columns_of_each_type_of_output():
     half = {"class": ["no"], "p_no": [0.5], "p_yes": [0.5]}
     assert columns_of("binary", [[0.0]], names=("no", "yes")) == half
     assert columns_of("binary", [0.0], names=("no", "yes"), threshold=0.5) == half | {"class": ["yes"]}
