@@ -69,7 +69,7 @@ def test_multilabel_has_a_weight_for_each_label():
 def test_focal_is_classification_with_gamma():
     expected = values(nf.classification(gamma=1.5), LOGITS, LABELS)
     assert values(nf.focal(1.5), LOGITS, LABELS) == expected
-    assert nf.focal().kind == "classes"
+    assert nf.focal().output_type == "classes"
     assert repr(nf.focal(1.5)) == "focal(gamma=1.5)"
 
 
@@ -221,6 +221,6 @@ def test_a_kind_says_how_outputs_are_read(name):
         "tagging": "tags",
     }
     objective = getattr(nf, name)()
-    assert objective.kind == kinds.get(name, name)
-    assert objective.kind in nf.training.objectives.KINDS
+    assert objective.output_type == kinds.get(name, name)
+    assert objective.output_type in nf.training.objectives.OUTPUT_TYPES
     assert objective.logits == (name in ("focal", "tagging"))
