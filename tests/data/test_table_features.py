@@ -549,12 +549,12 @@ def test_cells_to_predict_from_are_mistakes_of_the_prediction(options):
     for row, message in (
         (
             cells | {"x": [""]},
-            r"^predict: the rows: a value is missing at row 0 of column 'x'\. Fill it in, or drop the row\.$",
+            r"^predict: the input: a value is missing at row 0 of column 'x'\. Fill it in, or drop the row\.$",
         ),
-        (cells | {"x": ["1,5"]}, r"^predict: the rows: .* got '1,5'\. Write numbers with decimal points alone\.$"),
-        (cells, "^predict: the rows has no column 'x'"),
+        (cells | {"x": ["1,5"]}, r"^predict: the input: .* got '1,5'\. Write numbers with decimal points alone\.$"),
+        (cells, "^predict: the input has no column 'x'"),
         *(
-            [(cells | {"x": [1.0], "day": ["soon"]}, "^predict: the rows: row 0 of column 'day' should hold a date")]
+            [(cells | {"x": [1.0], "day": ["soon"]}, "^predict: the input: row 0 of column 'day' should hold a date")]
             if options
             else []
         ),
