@@ -1,5 +1,6 @@
 """How the values inside a model are divided over the devices of a mesh while a step is computed."""
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,7 +84,13 @@ class ModelPartition:
         batch = DATA if DATA in self.mesh.shape else None
 
         def constrain(x):
-            if np.ndim(x) < 3 or np.shape(x)[-2] % axis_size(self.mesh, MODEL):
+            if np.ndim(x) < 3:
+                return x
+            positions, count = np.shape(x)[-2], axis_size(self.mesh, MODEL)
+            if positions % count:
+                if time is not None:
+                    problem = f"the {count} devices of the mesh axis {MODEL!r} do not divide {positions} positions"
+                    warnings.warn(f"sequence: {problem}, so the values between blocks stay whole.", stacklevel=2)
                 return x
             spec = PartitionSpec(batch, *[None] * (np.ndim(x) - 3), time, None)
             return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))

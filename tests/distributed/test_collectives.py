@@ -138,6 +138,19 @@ def test_sequence_parallel_gathers_and_scatters_instead():
     assert activations == {"all-gather": 4, "reduce-scatter": 4}
 
 
+def test_positions_that_the_devices_do_not_divide_are_told():
+    init, step = nf.trainer(
+        lambda h: nf.Task(gpt(), nf.language_modelling(), nf.optimizers.adamw(h)),
+        mesh=nf.mesh(model=2),
+        shard="tensor+sequence",
+    )
+    state = jax.eval_shape(init, jnp.float32(0.1), jax.random.key(0))
+    batch = 2 * (jax.ShapeDtypeStruct((BATCH, TIME - 1), jnp.int32),)
+    message = f"sequence: the 2 devices of the mesh axis 'model' do not divide {TIME - 1} positions, so the values"
+    with pytest.warns(UserWarning, match=message):
+        jax.eval_shape(step, jnp.float32(0.1), state, batch)
+
+
 def test_experts_are_summed_once_a_block_and_direction():
     model = gpt(mlp=nf.mixture_of_experts(DIM, 16, 4))
     _, parts, _ = step_collectives(model, nf.mesh(model=2), "expert")
