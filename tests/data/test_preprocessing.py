@@ -297,7 +297,7 @@ def test_digits_and_arrays_given_to_predict():
             load_inputs(preprocessing, rows)
     with pytest.raises(ValueError, match="mask"):
         load_inputs(preprocessing, np.ma.masked_equal(np.ones((1, 64)), 1))
-    with pytest.raises(TypeError, match="the rows should be an array"):
+    with pytest.raises(TypeError, match="the input should be an array"):
         load_inputs(preprocessing, {"a": [1]})
 
 
