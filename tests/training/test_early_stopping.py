@@ -111,7 +111,7 @@ def test_patience_needs_a_validation_split():
     [
         (("f9",), ValueError, "metrics: metrics should be names of metrics .* got 'f9'"),
         ("f1", TypeError, "metrics should be names, such as"),
-        (("r2",), ValueError, "kind 'binary', got 'r2'"),
+        (("r2",), ValueError, "type 'binary', got 'r2'"),
     ],
 )
 def test_names_that_are_no_metrics(names, error, message):
