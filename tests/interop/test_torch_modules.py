@@ -81,6 +81,7 @@ def test_recurrent_layers_compute_what_pytorch_computes(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("name", WIDTHS)
 def test_pytorch_loads_what_is_written(name, tmp_path, key):
     torch = pytest.importorskip("torch")
