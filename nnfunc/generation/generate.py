@@ -10,7 +10,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonicalize, indexed_keys, resolve_state
 from nnfunc.errors import InvalidValueError
-from nnfunc.generation.loop import NO_STOP, get_loop
+from nnfunc.generation.loop import NO_STOP, get_loop, window_size
 from nnfunc.generation.prompts import check_vocabulary, read_prompts
 from nnfunc.generation.sample_token import check_numbers
 
@@ -59,7 +59,8 @@ def generate(
     stop: an id after which a row ends; the loop ends when all rows have ended. pad: the id after the end of a
     row, by default `stop`, or 0.
     block_size: the number of last tokens that the model gets, for models with a limited number of positions.
-    Steps beyond it cannot use the cache, and each of them needs a pass over the block.
+    Steps beyond it cannot use the cache, and each of them needs a pass over the block. Where most steps do and
+    such a pass is quick, no step uses it: compiling both forms takes longer than it gains.
     state: running statistics, as for `apply`.
     verify: whether to compare steps with the cache to one pass, on two tokens and once for each model. It is
     skipped where params are traced.
@@ -90,12 +91,15 @@ def generate(
     state = resolve_state(model, state, "generate")
     loop = get_loop(layer, model)
     facts = loop.facts(params, state)
+    total = width + int(steps)
+    window = window_size(total, block_size)
+    facts = facts._replace(caches=loop.uses_cache(facts, params, rows, first, total, window))
     check_vocabulary(ids, prompt_lengths, facts.vocab_size)
     for name, id_ in {"stop": stop, "pad": pad}.items():
         if id_ is not None and not check.is_traced(id_):
             _check_id(name, id_, facts.vocab_size if name == "stop" else None)
     if verify and not any(map(check.is_traced, jax.tree.leaves((params, state)))):
-        loop.verify(params, state, facts, min(block_size or 2, width + steps - 1, 2))
+        loop.verify(params, state, facts, min(window, 2))
     ids, keys = jnp.asarray(canonicalize(ids, "generate")).astype(jnp.int32), None
     if key is not None:
         keys = indexed_keys(key, rows) if lead else key[None]

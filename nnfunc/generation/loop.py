@@ -19,6 +19,9 @@ from nnfunc.generation.sample_token import draw
 HOISTED_STEPS, HOISTED_BYTES = 4, (2**20, 2**32)
 """From so many new tokens on, and for parameters of so many bytes, a CPU makes up for the copy that `hoist` makes."""
 
+SMALL_PASS = 2**30
+"""For at most so many bytes of parameters times tokens, a pass over the block takes a few milliseconds."""
+
 NO_STOP = -2  # neither an id nor the -1 that `draw` returns for NaN
 
 _LOOPS: weakref.WeakKeyDictionary[Any, "Loop"] = weakref.WeakKeyDictionary()
@@ -44,6 +47,11 @@ def get_loop(layer: Layer, model: Model) -> "Loop":
     if function not in _LOOPS:
         _LOOPS[function] = Loop(forward)
     return _LOOPS[function]
+
+
+def window_size(total: int, block_size: int | None) -> int:
+    """How many positions the model gets; the last of `total` tokens is never an input. block_size: of `generate`."""
+    return min(block_size or total, total - 1)
 
 
 class Carry(NamedTuple):
@@ -78,6 +86,15 @@ class Loop:
             self.cached_facts[key] = probe_model(self.forward(), params, state)
         return self.cached_facts[key]
 
+    def uses_cache(self, facts: Facts, params: Params, rows: int, first: int, total: int, window: int) -> bool:
+        """Whether the steps that can use the cache of the model do.
+
+        They do not where most steps lie beyond the window and a pass over it is quick: compiling both forms takes
+        longer than it gains. facts, params: of the model. rows: of tokens. first, total, window: of `_run`.
+        """
+        is_quick = tree_bytes(jax.tree.map(shape_struct, params)) * rows * window <= SMALL_PASS
+        return facts.caches and not (is_quick and total - window - 1 > window + 1 - first)
+
     def verify(self, params: Params, state: PyTree, facts: Facts, size: int) -> None:
         """Call `check_consistency`, once for each pair of facts and size. params, state, facts, size: its arguments."""
         if size > 1 and (facts, size) not in self.verified:
@@ -107,7 +124,7 @@ def _run(
     forward = get_forward()
     batch, width = prompt.shape
     total = width + steps
-    window = min(block_size or total, total - 1)  # positions that the model gets; the last token is never an input
+    window = window_size(total, block_size)
     numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def choose(carry: Carry, logits: Array) -> Carry:

@@ -11,7 +11,7 @@ import pytest
 
 import nnfunc as nf
 from nnfunc.generation import decode, draw, prefill
-from nnfunc.generation.loop import _LOOPS
+from nnfunc.generation.loop import _LOOPS, get_loop
 
 VOCABULARY = 11
 
@@ -147,6 +147,27 @@ def test_a_context_limits_what_is_seen(name, context, key):
     for i, prompt in enumerate(prompts):
         found = out.tokens[i, : out.lengths[i]].tolist()
         assert found == by_hand(model, params, prompt, 6, context=context)
+
+
+def test_a_short_block_compiles_one_form_of_the_loop(monkeypatch):
+    model = nf.gpt(11, block_size=4, layers=1, heads=2, dim=8)
+    params = model.init(jax.random.key(0))
+
+    def tokens_and_loops(steps):
+        loop = get_loop(model, model)
+        loop.run.clear_cache()
+        programs, compiled = [], loop.run
+        monkeypatch.setattr(loop, "run", lambda *a, **k: programs.append(compiled.lower(*a, **k)) or compiled(*a, **k))
+        out = generate(model, params, [[1, 2]], steps, block_size=4)
+        monkeypatch.undo()
+        return np.asarray(out.tokens), programs[0].as_text().count("stablehlo.while")
+
+    few, many = tokens_and_loops(3), tokens_and_loops(20)
+    monkeypatch.setattr("nnfunc.generation.loop.SMALL_PASS", 0)
+    both_forms = tokens_and_loops(20)
+    np.testing.assert_array_equal(many[0], both_forms[0])
+    np.testing.assert_array_equal(few[0], many[0][:, :5])
+    assert few[1] + many[1] == both_forms[1]
 
 
 def test_state_is_read(key):
