@@ -69,13 +69,16 @@ def canonicalize(tree: PyTree, where: str = "nnfunc") -> PyTree:
 
     JAX itself warns of float64 in each layer, takes an id of 2**32 + 1 for 1, and refuses another byte order
     than this machine's. Here integers are clipped to the range of their new dtype, where every check of a
-    range finds them. Raises: TypeError for arrays without numbers, such as strings and dates.
+    range finds them. Raises: TypeError for arrays without numbers, such as strings and dates;
+    ValueError for masked values, which JAX would take for those under the mask.
     """
 
     def convert(leaf):
         if not isinstance(leaf, np.ndarray | np.generic) or leaf.dtype == jax.dtypes.float0:
             return leaf
         check.numeric(where, leaf)
+        check.unmasked(where, **{"an array": leaf})
+        leaf = leaf.data if isinstance(leaf, np.ma.MaskedArray) else leaf
         leaf = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         if dtype == leaf.dtype or not np.issubdtype(dtype, np.integer):

@@ -337,6 +337,17 @@ def test_arrays_of_either_order_of_bytes_and_of_no_numbers(name):
             function(*(x.astype(np.int64).astype(dtype) for x in arrays))
 
 
+@pytest.mark.parametrize("name", TAKERS)
+def test_masked_values_are_refused_by_every_function(name):
+    """JAX would take the values under the mask, without a word."""
+    function, *arrays = TAKERS[name]
+    masked = np.ma.array(arrays[0])
+    masked[(0,) * masked.ndim] = np.ma.masked
+    with pytest.raises(ValueError, match=r"should hold no masked values, got 1 of"):
+        function(masked, *arrays[1:])
+    function(*map(np.ma.array, arrays))
+
+
 def test_every_loss_and_metric_takes_either_order_of_bytes():
     for module in (nf.losses, nf.metrics):
         for name in module.__all__:

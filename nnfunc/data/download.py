@@ -241,6 +241,10 @@ MAGIC = {
     b"\x1f\x8b": "packed by gzip",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"\x93NUMPY": "an array of NumPy",
+    b"\x89HDF": "HDF5",
+    b"ARROW1": "Arrow or Feather",
+    b"\x80\x04\x95": "a pickle of Python",
+    b"\x80\x05\x95": "a pickle of Python",
 }
 
 

@@ -225,7 +225,7 @@ def test_photographs_are_turned_and_the_first_frame_is_taken(tmp_path):
     assert (found[2] == 10).all()
 
 
-@pytest.mark.parametrize("train,test", [("Train", "Test"), ("TRAIN", "TESTING"), ("Training", "test")])
+@pytest.mark.parametrize("train,test", [("Train", "Test"), ("TRAIN", "TESTING"), ("tRaIn", "tEsT")])
 def test_splits_are_found_in_any_case(tmp_path, train, test):
     splits = nf.data.images(folder(tmp_path, (train, test)))
     assert (splits.names, len(splits.test[1])) == (("ant", "bee"), 10)
@@ -242,7 +242,14 @@ def test_folders_of_splits_that_are_not_clear(tmp_path):
     with pytest.warns(UserWarning, match="beside has train/, so its folders are read as splits, and extra/ is ignored"):
         assert nf.data.images(tmp_path / "beside").names == ("ant", "bee")
     classes = folder(tmp_path / "classes", ("valid", "invalid"))  # they may be classes as well
-    assert nf.data.images(classes).names == ("invalid", "valid")
+    with pytest.warns(UserWarning, match=r"read as classes, and each has .* same names, ant/, bee/"):
+        assert nf.data.images(classes).names == ("invalid", "valid")
+
+
+@pytest.mark.parametrize("parts", [("trn", "tst"), ("test", "trainval"), ("fold1", "fold2")])
+def test_classes_that_may_be_splits_get_a_warning(tmp_path, parts):
+    with pytest.warns(UserWarning, match=r"name them train/, validation/ and test/"):
+        assert nf.data.images(folder(tmp_path, parts)).names == parts
 
 
 @pytest.mark.parametrize(

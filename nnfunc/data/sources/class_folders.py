@@ -55,6 +55,7 @@ class ClassFolders(NamedTuple):
         is_repeated = {f.name for inner in classes.values() for f in inner} & {f.name for f in others}
         are_splits = ("train" in exact and ("train" in classes or len(exact) > 1)) or len(classes) > 1 or is_repeated
         if not split_folders or (others and not are_splits):
+            self._warn_of_repeated(root)
             return {"train": self._classes(root)}
         if "train" not in split_folders.values():
             hint = "If they are classes and not splits, rename them."
@@ -68,6 +69,17 @@ class ClassFolders(NamedTuple):
             problem = f"{self.where}: {root} has {parts['train'][0].name}/, so its folders are read as splits"
             warnings.warn(f"{problem}, and {_join(others)} is ignored.", stacklevel=3)
         return {part: self._classes(same[0], part) for part, same in parts.items() if same}
+
+    def _warn_of_repeated(self, root: Path) -> None:
+        """Warn of classes that all have folders of the same names: they may be splits with other names."""
+        folders = self._folders(root)
+        inner = [{folder.name for folder in self._folders(folder)} for folder in folders]
+        repeated = set[str]().union(*inner).intersection(*inner)
+        if len(folders) > 1 and len(repeated) > 1:
+            problem = f"{self.where}: {_join(folders)} of {root} are read as classes, and each has folders with the"
+            names = check.join_names([f"{name}/" for name in sorted(repeated)], 5)
+            hint = "If they are splits, name them train/, validation/ and test/."
+            warnings.warn(f"{problem} same names, {names}. {hint}", stacklevel=4)
 
     def _classes(self, folder: Path, part: str | None = None) -> dict[str, list[Path]]:
         """{class: files} of a folder. part: its split; a single inner folder of that split is not a class."""
@@ -133,7 +145,8 @@ def split_files(where: str, root: Path, endings: Collection[str]) -> dict[str, P
 
 def split_name(name: str) -> str | None:
     """The split that a word of a folder's name stands for; None for no split or several."""
-    tokens = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    spaced = re.sub("(?<=[a-z])(?=[A-Z])", " ", name)  # trainData, and as it stands: tRaIn
+    tokens = re.findall("[a-z]+", f"{spaced} {name}".lower())
     patterns = {part: f"({'|'.join(synonyms)}){SUFFIXES}" for part, synonyms in PARTS.items()}
     parts = [part for part, pattern in patterns.items() if any(re.fullmatch(pattern, token) for token in tokens)]
     return parts[0] if len(parts) == 1 else None
