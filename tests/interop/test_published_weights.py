@@ -458,6 +458,19 @@ def test_what_is_wrong_has_one_message(folder, damage, message):
         nf.pretrained(folder)
 
 
+def test_every_name_that_does_not_fit_is_in_the_message(folder):
+    """Names that differ in their numbers alone, such as those of layers, are one line: the first and the last."""
+    arrays = load_file(folder / "model.safetensors")
+    names = {f"{name}{i}": np.ones(1, "f4") for name in "abcdefghijklmnop" for i in range(20)}
+    lost = [name for name in arrays if "c_fc.weight" in name]
+    save_file({name: x for name, x in (arrays | names).items() if name not in lost}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="320 tensors without a parameter and 1 parameter without a tensor") as error:
+        nf.pretrained(folder)
+    lines = str(error.value).splitlines()
+    assert lines[1:-1] == [f"  tensor {name}0 to {name}19 (20): no parameter" for name in "abcdefghijklmnop"]
+    assert lines[-1].startswith("  parameter blocks/mlp/up/weight: no tensor transformer.h.1.mlp.c_fc.weight")
+
+
 def test_patterns_allow_what_is_missing(folder, key):
     edit_config(folder, n_layer=3)
     with pytest.raises(ValueError, match=r"key should be given, .* Pass key=jax.random.key\(0\)"):
