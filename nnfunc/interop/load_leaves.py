@@ -2,7 +2,8 @@
 
 import fnmatch
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -89,15 +90,24 @@ def _check_coverage(
     extra = [name for name in remaining if not _matches_any(name, unused)]
     allowed = (unfilled,) if isinstance(unfilled, str) else tuple(unfilled)
     empty = [path for path in missing if not any(paths.matches(pattern, path) for pattern in allowed)]
-    lines = [f"\n  tensor {name}: no parameter" for name in extra]
-    lines += [f"\n  parameter {path}: no tensor {missing[path]}".rstrip() for path in empty]
+    lines = [f"\n  tensor {text}: no parameter" for _, text in _by_number(extra)]
+    lines += [f"\n  parameter {text}: no tensor {missing[path]}".rstrip() for path, text in _by_number(empty)]
     if lines:
-        more = f"\n  and {len(lines) - 12} more" if lines[12:] else ""
         hints = ['unused="name.*"'] * bool(extra) + ['unfilled="path/**"'] * bool(empty)
         counts = [check.counted(len(extra), "tensor") + " without a parameter"] * bool(extra)
         counts += [check.counted(len(empty), "parameter") + " without a tensor"] * bool(empty)
         problem = f"it has {' and '.join(counts)}.{note}"
-        check.fail(where, problem, hint=f"To allow it: {' and '.join(hints)}.{''.join(lines[:12])}{more}")
+        check.fail(where, problem, hint=f"To allow it: {' and '.join(hints)}.{''.join(lines)}")
+
+
+def _by_number(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(the first name, all names as text) of the names that differ in their numbers alone, such as those of layers."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"\d+", "0", name), []).append(name)
+    for group in groups.values():
+        first, *rest = sorted(group, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+        yield first, f"{first} to {rest[-1]} ({len(group)})" if rest else first
 
 
 def _check_dtype(tensors: Mapping[str, FileTensor], names: set[str], dtype: DType | None) -> None:

@@ -11,7 +11,7 @@ from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.linear import linear
 from nnfunc.layers.norm import layer_norm
-from nnfunc.models.transformer import transformer_block
+from nnfunc.models.transformer import TokenInput, real_tokens, state_at, token_model, transformer_block
 from nnfunc.stacked_layers import repeat
 
 __all__ = ["clip", "clip_text"]
@@ -41,7 +41,8 @@ def clip_text(
     None, the default, takes the largest id of a sequence, as the first published models do. activation: of the
     perceptron, a name of `nf.activations`. eps: that of the norms, above 0.
     Paths: `tokens/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`, `norm/scale`, `head/weight`.
-    Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> y [..., out_dim], or [..., time, dim].
+    Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> y [..., out_dim], or [..., time, dim];
+    or an `nf.TokenInput` with a mask or lengths of a padded batch, and positions.
     Source: Radford et al. 2021, arXiv:2103.00020, section 2.4, and its code.
 
     >>> model = nf.clip_text(65, block_size=8, layers=2, heads=2, dim=16, out_dim=4)
@@ -59,18 +60,14 @@ def clip_text(
     attend = attention(dim, heads, causal=True, weight_init=normal)
     mlp = feed_forward(dim, hidden or 4 * dim, activation=activation, weight_init=normal)
 
-    def flow(net, ids):
-        check.integers("clip_text", x=ids)
-        if ids.ndim < 1:
-            check.fail("clip_text", expected="x should be [..., time]", actual=f"shape {ids.shape}")
-        y = net.norm(net.blocks(net.positions(net.tokens(ids))))
-        if not head:
-            return y
-        index = jnp.argmax(ids if end is None else ids == end, axis=-1)[..., None, None]
-        return net.head(jnp.take_along_axis(y, index, axis=-2)[..., 0, :])
+    def end_state(y: Array, x: TokenInput) -> Array:
+        mask = real_tokens(x, None)
+        ids = x.ids if mask is None else jnp.where(mask, x.ids, -1)
+        return state_at(y, jnp.argmax(ids if end is None else ids == end, axis=-1))
 
-    return wire(
-        flow,
+    return token_model(
+        "clip_text",
+        select=end_state,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=initializers.normal(0.01)),
         blocks=repeat(transformer_block(dim, attend, mlp, eps=eps), layers),

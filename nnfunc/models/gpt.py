@@ -13,7 +13,7 @@ from nnfunc.layers.dropout import dropout as dropout_layer
 from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.norm import layer_norm
-from nnfunc.models.transformer import DecoderOutput, decoder_head, token_model, transformer_block
+from nnfunc.models.transformer import DecoderOutput, decoder_head, last_token, token_model, transformer_block
 from nnfunc.stacked_layers import repeat
 
 __all__ = ["gpt"]
@@ -80,8 +80,7 @@ def gpt(
         check.size("gpt", 0, vocab_size - 1, padding=padding)
     model = token_model(
         "gpt",
-        last=output == "classes",
-        padding=padding,
+        select=last_token(padding) if output == "classes" else None,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=normal),
         **drop,

@@ -14,7 +14,7 @@ from nnfunc.layers.embedding import embedding
 from nnfunc.layers.feed_forward import feed_forward
 from nnfunc.layers.mixture_of_experts import mixture_of_experts
 from nnfunc.layers.norm import rms_norm
-from nnfunc.models.transformer import DecoderOutput, decoder_head, token_model, transformer_block
+from nnfunc.models.transformer import DecoderOutput, decoder_head, last_token, token_model, transformer_block
 from nnfunc.stacked_layers import repeat
 
 __all__ = ["llama"]
@@ -141,8 +141,7 @@ def llama(
         check.size("llama", 0, vocab_size - 1, padding=padding)
     model = token_model(
         "llama",
-        last=output == "classes",
-        padding=padding,
+        select=last_token(padding) if output == "classes" else None,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         **scaled,
         blocks=repeat(block, layers, unroll=unroll),

@@ -71,6 +71,7 @@ def seq2seq(
     logit_bias: bool = False,
     final_norm: bool | None = None,
     decoder_layers: int | None = None,
+    output: Literal["tokens", "hidden"] = "tokens",
     dropout: Scalar | None = None,
     eps: Scalar | None = None,
 ) -> Model:
@@ -91,7 +92,8 @@ def seq2seq(
     embedding_scale: the factor of the tables in place of sqrt(dim); embedding_norm: a norm after the positions;
     head_scale: a factor before the head; logit_bias: a bias of the logits; decoder_layers: the blocks of the decoder,
     layers by default; 0 leaves the decoder out, so that x is a source alone. BART has embedding_scale=1,
-    embedding_norm and logit_bias.
+    embedding_norm and logit_bias. output: "tokens" gives the logits of the next token, "hidden" the state of every
+    token of the target, [..., steps, dim], without a head.
     bias: of all layers and norms. scale: of the scores, above 0, by default head_dim^(-1/2). T5 has order="pre",
     norm="rms", bias=False, scale=1, buckets=32, embedding_scale=1 and head_scale=dim^(-1/2), its version 1.1
     tied="tables", activation="geglu_tanh" and no head_scale.
@@ -116,6 +118,7 @@ def seq2seq(
     check.size("seq2seq", vocab_size=vocab_size, dim=dim, layers=layers)
     decoder_layers = layers if decoder_layers is None else decoder_layers
     check.size("seq2seq", 0, decoder_layers=decoder_layers)
+    check.choice("seq2seq", ("tokens", "hidden"), output=output)
     target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
     check.size("seq2seq", target_vocab_size=target_vocab_size)
     if tied and target_vocab_size != vocab_size:
@@ -187,10 +190,12 @@ def seq2seq(
 
     if not decoder_layers:
         return wire(lambda net, x: encode(net, _check_input(x, decoder=False)), encoder=encoder)
-    head = linear(dim, target_vocab_size, bias=False, weight_init=table)
-    shift = {"shift": bias_layer(target_vocab_size)} if logit_bias else {}
-    shrink = {} if head_scale is None else {"shrink": lambda x: x * jnp.asarray(head_scale, x.dtype)}
-    decoder = stack(target_vocab_size, decoder_layers, causal=True, **shrink, head=head, **shift)
+    head: dict[str, Layer] = {}
+    if output == "tokens":
+        head |= {} if head_scale is None else {"shrink": lambda x: x * jnp.asarray(head_scale, x.dtype)}
+        head |= {"head": linear(dim, target_vocab_size, bias=False, weight_init=table)}
+        head |= {"shift": bias_layer(target_vocab_size)} if logit_bias else {}
+    decoder = stack(target_vocab_size, decoder_layers, causal=True, **head)
 
     def flow(net, x):
         inputs: Any = _check_input(x)
@@ -207,7 +212,7 @@ def seq2seq(
 
     model = wire(flow, encoder=encoder, decoder=decoder)
     shared: dict[str, Any] = {"decoder/tokens/weight": "encoder/tokens/weight"}
-    if tied is True:
+    if tied is True and output == "tokens":
         shared["decoder/head/weight"] = ("encoder/tokens/weight", jnp.transpose)
     return tie(model, shared) if tied else model
 

@@ -1,5 +1,6 @@
 """The block of a Transformer: attention and a perceptron, each added to its input and normalized; its inputs."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -142,6 +143,7 @@ def transformer_block(
     return wire(flow, **children)
 
 
+Select = Callable[[Array, TokenInput], Array]
 DecoderOutput = Literal["tokens", "hidden", "classes", "token_classes"]
 
 
@@ -157,11 +159,10 @@ def decoder_head(
     return {"head": linear(dim, size, bias=output == "token_classes", weight_init=weight_init)}
 
 
-def token_model(where: str, *, last: bool = False, padding: int | None = None, **layers: Layer) -> Model:
+def token_model(where: str, *, select: Select | None = None, **layers: Layer) -> Model:
     """A decoder: `serial(**layers)` of ids or of an `nf.TokenInput`; `positions` and `blocks` get its other parts.
 
-    last: whether `head` reads the state of the last token alone, that before the padding. padding: its id, where x has
-    no mask and no lengths.
+    select: (states, x) -> the state that `head` reads, by default that of every token.
     """
 
     def flow(net, x):
@@ -178,8 +179,8 @@ def token_model(where: str, *, last: bool = False, padding: int | None = None, *
                 y = net[name]((y, positions))
             elif name == "blocks" and any(part is not None for part in inputs[1:]):
                 y = net[name](TransformerInput(y, **masks, positions=positions)).x
-            elif name == "head" and last:
-                y = net[name](last_state(y, _real_tokens(inputs, padding)))
+            elif name == "head" and select is not None:
+                y = net[name](select(y, inputs))
             else:
                 y = net[name](y)
         return y
@@ -195,7 +196,19 @@ def token_model(where: str, *, last: bool = False, padding: int | None = None, *
     return model.replace(forward=forward, name=where)
 
 
-def _real_tokens(x: TokenInput, padding: int | None) -> Array | None:
+def last_token(padding: int | None) -> Select:
+    """The state of the last token before the padding. padding: its id, where x has no mask and no lengths."""
+
+    def select(y: Array, x: TokenInput) -> Array:
+        mask = real_tokens(x, padding)
+        if mask is None:
+            return y[..., -1, :]
+        return state_at(y, jnp.argmax(jnp.where(mask, jnp.arange(1, mask.shape[-1] + 1), 0), axis=-1))
+
+    return select
+
+
+def real_tokens(x: TokenInput, padding: int | None) -> Array | None:
     """Where x has no padding, booleans [..., time]; None for everywhere."""
     mask = None if x.mask is None else x.mask.astype(bool)
     if x.lengths is not None:
@@ -204,11 +217,8 @@ def _real_tokens(x: TokenInput, padding: int | None) -> Array | None:
     return x.ids != padding if mask is None and padding is not None else mask
 
 
-def last_state(y: Array, mask: Array | None) -> Array:
-    """The state of the last token, the first one where there is none: [..., time, dim] -> [..., dim]."""
-    if mask is None:
-        return y[..., -1, :]
-    index = jnp.argmax(jnp.where(mask, jnp.arange(1, mask.shape[-1] + 1), 0), axis=-1)
+def state_at(y: Array, index: Array) -> Array:
+    """The state of one token of each sequence: [..., time, dim] -> [..., dim]. index: integers [...]."""
     return jnp.take_along_axis(y, jnp.broadcast_to(index, y.shape[:-2])[..., None, None], axis=-2)[..., 0, :]
 
 

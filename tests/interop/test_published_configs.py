@@ -177,8 +177,8 @@ def test_models_without_a_head_are_read():
         f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")
     }
     bart |= {"vocab_size": 9, "d_model": 4, "max_position_embeddings": 8}
-    assert arguments("bart", architectures=["BartModel"], **bart)["logit_bias"] is False  # as bart-base and bart-large
-    assert arguments("bart", architectures=["BartForConditionalGeneration"], **bart)["logit_bias"] is True
+    assert arguments("bart", architectures=["BartModel"], **bart)["output"] == "hidden"  # as bart-base and bart-large
+    assert arguments("bart", architectures=["BartForConditionalGeneration"], **bart)["output"] == "tokens"
     for family, name in (("llama", "LlamaModel"), ("gemma3_text", "Gemma3TextModel"), ("bert", "BertModel")):
         assert arguments(family, architectures=[name], **DECODER)["output"] == "hidden"
     assert arguments("mt5", architectures=["MT5EncoderModel"], **T5)["decoder_layers"] == 0
@@ -204,12 +204,14 @@ def test_the_versions_of_t5_differ_in_their_heads(family, config, expected):
     assert ("head_scale" in actual) == (family == "t5")
 
 
-@pytest.mark.parametrize("family, change", [("mt5", {}), ("t5", {"tie_word_embeddings": False})])
-def test_a_t5_without_its_head_is_refused(family, change):
-    name = family.upper()
-    with pytest.raises(ValueError, match=rf"\['{name}ForConditionalGeneration'\] or \['{name}EncoderModel'\], got"):
-        arguments(family, **T5, **change, architectures=[f"{name}Model"])
-    assert arguments("t5", **T5, architectures=["T5Model"])["tied"] is True  # the first head is the table
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+def test_the_body_of_t5_has_the_head_of_its_config(family):
+    """It counts where output="tokens" is asked for: without a head in the file there is none to read."""
+    for tied, expected in ((True, True), (False, "tables")):
+        names = {"architectures": [f"{family.upper()}Model"], "scale_decoder_outputs": False}
+        config = PublishedConfig(T5 | names | {"tie_word_embeddings": tied}, "", {"shared.weight"})
+        actual = FAMILIES[family].arguments(config)
+        assert (actual["output"], actual["tied"]) == ("hidden", expected)
 
 
 @pytest.mark.parametrize("family", ["t5", "mt5"])

@@ -458,6 +458,19 @@ def test_what_is_wrong_has_one_message(folder, damage, message):
         nf.pretrained(folder)
 
 
+def test_every_name_that_does_not_fit_is_in_the_message(folder):
+    """Names that differ in their numbers alone, such as those of layers, are one line: the first and the last."""
+    arrays = load_file(folder / "model.safetensors")
+    names = {f"{name}{i}": np.ones(1, "f4") for name in "abcdefghijklmnop" for i in range(20)}
+    lost = [name for name in arrays if "c_fc.weight" in name]
+    save_file({name: x for name, x in (arrays | names).items() if name not in lost}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="320 tensors without a parameter and 1 parameter without a tensor") as error:
+        nf.pretrained(folder)
+    lines = str(error.value).splitlines()
+    assert lines[1:-1] == [f"  tensor {name}0 to {name}19 (20): no parameter" for name in "abcdefghijklmnop"]
+    assert lines[-1].startswith("  parameter blocks/mlp/up/weight: no tensor transformer.h.1.mlp.c_fc.weight")
+
+
 def test_patterns_allow_what_is_missing(folder, key):
     edit_config(folder, n_layer=3)
     with pytest.raises(ValueError, match=r"key should be given, .* Pass key=jax.random.key\(0\)"):
@@ -522,31 +535,63 @@ def test_the_reference_loads_what_is_written_without_a_head(case, name, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["CLIPTextModel", "CLIPVisionModel", "BartModel"])
+@pytest.mark.parametrize("name", ["CLIPTextModel", "CLIPVisionModel", "BartModel", "T5Model", "MT5Model"])
 def test_models_without_a_head_compute_the_same(name, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    case, section = {"C": ("clip", f"{name[4:-5].lower()}_config"), "B": ("bart", None)}[name[0]]
+    is_tower, is_image = name.startswith("CLIP"), name == "CLIPVisionModel"
+    case = "clip" if is_tower else name.removesuffix("Model").lower()
     config = json.loads(str(golden(case)["config"]))
     torch.manual_seed(0)
     reference = getattr(transformers, name)
-    reference = reference(reference.config_class(**config.get(section, config))).eval()
+    config = config[f"{name[4:-5].lower()}_config"] if is_tower else config
+    reference = reference(reference.config_class(**config)).eval()
     reference.save_pretrained(tmp_path / "saved")
     model, params = nf.pretrained(tmp_path / "saved")
-    is_image = name == "CLIPVisionModel"
-    x = inputs("clip")[0].astype(jnp.float32) if is_image else jnp.asarray(golden(case)["ids"], jnp.int32)
-    tensor = torch.tensor(np.array(x.transpose(0, 3, 1, 2) if is_image else x))
+    arrays = [golden(case)[part] for part in ("ids", "target") if part in golden(case)]
+    if is_image:
+        arrays = [np.array(inputs("clip")[0].astype(jnp.float32).transpose(0, 3, 1, 2))]
 
     def compute(module):
-        module = module.encoder if name == "BartModel" else module
+        names = ["pixel_values" if is_image else "input_ids", "decoder_input_ids"]
         with torch.no_grad():
-            return module(tensor).pooler_output if is_image else module(tensor)[0]
+            output = module(**{name: torch.tensor(x) for name, x in zip(names, arrays, strict=False)})
+        return output.pooler_output if is_image else output[0]
 
-    y = model.apply(params, nf.Seq2SeqInput(x) if name == "BartModel" else x)
+    x = [x.transpose(0, 2, 3, 1) if is_image else jnp.asarray(x, jnp.int32) for x in arrays]
+    y = model.apply(params, x[0] if is_tower else nf.Seq2SeqInput(*x))
     near(y[:, 0] if is_image else y, compute(reference))
     folder = nf.to_pretrained(model, params, tmp_path / "out")
     again, report = type(reference).from_pretrained(folder, output_loading_info=True)
     assert not any(report.values())
     near(compute(again.eval()).numpy(), compute(reference))
+
+
+@pytest.mark.parametrize(
+    "case, head, scale", [("bart", "model.shared", 1), ("t5", "shared", 1 / 4), ("t5-gated", "lm_head", 1)]
+)
+def test_the_states_of_a_decoder_that_reads_a_source(case, head, scale, tmp_path):
+    arrays, bias = tensors(case), "final_logits_bias"
+    options = {"unused": bias, "logit_bias": False} if case == "bart" else {}
+    model, params = nf.pretrained(write(case, tmp_path / "in"), output="hidden", **options)
+    states = jax.jit(model.apply)(params, inputs(case))
+    near(scale * states @ arrays[f"{head}.weight"].T + arrays.get(bias, 0), golden(case)["logits"])
+    out = nf.to_pretrained(model, params, tmp_path / "out")
+    name = "BartModel" if case == "bart" else "T5Model"
+    assert json.loads((out / "config.json").read_text())["architectures"] == [name]
+    again, same = nf.pretrained(out)
+    assert repr(again) == repr(model)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
+def test_the_head_of_a_body_of_bart_is_its_table(tmp_path):
+    """As of bart-base, whose config.json names the body; transformers takes zeros for the bias of the logits."""
+    model, params = nf.pretrained(write("bart", tmp_path / "in"), output="hidden", unused="final_logits_bias")
+    folder = nf.to_pretrained(model, params, tmp_path / "body")
+    model, params = nf.pretrained(folder, output="tokens")
+    near(model.apply(params, inputs("bart")) + tensors("bart")["final_logits_bias"], golden("bart")["logits"])
+    out = nf.to_pretrained(model, params, tmp_path / "out")
+    assert json.loads((out / "config.json").read_text())["architectures"] == ["BartForConditionalGeneration"]
+    assert repr(nf.pretrained(out).model) == repr(model)
 
 
 def test_the_body_alone_has_names_without_a_prefix(folder):
@@ -614,6 +659,16 @@ def test_models_that_no_family_has_are_refused(change, message, tmp_path, key):
     model = nf.llama(5, **{"dim": 8, "layers": 1, "heads": 2, "hidden": 4} | change)
     with pytest.raises(ValueError, match=message):
         nf.to_pretrained(model, model.init(key), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_of_bart_alone_is_refused(tmp_path, key):
+    """transformers has no such model; that of T5 it has."""
+    model = nf.seq2seq(
+        9, **{"dim": 4, "layers": 1, "heads": 2, "block_size": 8, "embedding_norm": True}, decoder_layers=0
+    )
+    with pytest.raises(ValueError, match="decoder_layers should be above 0 in this family, got 0"):
+        nf.to_pretrained(model, model.init(key), tmp_path / "out", family="bart")
     assert not (tmp_path / "out").exists()
 
 

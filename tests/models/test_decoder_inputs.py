@@ -39,6 +39,18 @@ def test_padding_changes_nothing_wherever_it_is(name):
         assert not np.allclose(apply(params, nf.TokenInput(padded, mask=mask))[:, 2:], alone, atol=1e-3)
 
 
+@pytest.mark.parametrize("end", [6, None])
+def test_the_end_token_of_clip_is_not_in_the_padding(end):
+    """CLIP's tokenizer pads with the end token."""
+    model = nf.clip_text(7, block_size=8, **SIZES, out_dim=3, end=end)
+    params, apply = drawn(model), jax.jit(model.apply)
+    ids, padding = jnp.array([[1, 6, 2], [3, 4, 6]], jnp.int32), jnp.full((2, 2), 6, jnp.int32)
+    alone = apply(params, ids)
+    near(apply(params, nf.TokenInput(jnp.concatenate([ids, padding], axis=1), lengths=jnp.array([3, 3]))), alone)
+    x, mask = jnp.concatenate([padding, ids], axis=1), jnp.arange(5) >= jnp.array([[2], [2]])
+    near(apply(params, nf.TokenInput(x, mask=mask, positions=jnp.maximum(mask.cumsum(-1) - 1, 0))), alone)
+
+
 @pytest.mark.parametrize("name", ["gpt", "llama"])
 def test_classes_are_those_of_the_last_token(name):
     def make(**options):

@@ -14,6 +14,9 @@ FIRST = 2
 """Positions begin at this row of the published table; those before are not used."""
 POSITIONS = {"weight": ("weight", Change(lambda x: x[FIRST:], lambda x: np.pad(x, ((FIRST, 0), (0, 0)))))}
 
+BIAS = "final_logits_bias"
+"""A buffer there: transformers takes zeros where a file does not have it."""
+
 
 def attention_rows(name: str, path: str) -> list[Row]:
     parts = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
@@ -41,7 +44,7 @@ def read_bart(config: PublishedConfig) -> dict[str, Any]:
         if values[0] != values[1]:
             check.fail(config.where, expected=f"encoder_{name} should be decoder_{name}", actual=f"{values}")
     scale = {} if config.get("scale_embedding") else {"embedding_scale": 1.0}
-    bias = {"logit_bias": (config.get("architectures") or [""])[0] != "BartModel"}
+    bias = {"logit_bias": config.tensors is None or BIAS in config.tensors}
     return {"embedding_norm": True, **bias, "order": "post", "tied": True, **scale}
 
 
@@ -52,6 +55,8 @@ def write_bart(arguments: Mapping[str, Any]) -> dict[str, Any]:
         check.fail("to_pretrained", expected=expected, actual=arguments["embedding_scale"])
     if arguments["block_size"] is None:
         check.fail("to_pretrained", expected="block_size should be a number in this family", actual=None)
+    if arguments["decoder_layers"] == 0:
+        check.fail("to_pretrained", expected="decoder_layers should be above 0 in this family", actual=0)
     hidden, heads = arguments["hidden"] or 4 * arguments["dim"], arguments["heads"]
     return {
         "scale_embedding": arguments["embedding_scale"] is None,
@@ -78,9 +83,9 @@ BART = Family(
         ("model.shared", "encoder/tokens", TABLE),
         *stack_rows("encoder"),
         *stack_rows("decoder"),
-        ("final_logits_bias", "decoder/shift", {"": ("bias", vector(2))}),
+        (BIAS, "decoder/shift", {"": ("bias", vector(2))}),
     ],
-    architectures={"BartForConditionalGeneration": {"logit_bias": True}, "BartModel": {"logit_bias": False}},
+    architectures={"BartForConditionalGeneration": {"output": "tokens"}, "BartModel": {"output": "hidden"}},
     fixed={"tie_word_embeddings": True},
     read=read_bart,
     write=write_bart,

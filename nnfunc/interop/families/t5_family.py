@@ -40,13 +40,13 @@ HEAD = "lm_head"
 
 
 def read_mt5(config: PublishedConfig, *, scaled: bool = False) -> dict[str, Any]:
-    """The head has a table of its own where the file has one, whatever the config says, except below a factor."""
-    architecture = (config.get("architectures") or [""])[0]
-    if architecture.endswith("T5Model") and not scaled:
-        body = architecture.removesuffix("Model")
-        expected = f"architectures should be ['{body}ForConditionalGeneration'] or ['{body}EncoderModel']"
-        check.fail(config.where, expected=expected, actual=f"{[architecture]}, which has no head")
-    separate = not scaled and (config.tensors is None or f"{HEAD}.weight" in config.tensors)
+    """The head has a table of its own where the file has one, whatever the config says, except below a factor.
+
+    A file of the body alone has none, so that the config says whether its head would be the table.
+    """
+    body = (config.get("architectures") or [""])[0].endswith("T5Model")
+    untied = body and not config.get("tie_word_embeddings", True)
+    separate = not scaled and (untied or config.tensors is None or f"{HEAD}.weight" in config.tensors)
     head = {"tied": "tables" if separate else True} | ({"head_scale": config["d_model"] ** -0.5} if scaled else {})
     return {name: value for name, value in FIXED.items() if value is not None} | head
 
@@ -97,7 +97,11 @@ T5 = Family(
         Setting("feed_forward_proj", "activation", ACTIVATIONS, "relu"),
     ],
     rows=rows,
-    architectures={"T5EncoderModel": {"decoder_layers": 0}, "T5ForConditionalGeneration": {}},
+    architectures={
+        "T5EncoderModel": {"decoder_layers": 0},
+        "T5ForConditionalGeneration": {"output": "tokens"},
+        "T5Model": {"output": "hidden"},
+    },
     read=read_t5,
     write=write_t5,
     ignored=(
