@@ -246,6 +246,16 @@ def test_without_javascript_there_are_pictures(visit, run_page):
     assert "digit 7" in page.locator("#table-classes").inner_text()
 
 
+@pytest.mark.parametrize("name, count", [("run_page", 2), ("sweep_page", 1)])
+def test_gestures_are_told_where_they_work(visit, request, name, count):
+    for javascript in (True, False):
+        page = visit(request.getfixturevalue(name), java_script_enabled=javascript)
+        hints = page.locator(".gestures")
+        assert [hints.nth(i).is_visible() for i in range(hints.count())] == [javascript] * count
+        text = page.locator("main").inner_text()
+        assert any(word in text for word in ("Drag", "Click a", "ouble-click")) == javascript
+
+
 def test_runs_of_several_metrics_in_one_page(visit, tmp_path):
     for i in range(12):
         metric = "mae" if i % 2 else "accuracy"
