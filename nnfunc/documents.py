@@ -44,6 +44,11 @@ def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
         return file.read()
 
 
+def make_parent(path: Path) -> None:
+    """Make the folder of a file that a user names, and those above it. path: of the file."""
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file completely or not at all: a reader sees the previous content or the new one.
 

@@ -122,11 +122,14 @@ def sweep(
         typer.Option(
             help="halving, hyperband, patience, population or optuna; with arguments as TOML: "
             "'{name=\"halving\", eta=4}'.",
-            show_default="every trial runs to its end",
+            show_default="every trial runs to its end, or as train.patience",
         ),
     ] = None,
     best: Annotated[
-        str | None, typer.Option(help='The metric that ranks trials, such as "max accuracy".', show_default="min loss")
+        str | None,
+        typer.Option(
+            help='The metric that ranks trials, such as "max accuracy".', show_default="as train.best, or min loss"
+        ),
     ] = None,
     execution: Annotated[
         str | None, typer.Option(help="How trials run: vmap, loop, threads or devices.", show_default="the fastest")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnfunc import check, tuning
+from nnfunc import check, documents, tuning
 from nnfunc.commands.constant_baseline import (
     baselines,
     print_naive_forecasts,
@@ -119,6 +119,7 @@ def evaluate(
     result |= evaluation_result(held_out, names, target, losses, levels, config.preprocessing.codec)
     if json_file is not None:
         with explain_full_disk(json_file, "Evaluate again."):
+            documents.make_parent(json_file)
             run_folder.write_json(json_file, _plain(result))
     if held_out.threshold is not None and held_out.output_type == "binary":
         print(f"yes from a probability of {held_out.threshold:.4g} on, chosen on the validation split")

@@ -37,7 +37,7 @@ def export_pretrained(folder: Path, target: Path, checkpoint: str = "best", *, t
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         check.fail("export", f"{target} is not an empty folder.", hint="Choose another.", exc_type=FileExistsError)
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    documents.make_parent(target)
     run, lines = load_run(folder, checkpoint), []
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.absolute().parent) as temporary:
         written = Path(temporary) / target.name

@@ -42,7 +42,7 @@ def predict(
     run = load_run(folder, checkpoint)
     batch_size = run.config.eval_batch_size if batch_size is None else batch_size
     check.size("predict", batch_size=batch_size)
-    width, preprocessing = None, run.config.preprocessing
+    width, preprocessing, header = None, run.config.preprocessing, None
     limit = batch_size * max(1, ROWS_AT_ONCE // batch_size)
     pieces = read_pieces(preprocessing, inputs, limit)
     with (
@@ -63,7 +63,11 @@ def predict(
                 predicted = prediction_columns(
                     run, y, names and names[start:end], None if lengths is None else lengths[start:end]
                 )
-                write(_join_columns(columns, predicted), y)
+                columns = _join_columns(columns, predicted)
+                if format_name in ("csv", "parquet"):
+                    header = header or list(columns)
+                    columns = _order_columns(columns, header)
+                write(columns, y)
                 show(len(y), piece.done)
                 start = end
 
@@ -84,6 +88,15 @@ def _join_columns(columns: Mapping[str, Any], predicted: Mapping[str, Any]) -> d
     """Columns of the input, then those of the predictions, with another name where the input has the same."""
     renamed = {f"predicted_{name}" if name in columns else name: column for name, column in predicted.items()}
     return {**columns, **renamed}
+
+
+def _order_columns(columns: Mapping[str, Any], header: Sequence[str]) -> dict[str, Any]:
+    """The columns in the order of those of the first rows, which a table has for all of its rows."""
+    if other := set(columns) ^ set(header):
+        name = min(other)
+        problem = f"the rows of some inputs have a column {name!r}, and those of others have none."
+        check.fail("predict", problem, hint="Predict them apart, or write JSON lines: --format jsonl.")
+    return {name: columns[name] for name in header}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from nnfunc import check
+from nnfunc import check, documents
 
 Columns = Mapping[str, Sequence[Any]]
 Write = Callable[[Columns, Any], None]
@@ -47,9 +47,7 @@ def open_writer(output: Path | None, format_name: str) -> Iterator[Write]:
         sys.stdout.flush()
         return
     target = output.resolve()
-    if not target.parent.is_dir():
-        hint = f"Make it: mkdir -p {output.parent}"
-        check.fail("predict", f"there is no folder {output.parent}.", hint=hint, exc_type=FileNotFoundError)
+    documents.make_parent(target)
     temporary = target if target.exists() and not target.is_file() else target.with_name(f"{target.name}.tmp")
     try:
         if format_name == "parquet":

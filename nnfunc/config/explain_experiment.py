@@ -6,51 +6,41 @@ import typing
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 from nnfunc import check, sweeps
+from nnfunc.config.comparison_file import ComparisonFile
 from nnfunc.config.config_errors import nearest_hint
 from nnfunc.config.explain_key import REQUIRED, WHERE, KeyHelp, argument_docs, describe_argument, explain_key, to_toml
 from nnfunc.config.schema import TABLES, parse_annotation
 from nnfunc.config.sweep.search_methods import SEARCHES
 from nnfunc.config.sweep.sweep_options import OPTIONS
-from nnfunc.sweeps.sampling import MAX_TRIALS
 
-_COUNT = ("an integer", f"1 to {MAX_TRIALS:,}")
-_SWEEP = {  # type, range, default, meaning, example
-    "trials": (*_COUNT, "all combinations of lists", "The number of runs; with seeds a multiple of them.", "64"),
-    "method": ("one of 'random', 'grid', 'sobol', 'latin'", "", '"random"; "grid" for lists alone without trials')
-    + ("How settings are drawn; grid is all combinations, sobol and latin fill the space evenly.", '"sobol"'),
-    "seeds": (*_COUNT, "1", "The number of runs of each setting, for means and intervals.", "3"),
-    "best": ('text: "min" or "max" and a metric', "", '"min loss"')
-    + ("The metric that ranks the trials: its last value on the validation split.", '"max accuracy"'),
-    "search": (f"one of {', '.join(map(repr, SEARCHES))}, or a table of this name and its arguments", "")
-    + ('"everything"', "Decides how far each trial runs.", '{ name = "halving", eta = 4 }'),
-    "chunk": (*_COUNT, "as many as fit the memory", "The largest number of trials to run side by side.", "16"),
-    "execution": ("one of 'auto', 'vmap', 'loop', 'threads', 'devices'", "", '"auto"')
-    + ("How trials run: side by side, one after another, from threads or over devices; auto measures.", '"threads"'),
-}
 _VALUES = (
     ", a list of options, or a distribution: { log = [1e-4, 1e-1] }, { uniform = [0.0, 0.5] }, { int = [1, 4] }, "
     "{ range = [0, 8] } or { choice = [...] }"
 )
+
+
+def _explain_table(name: str, schema: Mapping[str, Any]) -> KeyHelp:
+    """The help of a key of a comparison. schema: of the key, as JSON."""
+    default = to_toml(schema["default"] or "none").strip('"') if "default" in schema else REQUIRED
+    example = f"{name} = {to_toml(schema['examples'][0])}"
+    return KeyHelp(name, "", schema["title"], _limits(schema), default, schema["description"], example)
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    """The range of a number, or of the numbers of a list, or of how many tables; "" without any."""
+    schema = schema.get("items", schema)
+    if "exclusiveMinimum" in schema:
+        return f"above {schema['exclusiveMinimum']:g}"
+    if "minProperties" in schema:
+        return f"at least {schema['minProperties']}"
+    return f"{schema['minimum']} to {schema['exclusiveMaximum'] - 1:,}" if "minimum" in schema else ""
+
+
 COMPARISON = {
-    name: KeyHelp(name, "", *parts)
-    for name, parts in {
-        "every": ("tables of a run", "", REQUIRED, "The tables that the runs of all models share.")
-        + ('every = { data = { name = "digits" }, train = { steps = 400 } }',),
-        "models": ("at least 2 tables by name, each with tables of a run", "", REQUIRED)
-        + ("The tables in which each model differs, merged into every.",)
-        + ('models = { small = { model = { name = "mlp", widths = [64, 32, 10] } } }',),
-        "variants": ("tables by name, each with tables of a run", "", "none")
-        + ("Each model is trained in each variant, whose tables are merged into the model's.",)
-        + ("variants = { ordered = {}, shuffled = { data = { shuffle_pixels = true } } }",),
-        "seeds": ("a list of distinct integers", "0 to 2**32 - 1", "[0, 1, 2]", "Each model is trained with each seed.")
-        + ("seeds = [0, 1, 2]",),
-        "target": ("one number by the name of a validation metric", "", "none")
-        + ("The value whose first step and time the table tells.", "target = { accuracy = 0.97 }"),
-        "parameters_within": ("a number", "above 0", "0.05")
-        + ("The largest difference of the numbers of parameters, as a fraction.", "parameters_within = 0.05"),
-    }.items()
+    name: _explain_table(name, schema) for name, schema in ComparisonFile.model_json_schema()["properties"].items()
 }
 """The help of the tables and keys of a comparison's file."""
 
@@ -104,8 +94,9 @@ def explain_experiment(key: str, names: Mapping[str, str]) -> list[KeyHelp]:
 
 
 def _explain_option(name: str) -> KeyHelp:
-    value_type, limits, default, meaning, example = _SWEEP[name]
-    return KeyHelp(f"sweep.{name}", "", value_type, limits, default, meaning, f"sweep = {{ {name} = {example} }}")
+    option = OPTIONS[name]
+    example = f"sweep = {{ {name} = {option.example} }}"
+    return KeyHelp(f"sweep.{name}", "", option.type, option.range, option.default, option.meaning, example)
 
 
 def _explain_search(argument: str) -> list[KeyHelp]:

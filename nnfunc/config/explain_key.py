@@ -232,6 +232,8 @@ def to_toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping) and not value:
+        return "{}"
     if isinstance(value, Mapping):
         return f"{{ {', '.join(f'{_toml_key(key)} = {to_toml(item)}' for key, item in value.items())} }}"
     if isinstance(value, list | tuple):

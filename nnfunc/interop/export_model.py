@@ -14,6 +14,7 @@ from nnfunc import check
 from nnfunc.base import Model, Params, PyTree, resolve_state
 from nnfunc.calls import explain_call
 from nnfunc.device_memory import format_bytes
+from nnfunc.documents import make_parent
 from nnfunc.interop.program import Program, model_name
 
 FORMATS = {
@@ -87,7 +88,8 @@ def export(
     - "numpy": a Python program of a page, and its weights in a .safetensors file beside it; for `nf.mlp`, `nf.cnn`
       and `nf.gpt`.
 
-    model, params: the model and its trained parameters. file: the path to write, for "numpy" one that ends with .py.
+    model, params: the model and its trained parameters. file: the path to write, for "numpy" one that ends with .py;
+    its folder is made.
     example: the x of a batch, with leading axis n: its shapes and dtypes are those of the program, and its values are
     compared. to: the format. state: the model's running statistics.
     transform: x -> x, such as that of a data set, which becomes the first part of the program; example is the x before
@@ -122,6 +124,7 @@ def export(
     program = Program(model, params, state, transform, example, description, batch=1 if to == "litert" else None)
     _check_example(program, labels)
     form = importlib.import_module(FORMATS[to])
+    make_parent(target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         files = form.write(program, Path(folder) / target.name)
         expected = program.reference(None if to == "stablehlo" else "highest")
@@ -151,8 +154,6 @@ def _check_file(file: Path, to: str) -> Path:
     if to == "numpy" and (file.suffix != ".py" or not file.stem.isidentifier()):
         expected = "file should end with .py and have a name that Python can import, for numpy"
         check.fail("export", expected=expected, actual=file)
-    if not file.absolute().parent.is_dir():
-        check.fail("export", f"there is no folder {file.absolute().parent}.", exc_type=FileNotFoundError)
     if file.is_dir():
         check.fail("export", expected="file should be a file", actual=f"the folder {file}")
     return file

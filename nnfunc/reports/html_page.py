@@ -33,7 +33,7 @@ def render_page(
     title = html.escape(name)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head += f"<title>{title}</title><style>{_static('page.css')}</style>"
-    head += "<noscript><style>figure, button { display: none; }</style></noscript>"
+    head += "<noscript><style>figure, button, .gestures { display: none; }</style></noscript>"
     library, scripts = vega.library() if charts else "", ""
     if library:
         described = {c.name: c._asdict() | {"name": c.name} for c in charts}
@@ -81,9 +81,10 @@ def render_section(title: str, content: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
 
 
-def render_note(text: str) -> str:
-    """A paragraph in grey; "" when the text is empty."""
-    return f'<p class="note">{html.escape(text)}</p>' if text else ""
+def render_note(text: str, gestures: str = "") -> str:
+    """A paragraph in grey; "" when both texts are empty. gestures: what a reader with JavaScript may do."""
+    parts = [html.escape(text), f'<span class="gestures">{html.escape(gestures)}</span>' if gestures else ""]
+    return f'<p class="note">{" ".join(filter(None, parts))}</p>' if any(parts) else ""
 
 
 def render_cards(cards: Iterable[tuple[str, str]]) -> str:

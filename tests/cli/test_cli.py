@@ -390,13 +390,6 @@ def test_outputs_and_choices_that_do_not_exist(work, tmp_path, capsys, pixels):
     np.save(tmp_path / "x.npy", pixels)
     for words, message in {
         ("predict", "runs/small-1", tmp_path / "x.npy", "--output", "y.txt"): r"\.csv, \.jsonl, \.parquet or \.npy",
-        (
-            "predict",
-            "runs/small-1",
-            tmp_path / "x.npy",
-            "--output",
-            tmp_path / "no/y.csv",
-        ): "there is no folder .*/no. Make it: mkdir",
         ("evaluate", "runs/small-1", "--split", "tset"): "'test'",
         ("evaluate", "runs/small-1", "--checkpoint", "bset"): "'best'",
     }.items():
@@ -404,6 +397,21 @@ def test_outputs_and_choices_that_do_not_exist(work, tmp_path, capsys, pixels):
         said = capsys.readouterr().err
         assert re.search(message, said), said
         assert said.count("\n") == 1
+
+
+def test_the_folders_of_outputs_are_made(work, tmp_path, pixels):
+    np.save(tmp_path / "x.npy", pixels)
+    (tmp_path / "rows.csv").write_text("a,b\n" + "".join(f"{i * i % 7}.5,{i % 2}\n" for i in range(40)))
+    run, new = "runs/small-1", tmp_path / "new"
+    for words in (
+        ("predict", run, tmp_path / "x.npy", "--output", new / "predict" / "y.csv"),
+        ("evaluate", run, "--json", new / "evaluate" / "y.json"),
+        ("runs", "runs", "--html", new / "page" / "runs.html"),
+        ("runs", "runs", "--plot", new / "plot" / "runs.png"),
+        ("new", "table", tmp_path / "rows.csv", "--output", new / "config" / "rows.toml"),
+    ):
+        assert main(*words) == 0
+        assert words[-1].is_file()
 
 
 def test_words_that_are_no_commands(capsys):

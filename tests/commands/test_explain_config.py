@@ -7,7 +7,7 @@ import pytest
 from helpers.command_line import main
 
 from nnfunc import sweeps
-from nnfunc.commands.compare.comparison_plan import _File
+from nnfunc.config.comparison_file import ComparisonFile
 from nnfunc.config.config_errors import ProblemList
 from nnfunc.config.explain_experiment import COMPARISON, explain_experiment
 from nnfunc.config.explain_key import argument_docs, explain_key, table_line
@@ -94,6 +94,9 @@ def test_tables_and_their_factories(capsys):
 def test_keys_of_sweeps(capsys):
     assert "trials an integer, default all combinations of lists. The number of runs" in said(capsys, "sweep")[1]
     assert "range 1 to 1,000,000 default all combinations" in said(capsys, "sweep.trials")[1]
+    assert "type one of 'random', 'grid', 'sobol', 'latin' default" in said(capsys, "sweep.method")[1]
+    assert 'default that of train.best, or "min loss" meaning' in said(capsys, "sweep.best")[1]
+    assert 'default "patience" with train.patience, or "everything"' in said(capsys, "sweep.search")[1]
     assert "range above 1 default 3.0" in said(capsys, "sweep.search.eta")[1]
     assert "range (0, 0.5] default 0.25" in said(capsys, "sweep.search.quantile")[1]
     _, out, _ = said(capsys, "sweep.model.dropout", "--model", "mlp")
@@ -103,12 +106,17 @@ def test_keys_of_sweeps(capsys):
 
 def test_keys_of_comparisons(capsys):
     assert "parameters_within The largest difference" in said(capsys)[1]
-    assert "default [0, 1, 2] meaning Each model is trained with each seed." in said(capsys, "seeds")[1]
+    seeds = "range 0 to 4,294,967,295 default [0, 1, 2] meaning Each model is trained with each seed."
+    assert seeds in said(capsys, "seeds")[1]
+    assert "range at least 2 default none, it is required" in said(capsys, "models")[1]
+    assert "default none meaning Each model is trained in each variant" in said(capsys, "variants")[1]
+    assert "example variants = { ordered = {}, shuffled = { data" in said(capsys, "variants")[1]
     for key in ("every.model.dropout", "models.small.model.dropout", "variants.x.model.dropout"):
         assert said(capsys, key, "--model", "mlp") == said(capsys, "model.dropout", "--model", "mlp")
     assert said(capsys, "models.small") == said(capsys, "models")
-    defaults = {name: tomllib.loads(f"x = {COMPARISON[name].default}")["x"] for name in ("seeds", "parameters_within")}
-    assert defaults == {name: _File.model_fields[name].default for name in defaults}
+    for name in COMPARISON:
+        required = {"every": {}, "models": {"a": {}, "b": {}}}
+        ComparisonFile.model_validate(required | tomllib.loads(COMPARISON[name].example))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -121,7 +129,7 @@ def test_examples_of_sweeps_are_valid(option):
 
 
 def test_every_key_of_an_experiment_has_help():
-    assert set(_File.model_fields) == set(COMPARISON)
+    assert set(ComparisonFile.model_fields) == set(COMPARISON)
     for name in SEARCHES[1:]:
         for argument in inspect.signature(getattr(sweeps, name)).parameters:
             matches = explain_experiment(f"sweep.search.{argument}", {})

@@ -144,7 +144,6 @@ def test_random_examples_where_the_data_is_gone(table, tmp_path, capsys):
         (["RUN", "model.py", "--to", "numpy", "--quantize", "weights"], "quantize should be left out"),
         (["RUN", "model.py", "--to", "numpy", "--tolerance", "0"], "tolerance should be above 0"),
         (["RUN", "model.py", "--to", "numpy", "--tolerance", "1e-30"], "the outputs of the numpy file differ"),
-        (["RUN", "none/model.py", "--to", "numpy"], "there is no folder"),
         (["none", "model.py", "--to", "numpy"], "none does not exist"),
         ([".", "model.py", "--to", "numpy"], "is not a run"),
         (["RUN", "model.py", "--to", "numpy", "--checkpoint", "first"], "checkpoint should be one of"),

@@ -118,6 +118,22 @@ def test_several_files_and_standard_input(work, run, capsys, monkeypatch):
     assert not stdin.buffer.closed
 
 
+@pytest.mark.parametrize("name", ["y.csv", "y.parquet", "y.jsonl"])
+def test_inputs_with_other_columns_to_keep(work, tmp_path, capsys, name):
+    rows = example_rows()
+    write_csv(tmp_path / "a.csv", rows[:2])
+    write_csv(tmp_path / "b.csv", rows[2:4], HEAD[::-1])
+    write_csv(tmp_path / "c.csv", rows, [name for name in HEAD if name != "id"])
+    words = ("predict", work / "table", tmp_path / "a.csv", tmp_path / "b.csv")
+    assert main(*words, "--keep", "all", "-o", tmp_path / name) == 0
+    assert [str(row["id"]) for row in read_output(tmp_path / name)] == ["n0", "n1", "n2", "n3"]
+    code = main(*words, tmp_path / "c.csv", "--keep", "all", "-o", tmp_path / f"other_{name}")
+    assert code == (0 if name == "y.jsonl" else 2)
+    if code:
+        assert "some inputs have a column 'id', and those of others have none" in capsys.readouterr().err
+        assert not (tmp_path / f"other_{name}").exists()
+
+
 def read_output(file):
     if file.suffix == ".csv":
         return list(csv.DictReader(io.StringIO(file.read_text())))

@@ -97,6 +97,10 @@ def test_texts_in_tables_files_and_lines(runs, tmp_path, monkeypatch, capsys):
     assert [row["file"] for row in rows] == ["notes/0.txt", "notes/1.txt", "notes/2.txt"]
     check(rows)
     check(predicted(capsys, runs["texts"], "notes"))
+    assert main("predict", runs["texts"], "notes/0.txt", "new.jsonl") == 2
+    assert "the rows of some inputs have a column 'file'" in capsys.readouterr().err
+    assert main("predict", runs["texts"], "notes/0.txt", "new.jsonl", "--format", "jsonl") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
     give(monkeypatch, "\n".join(texts) + "\n\n")
     rows = predicted(capsys, runs["texts"], "-", "--keep", "review")
     assert [row["review"] for row in rows] == texts

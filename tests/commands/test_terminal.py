@@ -117,17 +117,20 @@ def completions(shell, place, line):
     words = line.split(" ")
     if shell == "bash":
         ask = f'COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _nnfunc_completion nnfunc; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    elif shell == "fish":
+        ask = f"complete -C '{line}'"
     else:  # the functions of its editor are replaced, for there is no editor
         ask = f"words=({line}); CURRENT={len(words)}; _nnfunc_completion"
-    before = {"bash": "", "zsh": "compdef() { : }; _arguments() { print -rl -- $@ }; _files() { print files }\n"}[shell]
+    before = "compdef() { : }; _arguments() { print -rl -- $@ }; _files() { print files }\n" if shell == "zsh" else ""
     used = environment(PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
-    command = [shell, *(["-f"] if shell == "zsh" else ["--norc"]), "-c", f"{before}{script.stdout}\n{ask}"]
+    plain = {"bash": "--norc", "zsh": "-f", "fish": "--no-config"}[shell]
+    command = [shell, plain, "-c", f"{before}{script.stdout}\n{ask}"]
     done = subprocess.run(command, cwd=place, env=used, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return re.findall(r"[\w./-]+", done.stdout.replace("*: :", ""))
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
     "line, expected",
     [("nnfunc evaluate runs/s", ["runs/small-1", "runs/swept"]), ("nnfunc summary con", ["configs/small.toml"])],

@@ -443,6 +443,6 @@ def test_mistakes_are_refused_before_anything_is_written(options, message, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        export("mlp", tmp_path / "none" / "model.py", to="numpy")
+def test_the_folder_of_the_file_is_made(tmp_path):
+    export("mlp", tmp_path / "new" / "deep" / "model.py", to="numpy")
+    assert (tmp_path / "new" / "deep" / "model.py").is_file()

@@ -1,11 +1,15 @@
-"""Every Python block of README, CONTRIBUTING and docs/ runs; every command they name is there."""
+"""Every Python block of README, CONTRIBUTING and docs/ runs, configs load; every command they name is there."""
 
 import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.project import ROOT
+
+from nnfunc.config import load
+from nnfunc.config.dry_run import dry_run
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
@@ -32,6 +36,18 @@ def test_blocks_run(page, tmp_path, monkeypatch):
     namespace = {"__name__": "__main__"}
     for line, code in found:
         exec(compile("\n" * line + code, str(page), "exec"), namespace)
+
+
+def test_configs_of_the_page_on_data_fit_their_files(tmp_path):
+    np.savez(tmp_path / "measurements.npz", x=np.ones((90, 5), np.float32), y=np.arange(90) % 3)
+    (tmp_path / "tokens").mkdir()
+    for split in ("train", "val"):
+        (np.arange(3000) % 512).astype(np.uint16).tofile(tmp_path / "tokens" / f"{split}.bin")
+    configs = blocks(ROOT / "docs" / "your_data.md", "toml")
+    assert len(configs) == 2
+    for line, text in configs:
+        (tmp_path / f"line{line}.toml").write_text(text)
+        dry_run(load(tmp_path / f"line{line}.toml"))
 
 
 def test_the_readme_shows_python():

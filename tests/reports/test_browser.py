@@ -114,6 +114,24 @@ def test_the_cursor_shows_values_and_a_switch_makes_a_log_scale(visit, run_page)
     assert plot.locator(".role-axis-label text").all_inner_texts() != ticks
 
 
+@pytest.mark.parametrize(
+    "chart, parts",
+    [
+        ("layers-gradient_norm", ["layer", "step", "gradient norm"]),
+        ("confusion", ["truth", "prediction", "count", "share"]),
+    ],
+)
+def test_a_cell_of_a_heat_map_shows_its_value(visit, run_page, chart, parts):
+    page = visit(run_page)
+    marks = drawn(page, chart).locator(".mark-rect.role-mark path")
+    marks.nth(marks.count() // 2).hover()
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    cells = tooltip.locator("td").all_inner_texts()
+    assert [name.strip(": ") for name in cells[::2]] == parts
+    assert all(cells), cells
+
+
 def test_a_chart_zooms_and_comes_back(visit, run_page):
     page = visit(run_page)
     plot = drawn(page, "curve-accuracy")
@@ -244,6 +262,16 @@ def test_without_javascript_there_are_pictures(visit, run_page):
     assert page.locator("noscript img").first.is_visible()
     assert not page.locator(".plot").first.is_visible()
     assert "digit 7" in page.locator("#table-classes").inner_text()
+
+
+@pytest.mark.parametrize("name, count", [("run_page", 2), ("sweep_page", 1)])
+def test_gestures_are_told_where_they_work(visit, request, name, count):
+    for javascript in (True, False):
+        page = visit(request.getfixturevalue(name), java_script_enabled=javascript)
+        hints = page.locator(".gestures")
+        assert [hints.nth(i).is_visible() for i in range(hints.count())] == [javascript] * count
+        text = page.locator("main").inner_text()
+        assert any(word in text for word in ("Drag", "Click a", "ouble-click")) == javascript
 
 
 def test_runs_of_several_metrics_in_one_page(visit, tmp_path):

@@ -4,14 +4,15 @@ import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from nnfunc import flops
 from nnfunc.base import as_model
 from nnfunc.config import Config, ConfigError
+from nnfunc.config.comparison_file import ComparisonFile, Table
 from nnfunc.config.config_errors import ProblemList, fail, nearest_hint, to_one_line
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.load import resolve
@@ -20,20 +21,7 @@ from nnfunc.runs.run_folder import program_name
 from nnfunc.training.evaluate import batch_totals
 from nnfunc.training.task_metrics import CENTERED, EXACT, PACKED
 
-Table = dict[str, Any]
 RUN_TABLES = ("data", "model", "objective", "optimizer", "schedule", "train", "seed")
-
-
-class _File(BaseModel):
-    """The schema of a comparison's file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    every: Table
-    models: Annotated[dict[str, Table], Field(min_length=2)]
-    variants: dict[str, Table] = {}
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0, 1, 2]
-    target: dict[str, int | float] = {}
-    parameters_within: Annotated[float, Field(gt=0)] = 0.05
 
 
 class PlannedRun(NamedTuple):
@@ -114,15 +102,15 @@ def load_plan(
     return ComparisonPlan(runs, list(file.models), list(variants), target, sizes, tables)
 
 
-def _read_file(tables: Table, problems: ProblemList) -> _File:
+def _read_file(tables: Table, problems: ProblemList) -> ComparisonFile:
     """The tables of the file, checked."""
     try:
-        file = _File.model_validate(tables)
+        file = ComparisonFile.model_validate(tables)
     except ValidationError as error:
         for details in error.errors():
             key = ".".join(map(str, details["loc"]))
             if details["type"] == "extra_forbidden" and len(details["loc"]) == 1:
-                hint = nearest_hint(key, _File.model_fields, list_names=True)
+                hint = nearest_hint(key, ComparisonFile.model_fields, list_names=True)
                 hint += " Tables that all models share belong in [every]." if key in RUN_TABLES else ""
                 problems.add(key, "there is no such key", hint=hint)
             else:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nnfunc import check
+from nnfunc import check, documents
 from nnfunc.commands.list_runs.collect_runs import collect_runs
 from nnfunc.commands.list_runs.runs_table import print_table, runs_csv, sort_runs
 from nnfunc.commands.terminal import open_console
@@ -38,6 +38,7 @@ def list_runs(
         print_table(entries, console)
     for name, path, _, write in outputs:
         if path is not None:
+            documents.make_parent(path)
             write(entries, path)
             if not csv:
                 console.print(f"{name}  {path}")

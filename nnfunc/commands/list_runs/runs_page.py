@@ -56,8 +56,7 @@ def build_runs_page(entries: list[Entry], *, title: str = "", live: str = "", li
         html_page.render_section("Runs", COMPARE * links + table),
         html_page.render_section("Curves", note + draw(curves) if curves else ""),
         html_page.render_section(
-            "Settings and scores",
-            html_page.render_note(f"{RANKS} {BRUSH}") + draw(parallel, single=True) if parallel else "",
+            "Settings and scores", html_page.render_note(RANKS, BRUSH) + draw(parallel, single=True) if parallel else ""
         ),
         charts=charts,
         live=live,

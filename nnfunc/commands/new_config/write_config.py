@@ -8,6 +8,7 @@ from nnfunc import check
 from nnfunc.commands.new_config.draft import render_draft
 from nnfunc.commands.new_config.drafts import DRAFTS
 from nnfunc.config import load
+from nnfunc.documents import make_parent
 
 
 def new_config(data_type: str, files: Sequence[Path], *, output: Path | None = None, **columns: str | None) -> Path:
@@ -36,6 +37,7 @@ def new_config(data_type: str, files: Sequence[Path], *, output: Path | None = N
     key = "source" if "source" in draft.tables["data"] else "path"
     draft.tables["data"][key] = str(path.relative_to(output.resolve().parent) if is_near else path)
     text = render_draft(draft, str(output), f"runs/{output.stem}-1")
+    make_parent(output)
     with open(output, "x", encoding="utf-8") as file:
         file.write(text)
     load(output)

@@ -71,7 +71,7 @@ def build_page(
         render_cards(run_cards(rows, result)),
         render_note(_compare_with_baseline(result)),
         render_section("Problems", _render_problems(rows)),
-        render_section("Curves", render_note(CURVES) + render_charts(curves, png=png) if curves else ""),
+        render_section("Curves", render_note("", CURVES) + render_charts(curves, png=png) if curves else ""),
         *(render_section(title, content) for title, content in evaluated.sections),
         render_section("Events", _render_events(rows)),
         render_section("Speed and memory", show(speed)),

@@ -38,8 +38,11 @@ PARALLEL_AXES, SLICES, PAIR_AXES = 10, 12, 4  # how many hyperparameters each pl
 
 PARALLEL = (
     f"Each line is a run, from its values to its score. The better a run ranks, the more {BETTER_NAME} it is, from "
-    f"{WORSE_NAME}; the best is a thick {BEST_NAME} line; diverged runs are dashed red. Drag along an axis to choose "
-    "runs: the table shows only those, and the charts fade the others. Double-click an axis to choose all again."
+    f"{WORSE_NAME}; the best is a thick {BEST_NAME} line; diverged runs are dashed red."
+)
+BRUSH = (
+    "Drag along an axis to choose runs: the table shows only those, and the charts fade the others. Double-click an "
+    "axis to choose all again."
 )
 STOPPED = " The scores of runs that the search stopped are from fewer steps; they rank last."
 SLICES_NOTE = "The score of every run over each hyperparameter, in the colour of its rank."
@@ -178,8 +181,8 @@ def _plots(data: SweepData, axes: list[Axis]) -> tuple[list[Chart], list[str]]:
     sections = [
         render_section(
             title,
-            render_note(note + _list_omitted(axes, limit))
-            + CLEAR * (title == "Parallel coordinates")
+            render_note(note + _list_omitted(axes, limit), BRUSH if charts[0].name == "parallel" else "")
+            + CLEAR * (charts[0].name == "parallel")
             + draw_charts(charts, single=len(charts) == 1),
         )
         for title, charts, limit, note in groups
