@@ -109,20 +109,20 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
 
 
 @canonicalize_arguments
-def binary_accuracy(logits: Array, targets: Array) -> Array:
+def binary_accuracy(logits: Array, target: Array) -> Array:
     """1.0 where the logit is above 0 exactly when the target is above 1/2, else 0.0. NaN is wrong.
 
-    Shapes: logits [...], targets [...] 0 or 1 of any type -> [...] float32.
+    Shapes: logits [...], target [...] 0 or 1 of any type -> [...] float32.
     Raises: ValueError when the shapes differ.
 
     >>> nf.metrics.binary_accuracy(jnp.array([0.3, 2.0]), jnp.array([0, 1])).tolist()
     [0.0, 1.0]
     """
     check.floating("binary_accuracy", logits=logits)
-    check.same_shape("binary_accuracy", logits=logits, targets=targets)
-    logits, targets = jnp.asarray(logits), jnp.asarray(targets, jnp.float32)
-    known = ~jnp.isnan(logits) & ~jnp.isnan(targets)
-    return (((logits > 0) == (targets > 0.5)) & known).astype(jnp.float32)
+    check.same_shape("binary_accuracy", logits=logits, target=target)
+    logits, target = jnp.asarray(logits), jnp.asarray(target, jnp.float32)
+    known = ~jnp.isnan(logits) & ~jnp.isnan(target)
+    return (((logits > 0) == (target > 0.5)) & known).astype(jnp.float32)
 
 
 class Sum(NamedTuple):
