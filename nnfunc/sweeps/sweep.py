@@ -22,7 +22,7 @@ from nnfunc.sweeps.collect import collect
 from nnfunc.sweeps.engine import Engine, Interrupted
 from nnfunc.sweeps.executors import Jobs
 from nnfunc.sweeps.plan import Plan
-from nnfunc.sweeps.progress import Progress, Watch
+from nnfunc.sweeps.progress import Progress, ProgressWatch
 from nnfunc.sweeps.result import Result
 from nnfunc.sweeps.sampling import MAX_TRIALS, Draws
 from nnfunc.sweeps.search.halving import halving, hyperband
@@ -138,7 +138,7 @@ def sweep(
             "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
         }
         store = Store(folder, resume=resume, of=of)
-    watch = None if on_report is None else Watch(on_report, start)
+    watch = None if on_report is None else ProgressWatch(on_report, start)
     try:
         try:
             engine = Engine(
@@ -169,7 +169,7 @@ def sweep(
             store.close()
 
 
-def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch | None = None) -> Result:
+def conduct(engine: Engine, search: Search, key: Key, start: float, watch: ProgressWatch | None = None) -> Result:
     """Run a search on an engine, to its end or until it is asked to stop, and return the result.
 
     engine, search: of the sweep. key: of the sweep. start: when it began, by time.perf_counter. watch: reports

@@ -74,6 +74,8 @@ def definitions(tree):
             yield node.lineno, node.attr
         elif isinstance(node, ast.ExceptHandler) and node.name:
             yield node.lineno, node.name
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
 
 
 def parts(name):
@@ -93,6 +95,13 @@ def test_no_name_has_a_word_of_the_list():
 def test_files_have_names_of_their_own():
     """A traceback shows the end of a path, so the name of a file should say where it is."""
     names = [file.name for file in (ROOT / "nnfunc").rglob("*.py") if file.name not in ("__init__.py", "__main__.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_classes_have_names_of_their_own():
+    names = []
+    for file in (ROOT / "nnfunc").rglob("*.py"):
+        names += re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
