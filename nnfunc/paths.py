@@ -250,15 +250,15 @@ def _layer_problem(stacks: list[str], axis: int, layer: int | None, leaves: Mapp
     if not size:
         return 1, f"the leaves below {name} do not have the same first axis of layers"
     if any(map(str.isdigit, below)):
-        return 1, f"the numbers below {name} are names"
+        return 1, f"the numbers below {name} are names of layers, not indices of a repeat"
     if len(below) < 2:
-        return 2, f"{name} has one leaf, so that its first axis may be of layers or not"
+        return 2, f"{name} has one leaf, so it is not clear whether its first axis counts layers"
     if layer is not None and layer >= size:
         return 4, f"{name} has {size} layers, 0 to {size - 1}"
     if axis and stack == stacks[axis - 1] and not common_size(stack, axis + 1):
         shapes = [np.shape(leaf) for path, leaf in leaves.items() if path.startswith(stack)]
         if min(map(len, shapes)) == axis + 1:
-            return 2, f"{name} has a leaf of {axis + 1} axes, so that the last may be of layers or not"
+            return 2, f"{name} has a leaf of {axis + 1} axes, so it is not clear whether the last counts layers"
     if axis == len(stacks) - 1 and common_size(stack, axis + 1):
         start = stacks[axis - 1] if axis else ""
         names = stack.removeprefix(start).split("/")[:-2]

@@ -219,7 +219,7 @@ def residual_block(body: Layer, act: Layer, **shortcut: Layer) -> Model:
 def pad(x: Array, out_dim: int, stride: int) -> Array:
     """Every stride-th position, with channels of zeros after the others: a shortcut without parameters."""
     if x.shape[-1] > out_dim:
-        expected, actual = "a shortcut 'pad' should not narrow", f"{x.shape[-1]} channels for {out_dim}"
+        expected, actual = "shortcut='pad' should not reduce the channels", f"{x.shape[-1]} to {out_dim} channels"
         check.fail("resnet", expected=expected, actual=actual, hint="Use shortcut='projection'.")
     x = x[..., ::stride, ::stride, :]
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, out_dim - x.shape[-1])])

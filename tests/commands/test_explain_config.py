@@ -143,10 +143,10 @@ WRONG = {
     ("modle.dropout",): "there is no table 'modle'. Did you mean 'model'?",
     ("mlp",): "It is a name of model: nnfunc config model --model mlp",
     ("steps",): "Did you mean train.steps?",
-    ("model", "--model", "mpl"): "model has no name 'mpl'. Did you mean 'mlp'?",
+    ("model", "--model", "mpl"): "there is no model 'mpl'. Did you mean 'mlp'?",
     ("train.steps", "--model", "mlp"): "--model is for keys of the table model.",
-    ("augment.shitf.pixels",): "augment has no name 'shitf'. Did you mean 'shift'?",
-    ("model.weight_init", "--model", "mlp"): "model mlp has 'weight_init' in Python only",
+    ("augment.shitf.pixels",): "there is no augment 'shitf'. Did you mean 'shift'?",
+    ("model.weight_init", "--model", "mlp"): "model mlp takes 'weight_init' only in Python",
 }
 
 

@@ -126,7 +126,7 @@ def test_a_text_of_the_letters_of_padding_is_no_padding(tmp_path):
 
 MISTAKES = {
     "empty": ("", "it should have a line of names and rows, but is empty"),
-    "only names": ("text,label\n", "but has 1 lines"),
+    "only names": ("text,label\n", "but has only names"),
     "one class": ("text,label\na,x\nb,x\n", "column 'label' should hold classes, but is 'x' throughout"),
     "no text": ("text,label\na,x\n ,y\n", "line 3 of column 'text' should hold a text, got ' '"),
     "no label": ("text,label\na,x\nb,\n", "the label is missing at line 3 of column 'label'"),
