@@ -343,7 +343,7 @@ def confusion(classes: int) -> Metric:
 def precision(classes: int, *, average: Average = "macro") -> Metric:
     """The fraction of the examples predicted to be of a class that are of it: tp / (tp + fp).
 
-    update and average are as in `f1`.
+    average: as in `f1`, and so is what update takes.
     classes: how many there are, at least 1.
 
     >>> metric = nf.metrics.precision(2, average="none")
@@ -357,7 +357,7 @@ def precision(classes: int, *, average: Average = "macro") -> Metric:
 def recall(classes: int, *, average: Average = "macro") -> Metric:
     """The fraction of the examples of a class that are predicted to be of it: tp / (tp + fn).
 
-    update and average are as in `f1`.
+    average: as in `f1`, and so is what update takes.
     classes: how many there are, at least 1.
 
     >>> metric = nf.metrics.recall(2, average="none")
@@ -400,7 +400,7 @@ def calibration(bins: int = 15) -> Metric:
     Examples fall into equal bins ((b - 1) / bins, b / bins] by confidence, the largest probability;
     error = sum over bins of (fraction of examples in it) * |its accuracy - its mean confidence|.
 
-    update takes logits [..., classes] and labels [...].
+    update takes logits [..., classes] and labels [...]. bins: their number, at least 1.
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
 
     >>> metric = nf.metrics.calibration(bins=10)

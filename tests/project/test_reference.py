@@ -82,6 +82,31 @@ def test_every_public_argument_is_named_in_its_docstring():
     assert not unnamed
 
 
+def defines(doc, name):
+    """Whether a docstring defines an argument: `name: ...`, its shape `name [...]`, a formula, or the first sentence."""
+    word, text = rf"\b{name}\b", " ".join(doc.split())
+    listed = re.search(rf"{word}(?:(?:,| and| or)? [\w*]+)*(?:, [^.:;]*)?:", text)  # `b1, b2: in [0, 1).`
+    shaped = re.search(rf"{word}(?:,? (?:and )?\w+)* \[", text)
+    formula = re.search(rf"^.* -?=.*{word}|`[^`]*{word}[^`]*`|{word}\(.*\) ->", doc, re.MULTILINE)
+    return bool(listed or shaped or formula or re.search(word, doc.partition("\n\n")[0]))
+
+
+def test_every_public_argument_is_defined_in_its_docstring():
+    vague = {}
+    for path, value in NAMES.items():
+        if documented(value):
+            missing = [name for name in arguments(value) if not defines(prose(value), name)]
+            if missing:
+                vague[path] = missing
+    assert vague == {}
+
+
+def test_a_mention_is_no_definition():
+    doc = "The first line, of x.\n\nIt is scaled by gain when rate says so. b1, b2: in [0, 1). y [n].\nz = 2 * tau\n"
+    assert all(defines(doc, name) for name in ("x", "b1", "b2", "y", "tau"))
+    assert not any(defines(doc, name) for name in ("gain", "rate"))
+
+
 def test_arguments_have_one_name_everywhere():
     other = {name: right for right, names in OTHER_NAMES.items() for name in names}
     wrong = {}
