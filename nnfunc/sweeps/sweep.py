@@ -18,12 +18,11 @@ from nnfunc.data.dataset import Data
 from nnfunc.distributed.placement import Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.checkpoints import Store
-from nnfunc.sweeps.collect import collect
 from nnfunc.sweeps.engine import Engine, Interrupted
 from nnfunc.sweeps.executors import Jobs
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.progress import Progress, ProgressWatch
-from nnfunc.sweeps.result import Result
+from nnfunc.sweeps.result import Result, build_result
 from nnfunc.sweeps.sampling import MAX_TRIALS, Draws
 from nnfunc.sweeps.search.halving import halving, hyperband
 from nnfunc.sweeps.search.optuna_search import optuna
@@ -183,7 +182,7 @@ def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Progr
         engine.save()
     except Interrupted:
         complete = False
-    return collect(engine, key, time.perf_counter() - start, complete=complete)
+    return build_result(engine, key, time.perf_counter() - start, complete=complete)
 
 
 def _write(result: Result, folder: Path, space: Any) -> None:
