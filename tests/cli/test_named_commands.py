@@ -43,4 +43,4 @@ def test_every_command_that_is_named_exists():
 def test_the_check_sees_wrong_commands_and_options():
     assert wrong_calls("nnfunc nan RUN; nnfunc find-nan RUN") == ["nnfunc nan RUN"]
     assert wrong_calls("see nnfunc sweep CONFIG --members 8") == ["nnfunc sweep CONFIG --members 8"]
-    assert not wrong_calls("nnfunc sweep CONFIG --trials 8; nnfunc and JAX")
+    assert not wrong_calls("nnfunc sweep CONFIG --trials 8; nnfunc and others")
