@@ -1,6 +1,5 @@
 """Groups of parameters by path pattern: with other learning rates, frozen, or trained from some step on."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
-from nnfunc.errors import NnfuncError
+from nnfunc.errors import PatternError
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 from nnfunc.optimizers.weight_decay import check_by_pattern
 from nnfunc.paths import fill_missing, keep_where, values_by_pattern, where_on
@@ -120,11 +119,9 @@ def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
     """Add a hint to the error of a pattern of the inner optimizer that only frozen leaves match."""
     try:
         yield
-    except ValueError as error:
+    except PatternError as error:
         matched = paths.match_params(never, paths.flatten(params), where="groups: freeze")
         hidden = [path for path, on in matched.items() if on is True]
-        named = re.search(r"pattern '([^']+)'", str(error))
-        ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
-        if ours and isinstance(error, NnfuncError):
+        if any(paths.matches(error.pattern, path) for path in hidden):
             error.hint = f"{error.hint} groups hides the leaves that it freezes, {never}, from this optimizer.".lstrip()
         raise
