@@ -186,8 +186,8 @@ def lion(
     learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
-    b1, b2: in [0, 1). It wants a learning rate 3 to 10 times smaller than AdamW's, and a weight_decay as many times
-    larger.
+    It wants a learning rate 3 to 10 times smaller than AdamW's, and a weight_decay as many times larger.
+    b1, b2: in [0, 1).
     Raises: ValueError when a number is out of its range.
     Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2.
 

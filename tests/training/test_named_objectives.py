@@ -198,7 +198,7 @@ def test_only_the_student_gets_a_gradient_of_distillation():
         (nf.binary(), 2, YES[:, 0], "binary: the model should have one output"),
         (nf.binary(), 1, YES[:, 0] * 2, "binary: targets should be 0 or 1, or a probability, got 2 at index"),
         (nf.binary(), 1, YES, "binary: targets should be .batch. or .batch, 1., got shape"),
-        (nf.multilabel(), 2, YES, "multilabel: .* targets"),
+        (nf.multilabel(), 2, YES, "multilabel: .* target"),
         (nf.multilabel(), 3, YES - 1, "multilabel: targets should be 0 or 1"),
         (nf.poisson(), 3, YES - 1, "poisson: counts should be at least 0"),
         (nf.tagging(), 3, LABELS + 1, "tagging: labels should be in"),

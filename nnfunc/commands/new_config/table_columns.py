@@ -125,7 +125,7 @@ def _look(name: str, values: Any, rows: int, styles: Sequence[NumberStyle]) -> C
     if mean_length >= TEXT_LENGTH:
         return Column("text", missing, len(counts))
     if len(counts) > CATEGORIES or len(counts) > max(20, (rows - missing) // 2):
-        return Column("none", missing, len(counts), "a different word in nearly every row", table)
+        return Column("none", missing, len(counts), "mostly distinct words", table)
     return Column("category", missing, len(counts), "", table)
 
 
