@@ -73,7 +73,7 @@ def test_a_key_of_one_model(capsys):
 
 def test_equal_keys_are_told_once(capsys):
     _, out, _ = said(capsys, "optimizer.b1")
-    assert "optimizer.b1 of adam, adamax, adamw, lamb, muon, nadam, radam" in out
+    assert "optimizer.b1 of adam, adamax, adamw, lamb, lion, muon, nadam, radam" in out
     assert out.count("range [0, 1)") == 1
 
 

@@ -112,6 +112,15 @@ def test_tests_have_names_of_at_most_60_characters():
     assert long == []
 
 
+def test_the_formatter_is_rarely_switched_off():
+    """The reason stands behind the comment, as in nnfunc/distributed/chips.py."""
+    switch = "# fmt" + ": "
+    files = [file for folder in ("nnfunc", "tests", "scripts", "examples") for file in (ROOT / folder).rglob("*.py")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if switch in line]
+    assert len(lines) <= 20
+    assert [line for line in lines if not re.search(r"skip  # \w+ \w+", line)] == []
+
+
 def test_parts_of_a_name():
     assert parts("_own_rows") == {"own", "rows"}
     assert parts("TrackOfMembers") == {"track", "of", "members"}

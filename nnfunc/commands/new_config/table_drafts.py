@@ -83,7 +83,7 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
         warnings.simplefilter("ignore")  # of rows without a label, which a comment counts
         splits = data.table(**arguments_of(options))
     size, steps, comment = choose_steps(count_examples(splits.train), 40)
-    other = "" if time else "at random; time = COLUMN tests on the latest rows, group = COLUMN on unseen groups"
+    other = "" if time else "at random, or with time = COLUMN the latest rows, or group = COLUMN"
     options |= {"batch_size": size, "validation": 0.1, "test": Note(0.2, other) if other else 0.2}
     several = len(labels) > 1
     outputs = len(labels) if regression or several else splits.classes or 2
