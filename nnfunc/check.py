@@ -52,7 +52,7 @@ def locate(error: Exception, path: Sequence[str]) -> None:
 
 
 def nearest(word: str, text: Iterable[str], *, most: int = 3) -> str:
-    """The end of an error: `; did you mean a or b?`, or the valid names when none is similar.
+    """The end of an error: `; did you mean a or b?`, or the valid names when none is similar; "." when there are none.
 
     Names that are much less similar than the nearest one are left out.
 
@@ -65,7 +65,7 @@ def nearest(word: str, text: Iterable[str], *, most: int = 3) -> str:
     close = sorted((name for name in text if similarity[name] >= enough), key=lambda name: -similarity[name])[:most]
     if close:
         return f"; did you mean {' or '.join(repr(name) for name in close)}?"
-    return f"; there is {join_names([*map(repr, text)], 12)}." if text else "; there are none."
+    return f"; there is {join_names([*map(repr, text)], 12)}." if text else "."
 
 
 def _similarity(word: str, name: str) -> float:
@@ -165,8 +165,8 @@ def choice(where: str, options: Iterable[str], **values: Any) -> None:
     for name, value in values.items():
         if value not in options:
             near = nearest(str(value), [option for option in options if isinstance(option, str)])
-            allowed = ", ".join(map(repr, options))
-            fail(where, f"{name} should be one of {allowed}, got {value!r}{near}")
+            near = near if "did you mean" in near else "."  # the options are named already
+            fail(where, f"{name} should be one of {', '.join(map(repr, options))}, got {value!r}{near}")
 
 
 def within(where: str, low: int, high: int, hint: str = "", **arrays: Any) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "MissingKeyError",
     "MissingPackageError",
     "NnfuncError",
+    "PatternError",
     "WorkerError",
 ]
 
@@ -68,6 +69,12 @@ class InvalidValueError(NnfuncError, ValueError):
 
 class InvalidTypeError(NnfuncError, TypeError):
     """An argument has a type or a dtype that cannot be used, or the call has the wrong arguments."""
+
+
+class PatternError(InvalidValueError):
+    """A path pattern matches nothing, or only what the patterns before it match. `pattern` is that pattern."""
+
+    pattern: str = ""
 
 
 class MissingKeyError(InvalidValueError):

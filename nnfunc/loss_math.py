@@ -55,7 +55,7 @@ def class_inputs(
     logits, for errors.
     """
     check.floating(where, **{name: logits})
-    labels = check.as_int32(where, "Distributions as targets: cross_entropy_dense.", labels=labels)
+    labels = check.as_int32(where, "For distributions as targets: cross_entropy_dense.", labels=labels)
     check_classes(where, logits, name)
     check.labels_shape(where, logits, labels)
     logits = widen(logits)
@@ -93,19 +93,19 @@ def class_weights(where: str, weight: Any, logits: Array, *, name: str = "weight
 def distribution_inputs(where: str, logits: Any, probabilities: Any) -> tuple[Array, Array]:
     """(logits, probabilities), of one shape, in the dtype to compute in."""
     check.floating(where, logits=logits)
-    check.floating(where, "Class numbers as targets: cross_entropy.", probabilities=probabilities)
+    check.floating(where, "For class indices: cross_entropy.", probabilities=probabilities)
     check.same_shape(where, logits=logits, probabilities=probabilities)
     check_classes(where, logits)
     logits = widen(logits)
     return logits, like(logits, probabilities)[0]
 
 
-def binary_inputs(where: str, logits: Any, targets: Any) -> tuple[Array, Array, Array]:
-    """(logits, targets, valid), of one shape; valid marks the targets in [0, 1]."""
+def binary_inputs(where: str, logits: Any, target: Any) -> tuple[Array, Array, Array]:
+    """(logits, target, valid), of one shape; valid marks the targets in [0, 1]."""
     check.floating(where, logits=logits)
-    check.same_shape(where, logits=logits, targets=targets)
+    check.same_shape(where, logits=logits, target=target)
     x = widen(logits)
-    (t,) = like(x, targets)
+    (t,) = like(x, target)
     return x, t, (t >= 0) & (t <= 1)
 
 

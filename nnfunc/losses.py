@@ -232,13 +232,13 @@ def focal(
 
 
 @canonicalize_arguments
-def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothing: Scalar = 0.0) -> Array:
+def binary_cross_entropy(probabilities: Array, target: Array, *, label_smoothing: Scalar = 0.0) -> Array:
     """Cross-entropy of a yes-or-no answer given as a probability, in nats.
 
-    loss = -t * log(p) - (1 - t) * log(1 - p), t = (1 - label_smoothing) * targets + label_smoothing / 2.
+    loss = -t * log(p) - (1 - t) * log(1 - p), t = (1 - label_smoothing) * target + label_smoothing / 2.
     For logits `binary_cross_entropy_with_logits` is more exact.
 
-    Shapes: probabilities [...] in [0, 1], targets [...] in [0, 1], of any type -> [...].
+    Shapes: probabilities [...] in [0, 1], target [...] in [0, 1], of any type -> [...].
     label_smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its
     slope at most 1e12 (30000 for float16), of the right sign. Values outside [0, 1] give NaN.
     Raises: ValueError when the shapes differ.
@@ -250,10 +250,10 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothin
     """
     check.number("binary_cross_entropy", 0, 1, label_smoothing=label_smoothing)
     check.floating("binary_cross_entropy", probabilities=probabilities)
-    check.same_shape("binary_cross_entropy", probabilities=probabilities, targets=targets)
+    check.same_shape("binary_cross_entropy", probabilities=probabilities, target=target)
     smallest = max(_SMALLEST, smallest_divisor(probabilities))
     p = widen(probabilities)
-    t, label_smoothing = like(p, targets, label_smoothing)
+    t, label_smoothing = like(p, target, label_smoothing)
     valid = (p >= 0) & (p <= 1) & (t >= 0) & (t <= 1)
     t = (1 - label_smoothing) * t + label_smoothing / 2
     loss = -t * jnp.log(at_least(p, smallest)) - (1 - t) * jnp.log(at_least(1 - p, smallest))
@@ -262,14 +262,14 @@ def binary_cross_entropy(probabilities: Array, targets: Array, *, label_smoothin
 
 @canonicalize_arguments
 def binary_cross_entropy_with_logits(
-    logits: Array, targets: Array, *, label_smoothing: Scalar = 0.0, pos_weight: Scalar | Sequence[Scalar] = 1.0
+    logits: Array, target: Array, *, label_smoothing: Scalar = 0.0, pos_weight: Scalar | Sequence[Scalar] = 1.0
 ) -> Array:
     """Cross-entropy of a yes-or-no answer given as a logit, in nats.
 
     loss = -pos_weight * t * log(sigmoid(x)) - (1 - t) * log(sigmoid(-x)),
-    t = (1 - label_smoothing) * targets + label_smoothing / 2.
+    t = (1 - label_smoothing) * target + label_smoothing / 2.
 
-    Shapes: logits [...], targets [...] in [0, 1], of any type -> [...]; other targets give NaN.
+    Shapes: logits [...], target [...] in [0, 1], of any type -> [...]; other targets give NaN.
     label_smoothing: in [0, 1]. pos_weight: at least 0; negatives / positives balances the two. One number, or one per
     label, [labels], the last axis of the logits.
     Raises: ValueError when the shapes differ.
@@ -281,7 +281,7 @@ def binary_cross_entropy_with_logits(
     """
     where = "binary_cross_entropy_with_logits"
     check.number(where, 0, 1, label_smoothing=label_smoothing)
-    x, t, valid = binary_inputs(where, logits, targets)
+    x, t, valid = binary_inputs(where, logits, target)
     if isinstance(pos_weight, Sequence) or np.ndim(pos_weight) > 0:
         check.at_least_0(where, pos_weight=pos_weight)
         pos_weight = class_weights(where, pos_weight, x, name="pos_weight")
@@ -295,13 +295,13 @@ def binary_cross_entropy_with_logits(
 
 
 @canonicalize_arguments
-def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> Array:
+def binary_focal(logits: Array, target: Array, *, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> Array:
     """Binary cross-entropy with less weight on examples that are already well classified, in nats.
 
     loss = -a * t * (1 - p) ** gamma * log(p) - (1 - a) * (1 - t) * p ** gamma * log(1 - p), with
     p = sigmoid(logits) and a = alpha; without alpha both a and 1 - a are 1.
 
-    Shapes: logits [...], targets [...] in [0, 1], of any type -> [...]; other targets give NaN.
+    Shapes: logits [...], target [...] in [0, 1], of any type -> [...]; other targets give NaN.
     gamma: at least 0; 0 is `binary_cross_entropy_with_logits`. alpha: in [0, 1], 0.25 in the paper.
     Raises: ValueError when the shapes differ.
     Source: Lin et al. 2017, arXiv:1708.02002, equation 5.
@@ -312,7 +312,7 @@ def binary_focal(logits: Array, targets: Array, *, gamma: Scalar = 2.0, alpha: S
     check.number("binary_focal", 0, gamma=gamma)
     if alpha is not None:
         check.number("binary_focal", 0, 1, alpha=alpha)
-    x, t, valid = binary_inputs("binary_focal", logits, targets)
+    x, t, valid = binary_inputs("binary_focal", logits, target)
     (gamma,) = like(x, gamma)
     minus_log_p, minus_log_q = jax.nn.softplus(-x), jax.nn.softplus(x)  # q = 1 - p
     positive = t * jnp.exp(-product(gamma, minus_log_q))

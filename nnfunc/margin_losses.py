@@ -26,10 +26,10 @@ from nnfunc.vector_norm import rescale, vector_norm
 
 
 @canonicalize_arguments
-def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
+def hinge(scores: Array, target: Array, *, margin: Scalar = 1.0) -> Array:
     """Shortfall of a yes-or-no score from the margin, `max(0, margin - target * score)`.
 
-    Shapes: scores [...], targets [...] of -1 or 1 -> [...]; any other target, 0 too, gives NaN.
+    Shapes: scores [...], target [...] of -1 or 1 -> [...]; any other target, 0 too, gives NaN.
     margin: at least 0. The slope where margin and score meet is 0.
     Raises: ValueError when the shapes differ.
     Source: Cortes and Vapnik 1995; sklearn.metrics.hinge_loss.
@@ -38,18 +38,18 @@ def hinge(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
     [0.5, 1.5]
     """
     check.number("hinge", 0, margin=margin)
-    scores, targets, valid = _signed("hinge", targets, scores=scores)
+    scores, target, valid = _signed("hinge", target, scores=scores)
     (margin,) = like(scores, margin)
-    return nan_unless(valid, jax.nn.relu(margin - targets * scores))
+    return nan_unless(valid, jax.nn.relu(margin - target * scores))
 
 
 @canonicalize_arguments
-def hinge_embedding(distances: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
+def hinge_embedding(distances: Array, target: Array, *, margin: Scalar = 1.0) -> Array:
     """A distance that should be small where the target is 1, and at least the margin where it is -1.
 
     loss = distance where target is 1, max(0, margin - distance) where it is -1.
 
-    Shapes: distances [...], targets [...] of -1 or 1 -> [...]; any other target gives NaN.
+    Shapes: distances [...], target [...] of -1 or 1 -> [...]; any other target gives NaN.
     margin: at least 0.
     Raises: ValueError when the shapes differ.
     Source: torch.nn.functional.hinge_embedding_loss.
@@ -58,18 +58,18 @@ def hinge_embedding(distances: Array, targets: Array, *, margin: Scalar = 1.0) -
     [0.25, 0.75]
     """
     check.number("hinge_embedding", 0, margin=margin)
-    distances, targets, valid = _signed("hinge_embedding", targets, distances=distances)
+    distances, target, valid = _signed("hinge_embedding", target, distances=distances)
     (margin,) = like(distances, margin)
-    return nan_unless(valid, jnp.where(targets > 0, distances, jax.nn.relu(margin - distances)))
+    return nan_unless(valid, jnp.where(target > 0, distances, jax.nn.relu(margin - distances)))
 
 
 @canonicalize_arguments
-def soft_margin(scores: Array, targets: Array) -> Array:
+def soft_margin(scores: Array, target: Array) -> Array:
     """The logistic loss of a yes-or-no score, `log(1 + exp(-target * score))`, in nats.
 
     It is `binary_cross_entropy_with_logits` for targets of -1 and 1.
 
-    Shapes: scores [...], targets [...] of -1 or 1 -> [...]; any other target gives NaN.
+    Shapes: scores [...], target [...] of -1 or 1 -> [...]; any other target gives NaN.
     Raises: ValueError when the shapes differ.
     Source: torch.nn.functional.soft_margin_loss.
 
@@ -77,17 +77,17 @@ def soft_margin(scores: Array, targets: Array) -> Array:
     >>> [round(float(value), 4) for value in loss]
     [0.6931, 10000.0]
     """
-    scores, targets, valid = _signed("soft_margin", targets, scores=scores)
-    return nan_unless(valid, jax.nn.softplus(-targets * scores))
+    scores, target, valid = _signed("soft_margin", target, scores=scores)
+    return nan_unless(valid, jax.nn.softplus(-target * scores))
 
 
 @canonicalize_arguments
-def margin_ranking(first: Array, second: Array, targets: Array, *, margin: Scalar = 0.0) -> Array:
+def margin_ranking(first: Array, second: Array, target: Array, *, margin: Scalar = 0.0) -> Array:
     """Shortfall of a pair of scores: the first should be higher by the margin where the target is 1.
 
     loss = max(0, margin - target * (first - second)); where the target is -1 the second should be higher.
 
-    Shapes: first [...], second [...], targets [...] of -1 or 1 -> [...]; any other target gives NaN.
+    Shapes: first [...], second [...], target [...] of -1 or 1 -> [...]; any other target gives NaN.
     margin: at least 0; the slope where it is just reached is 0.
     Raises: ValueError when the shapes differ.
     Source: torch.nn.functional.margin_ranking_loss.
@@ -99,9 +99,9 @@ def margin_ranking(first: Array, second: Array, targets: Array, *, margin: Scala
     check.number("margin_ranking", 0, margin=margin)
     check.floating("margin_ranking", first=first, second=second)
     check.same_shape("margin_ranking", first=first, second=second)
-    first, targets, valid = _signed("margin_ranking", targets, first=first)
+    first, target, valid = _signed("margin_ranking", target, first=first)
     second, margin = like(first, second, margin)
-    return nan_unless(valid, jax.nn.relu(margin - targets * (first - second)))
+    return nan_unless(valid, jax.nn.relu(margin - target * (first - second)))
 
 
 @canonicalize_arguments
@@ -141,12 +141,12 @@ def multiclass_margin(
 
 
 @canonicalize_arguments
-def multilabel_margin(scores: Array, targets: Array, *, margin: Scalar = 1.0) -> Array:
+def multilabel_margin(scores: Array, target: Array, *, margin: Scalar = 1.0) -> Array:
     """Shortfall of each true label's score from that of each other label, plus the margin.
 
     loss = 1 / labels * sum over true labels j, other labels i of max(0, margin - scores[j] + scores[i]).
 
-    Shapes: scores [..., labels], targets [..., labels] of 0 or 1, of any type -> [...]; any other target gives NaN.
+    Shapes: scores [..., labels], target [..., labels] of 0 or 1, of any type -> [...]; any other target gives NaN.
     It compares all pairs, so it takes memory for [..., labels, labels].
     margin: at least 0.
     Raises: ValueError when the shapes differ.
@@ -156,9 +156,9 @@ def multilabel_margin(scores: Array, targets: Array, *, margin: Scalar = 1.0) ->
     0.6667
     """
     check.number("multilabel_margin", 0, margin=margin)
-    check.same_shape("multilabel_margin", scores=scores, targets=targets)
+    check.same_shape("multilabel_margin", scores=scores, target=target)
     (x,) = vector_inputs("multilabel_margin", scores=scores)
-    t, margin = like(x, targets, margin)
+    t, margin = like(x, target, margin)
     short = jax.nn.relu(margin - x[..., :, None] + x[..., None, :])  # [..., true, other]
     pairs = (t == 1)[..., :, None] & (t == 0)[..., None, :]
     loss = jnp.where(pairs, short, 0).sum((-2, -1)) / x.shape[-1]
@@ -193,13 +193,13 @@ def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> 
 
 
 @canonicalize_arguments
-def cosine_embedding(first: Array, second: Array, targets: Array, *, margin: Scalar = 0.0) -> Array:
+def cosine_embedding(first: Array, second: Array, target: Array, *, margin: Scalar = 0.0) -> Array:
     """Two vectors that should have one direction where the target is 1, and not where it is -1.
 
     loss = 1 - cos where the target is 1, max(0, cos - margin) where it is -1; cos is that of the angle between
     them, as in `cosine_distance`.
 
-    Shapes: first [..., features], second [..., features], targets [...] of -1 or 1 -> [...]; any other target gives
+    Shapes: first [..., features], second [..., features], target [...] of -1 or 1 -> [...]; any other target gives
     NaN.
     margin: in [-1, 1]; vectors may be as similar as that for free. 0 to 0.5 is usual.
     Raises: ValueError when the shapes differ.
@@ -212,11 +212,11 @@ def cosine_embedding(first: Array, second: Array, targets: Array, *, margin: Sca
     check.number("cosine_embedding", -1, 1, margin=margin)
     check.floating("cosine_embedding", first=first, second=second)
     check.same_shape("cosine_embedding", first=first, second=second)
-    check.shape("cosine_embedding", np.shape(first)[:-1], "It is one number for each pair.", targets=targets)
+    check.shape("cosine_embedding", np.shape(first)[:-1], "It is one number for each pair.", target=target)
     distance = cosine_distance(first, second)
-    targets, margin = like(distance, targets, margin)
-    loss = jnp.where(targets > 0, distance, jax.nn.relu(1 - distance - margin))
-    return nan_unless(jnp.abs(targets) == 1, loss)
+    target, margin = like(distance, target, margin)
+    loss = jnp.where(target > 0, distance, jax.nn.relu(1 - distance - margin))
+    return nan_unless(jnp.abs(target) == 1, loss)
 
 
 @canonicalize_arguments
@@ -263,11 +263,11 @@ def triplet(
     return jax.nn.relu(length(anchor - positive) - to_negative + margin)
 
 
-def _signed(where: str, targets: Array, **scores: Any) -> tuple[Array, Array, Array]:
-    """(scores, targets, valid), of one shape; valid marks the targets of -1 and 1."""
+def _signed(where: str, target: Array, **scores: Any) -> tuple[Array, Array, Array]:
+    """(scores, target, valid), of one shape; valid marks the targets of -1 and 1."""
     ((name, values),) = scores.items()
     check.floating(where, **scores)
-    check.same_shape(where, **{name: values, "targets": targets})
+    check.same_shape(where, **{name: values, "target": target})
     values = widen(values)
-    (targets,) = like(values, targets)
-    return values, targets, jnp.abs(targets) == 1
+    (target,) = like(values, target)
+    return values, target, jnp.abs(target) == 1

@@ -109,20 +109,20 @@ def top_k_accuracy(logits: Array, labels: Array, *, k: int = 5) -> Array:
 
 
 @canonicalize_arguments
-def binary_accuracy(logits: Array, targets: Array) -> Array:
+def binary_accuracy(logits: Array, target: Array) -> Array:
     """1.0 where the logit is above 0 exactly when the target is above 1/2, else 0.0. NaN is wrong.
 
-    Shapes: logits [...], targets [...] 0 or 1 of any type -> [...] float32.
+    Shapes: logits [...], target [...] 0 or 1 of any type -> [...] float32.
     Raises: ValueError when the shapes differ.
 
     >>> nf.metrics.binary_accuracy(jnp.array([0.3, 2.0]), jnp.array([0, 1])).tolist()
     [0.0, 1.0]
     """
     check.floating("binary_accuracy", logits=logits)
-    check.same_shape("binary_accuracy", logits=logits, targets=targets)
-    logits, targets = jnp.asarray(logits), jnp.asarray(targets, jnp.float32)
-    known = ~jnp.isnan(logits) & ~jnp.isnan(targets)
-    return (((logits > 0) == (targets > 0.5)) & known).astype(jnp.float32)
+    check.same_shape("binary_accuracy", logits=logits, target=target)
+    logits, target = jnp.asarray(logits), jnp.asarray(target, jnp.float32)
+    known = ~jnp.isnan(logits) & ~jnp.isnan(target)
+    return (((logits > 0) == (target > 0.5)) & known).astype(jnp.float32)
 
 
 class Sum(NamedTuple):
@@ -343,7 +343,7 @@ def confusion(classes: int) -> Metric:
 def precision(classes: int, *, average: Average = "macro") -> Metric:
     """The fraction of the examples predicted to be of a class that are of it: tp / (tp + fp).
 
-    update and average are as in `f1`.
+    average: as in `f1`, and so is what update takes.
     classes: how many there are, at least 1.
 
     >>> metric = nf.metrics.precision(2, average="none")
@@ -357,7 +357,7 @@ def precision(classes: int, *, average: Average = "macro") -> Metric:
 def recall(classes: int, *, average: Average = "macro") -> Metric:
     """The fraction of the examples of a class that are predicted to be of it: tp / (tp + fn).
 
-    update and average are as in `f1`.
+    average: as in `f1`, and so is what update takes.
     classes: how many there are, at least 1.
 
     >>> metric = nf.metrics.recall(2, average="none")
@@ -400,7 +400,7 @@ def calibration(bins: int = 15) -> Metric:
     Examples fall into equal bins ((b - 1) / bins, b / bins] by confidence, the largest probability;
     error = sum over bins of (fraction of examples in it) * |its accuracy - its mean confidence|.
 
-    update takes logits [..., classes] and labels [...].
+    update takes logits [..., classes] and labels [...]. bins: their number, at least 1.
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
 
     >>> metric = nf.metrics.calibration(bins=10)

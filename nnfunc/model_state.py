@@ -73,5 +73,5 @@ def check_new_state(where: str, new: PyTree, old: PyTree) -> None:
     for before, after in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
         before, after = jax.dtypes.result_type(before), jax.dtypes.result_type(after)
         if jnp.issubdtype(after, jnp.inexact) and not jnp.issubdtype(before, jnp.inexact):
-            expected = f"a state that starts as {before} should stay so"
+            expected = f"a state that starts as {before} should stay {before}"
             check.fail(where, expected=expected, actual=f"{after}", hint="Start with floats, such as jnp.zeros(()).")

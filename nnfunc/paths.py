@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations_with_replacement, product
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Params, PyTree
 from nnfunc.calls import explain_calls
+from nnfunc.errors import PatternError
 
 __all__ = [
     "LayerMask",
@@ -129,8 +130,14 @@ def select(
             if any(re.fullmatch(r"-\d+", name) for name in pattern.split("/")):
                 hint = "; layers are counted from 0, and the last of n is n - 1, not -1."
             hint = hint or check.nearest(pattern, paths)
-            check.fail(where, f"the pattern {pattern!r} should match at least one path, got none{hint}")
+            _refuse(where, pattern, f"should match at least one path, got none{hint}")
     return [path for path in paths if any(matches_path(pattern, path) for pattern in patterns)]
+
+
+def _refuse(where: str, pattern: str, problem: str) -> NoReturn:
+    error = PatternError(f"the pattern {pattern!r} {problem}", where=where)
+    error.pattern = pattern
+    raise error
 
 
 def as_patterns(patterns: str | Sequence[str], *, where: str) -> tuple[str, ...]:
@@ -213,7 +220,7 @@ def _match_pattern(pattern: str, leaves: Mapping[str, Any], where: str) -> dict[
                 break
             problems.append(problem)
     if problems and not matched:
-        check.fail(where, f"the pattern {pattern!r} should match a layer, got none: {max(problems)[1]}.")
+        _refuse(where, pattern, f"should match a layer, got none: {max(problems)[1]}.")
     return matched or dict.fromkeys(select(pattern, leaves, where=where), True)
 
 
@@ -250,15 +257,15 @@ def _layer_problem(stacks: list[str], axis: int, layer: int | None, leaves: Mapp
     if not size:
         return 1, f"the leaves below {name} do not have the same first axis of layers"
     if any(map(str.isdigit, below)):
-        return 1, f"the numbers below {name} are names"
+        return 1, f"the numbers below {name} are names of layers, not indices of a repeat"
     if len(below) < 2:
-        return 2, f"{name} has one leaf, so that its first axis may be of layers or not"
+        return 2, f"{name} has one leaf, so it is not clear whether its first axis counts layers"
     if layer is not None and layer >= size:
         return 4, f"{name} has {size} layers, 0 to {size - 1}"
     if axis and stack == stacks[axis - 1] and not common_size(stack, axis + 1):
         shapes = [np.shape(leaf) for path, leaf in leaves.items() if path.startswith(stack)]
         if min(map(len, shapes)) == axis + 1:
-            return 2, f"{name} has a leaf of {axis + 1} axes, so that the last may be of layers or not"
+            return 2, f"{name} has a leaf of {axis + 1} axes, so it is not clear whether the last counts layers"
     if axis == len(stacks) - 1 and common_size(stack, axis + 1):
         start = stacks[axis - 1] if axis else ""
         names = stack.removeprefix(start).split("/")[:-2]
@@ -363,8 +370,8 @@ def values_by_pattern(
         new = {path: _simplify(np.logical_and(on, undecided[path])) for path, on in fitting.items()}
         if not any(map(np.any, new.values())):
             before = next(iter(decided[next(iter(fitting))]))
-            problem = f"the pattern {pattern!r} should decide at least one leaf, got none"
-            check.fail(where, f"{problem}: {before!r}, which is before it, fits them. Put it first.")
+            problem = f"should decide at least one leaf, got none: {before!r}, which is before it, fits them."
+            _refuse(where, pattern, f"{problem} Put it first.")
         for path, on in new.items():
             decided[path] |= {pattern: on} if np.any(on) else {}
             undecided[path] = _simplify(np.logical_and(undecided[path], np.logical_not(on)))

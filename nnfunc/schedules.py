@@ -154,6 +154,7 @@ def multistep(start: Scalar, milestones: tuple[Scalar, ...], *, factor: Scalar =
     """A drop by `factor` at each of the milestones, which are steps in any order.
 
     start * factor ** (number of milestones m with m <= step)
+    start: the value before the first milestone. factor: at least 0.
     Raises: ValueError when a milestone or the factor is below 0.
     Source: PyTorch's MultiStepLR.
 
@@ -198,6 +199,7 @@ def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, 
     """Half cosines from `start` to `final`, again and again, each `multiplier` times as long.
 
     Cycle n (0-based) begins at step period * (1 + multiplier + ... + multiplier ** (n - 1)).
+    period: the steps of the first cycle, above 0. multiplier: at least 1, the default.
     Raises: ValueError when period is not above 0, or multiplier is below 1.
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983, section 3; PyTorch's
     CosineAnnealingWarmRestarts, which takes a whole multiplier only.
@@ -239,8 +241,9 @@ def cyclic(
     """A line up from `start` to `peak` and down again, over and over.
 
     start + (peak - start) * h * scale, h from 0 to 1 in rise_steps and back in fall_steps.
-    fall_steps: rise_steps by default. mode: what the scale is, 1 ("triangular"), 0.5 ** cycle of the 0-based cycle
-    ("triangular2"), or factor ** step ("exp_range"). factor: at least 0, of exp_range alone; 1 is off.
+    rise_steps: at least 0. fall_steps: rise_steps by default. mode: what the scale is, 1 ("triangular"), 0.5 **
+    cycle of the 0-based cycle ("triangular2"), or factor ** step ("exp_range"). factor: at least 0, of exp_range
+    alone; 1 is off.
     Raises: ValueError when rise_steps or fall_steps is below 0, or a cycle lasts 0 steps.
     Source: Smith 2017, arXiv:1506.01186; PyTorch's CyclicLR.
 
@@ -415,7 +418,8 @@ def warmup_stable_decay(
 ) -> Schedule:
     """Rise in a line to `peak`, stay there, and fall to `final` in the last decay_steps.
 
-    The first step is peak / (warmup_steps + 1). start: another value for step 0. shape: how it falls, with p from
+    The first step is peak / (warmup_steps + 1). warmup_steps, decay_steps: at least 0. total_steps: at which `final`
+    is reached. start: another value for step 0. shape: how it falls, with p from
     0 to 1: "linear" (1 - p), "cosine" ((1 + cos(pi p)) / 2) or "sqrt" (1 - sqrt(p)). decay_steps 0 stays until the
     end.
     Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps, or the
@@ -460,9 +464,10 @@ def one_cycle(
 ) -> Schedule:
     """Rise from peak / start_factor to `peak`, then fall far below where it began.
 
-    It ends at peak / start_factor / final_factor, at step total_steps - 1. rise: the fraction of
-    the steps that rise, in [0, 1]. three_phase: fall to the first value, for as long as the rise was
-    (so rise is at most 0.5), then to the last. anneal: "cosine" or "linear", each phase's shape.
+    It ends at peak / start_factor / final_factor, at step total_steps - 1. total_steps: at least 1. start_factor,
+    final_factor: above 0. rise: the fraction of the steps that rise, in [0, 1]. three_phase: fall to the first
+    value, for as long as the rise was (so rise is at most 0.5), then to the last. anneal: "cosine" or "linear", each
+    phase's shape.
     Raises: ValueError when rise is out of its range, total_steps below 1, or a factor not above 0.
     Source: Smith and Topin 2018, arXiv:1708.07120; PyTorch's OneCycleLR (rise is its pct_start).
 
@@ -495,6 +500,7 @@ def one_cycle(
 def by_epoch(then: Schedule, steps_per_epoch: Scalar) -> Schedule:
     """`then` of the 0-based epoch, so the value is the same for all steps of an epoch.
 
+    then: a schedule. steps_per_epoch: above 0.
     Raises: ValueError when steps_per_epoch is not above 0.
 
     >>> schedule = by_epoch(exponential(1.0, factor=0.5), steps_per_epoch=100)
@@ -541,10 +547,10 @@ def plateau(
 ) -> Plateau:
     """Multiply by `factor` when a metric has not improved for more than `patience` updates.
 
-    Read the value as `state.value`; with start 1 it is a scale for another schedule. mode: whether
-    lower ("min") or higher ("max") is better. A metric improves when it is better than the best so far
-    by more than threshold, which threshold_mode takes as "absolute", or "relative" to the absolute value of
-    the best, so that metrics may be negative; with a best of 0 any better value counts. NaN is no
+    Read the value as `state.value`. start: the value at first; with 1, the default, it is a scale for another
+    schedule. mode: whether lower ("min") or higher ("max") is better. threshold: a metric improves when it is better
+    than the best so far by more than this. threshold_mode: whether threshold is "absolute", or "relative" to the
+    absolute value of the best, so that metrics may be negative; with a best of 0 any better value counts. NaN is no
     improvement. cooldown: updates after a drop that are not counted. floor: the lowest value that a drop
     gives. factor 1 or patience inf is off.
     Raises: ValueError when a number is below 0, factor above 1, or mode or threshold_mode unknown.

@@ -22,7 +22,7 @@ def test_an_unknown_argument_is_named():
             function(no_such_argument=1)
             wrong[name] = "no error"
         except nf.errors.InvalidTypeError as error:
-            text = f"{function.__name__}: there is no argument 'no_such_argument'; "
+            text = f"{function.__name__}: there is no argument 'no_such_argument'"
             if not str(error).startswith(text) or f"Call it as {function.__name__}(" not in str(error):
                 wrong[name] = str(error)
         except Exception as error:
@@ -55,6 +55,16 @@ def test_a_function_is_found_under_its_own_name():
 def test_the_argument_that_was_meant_is_named(call, message):
     with pytest.raises(nf.errors.InvalidTypeError, match=message):
         call()
+
+
+def test_an_error_lists_the_valid_names_once_and_no_empty_list(tmp_path):
+    with pytest.raises(nf.errors.InvalidValueError, match=r"should be one of 'mse', .*, got 'l2'\.$"):
+        nf.regression("l2")
+    with pytest.raises(nf.errors.InvalidValueError, match=r"'mae', .*, got 'mea'; did you mean 'mae'"):
+        nf.regression("mea")
+    with pytest.raises(nf.errors.MissingFileError, match=r"none does not exist(\.$|; )") as error:
+        nf.load_run(tmp_path / "none")
+    assert "there are none" not in str(error.value)
 
 
 def test_an_error_from_inside_is_left_alone():

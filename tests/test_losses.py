@@ -469,12 +469,12 @@ def test_nothing_is_broadcast(name):
         (
             lambda: losses.margin_ranking(jnp.ones(3), jnp.ones(3), jnp.ones((3, 1))),
             ValueError,
-            r"first and targets should have the same shape, got first \(3,\) and targets \(3, 1\)",
+            r"first and target should have the same shape, got first \(3,\) and target \(3, 1\)",
         ),
         (
             lambda: losses.cosine_embedding(jnp.ones((4, 3)), jnp.ones((4, 3)), jnp.ones((4, 3))),
             ValueError,
-            r"targets should have shape \(4,\), got shape \(4, 3\). It is one number for each pair",
+            r"target should have shape \(4,\), got shape \(4, 3\). It is one number for each pair",
         ),
         (
             lambda: losses.binary_cross_entropy_with_logits(jnp.ones((4, 3)), jnp.ones((4, 3)), pos_weight=[1.0, 2.0]),

@@ -186,14 +186,18 @@ def test_a_number_is_a_layer_of_stacked_parameters(params, pattern, expected):
     [
         (REPEATED, "blocks/3/**", "should match a layer, got none: 'blocks' has 3 layers, 0 to 2"),
         (REPEATED, "head/0/weight", "the leaves below 'head' do not have the same first axis of layers"),
-        (REPEATED, "blocks/up/1/weight", "'blocks/up' has one leaf, so that its first axis may be of layers or not"),
+        (
+            REPEATED,
+            "blocks/up/1/weight",
+            "'blocks/up' has one leaf, so it is not clear whether its first axis counts layers",
+        ),
         (REPEATED, "blocks/1/down/*", r"the pattern 'blocks/1/down/\*' should match at least one path, got none"),
         (REPEATED, "blocks/1", r"got none; for all below|should match at least one path, got none"),
         (NESTED, "outer/inner/1/*", "both 'outer' and 'outer/inner' may be a repeat; write the number after 'outer'"),
         (NESTED, "outer/0/inner/2/*", "'outer/inner' has 2 layers, 0 to 1"),
         (TWICE, "outer/0/3/**", "'outer' has 3 layers, 0 to 2"),
-        (REPEATED, "blocks/1/2/**", "'blocks' has a leaf of 2 axes, so that the last may be of layers or not"),
-        (leaves(a__0__b=(3,), a__1__b=(3,)), "a/2/**", "the numbers below 'a' are names"),
+        (REPEATED, "blocks/1/2/**", "'blocks' has a leaf of 2 axes, so it is not clear whether the last counts layers"),
+        (leaves(a__0__b=(3,), a__1__b=(3,)), "a/2/**", "the numbers below 'a' are names of layers"),
     ],
 )
 def test_a_number_that_is_no_layer_is_refused(params, pattern, message):

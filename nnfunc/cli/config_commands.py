@@ -33,7 +33,7 @@ def new(
     ] = None,
     time: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="The times of a forecast, or of the rows of a table.", show_default="none"),
+        typer.Option(metavar="COLUMN", help="The column of the times of a forecast or a table.", show_default="none"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write.", show_default="FILE.toml, here")
@@ -159,7 +159,7 @@ def tune(
     settings: Overrides = None,
     seconds: Annotated[float, typer.Option(help="The time for all measurements.")] = 20.0,
 ) -> None:
-    """Measure which form of each convolution of a config is the fastest on this machine.
+    """Time the forms of the operations of a config, and remember the fastest on this machine.
 
     Runs that begin later use the fastest forms, and keep them when they resume.
     NNFUNC_TUNING=off ignores what was measured.

@@ -130,7 +130,7 @@ def export(
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="The largest difference of an output, as a part of the largest one.")
+        float, typer.Option(help="The largest difference of an output, as a fraction of the largest output.")
     ] = 1e-4,
 ) -> None:
     """Write the model of a run as a file for another runtime.
@@ -140,8 +140,9 @@ def export(
     page of Python and a .safetensors file; hf is a folder for transformers, or
     for PEFT if the run trains adapters, with a model card.
 
-    The preprocessing of images and tables is a part of the file. It is run on
-    100 held-out examples first: where its outputs differ, nothing is written.
+    The preprocessing of images and tables is a part of the file. Before it is
+    written, it runs on 100 held-out examples; if its outputs differ from those
+    of the model, nothing is written.
     """
     if to == "hf":
         from nnfunc.commands.export_pretrained import export_pretrained
@@ -198,7 +199,7 @@ def import_weights(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="To evaluate on: a text, a table of texts with labels, or a folder of images with one for each class.",
+            help="What to evaluate on: a text, a table of texts with labels, or a folder of images for each class.",
             show_default="none",
         ),
     ] = None,
@@ -227,7 +228,7 @@ def merge(
 
 @app.command(cls=JaxCommand, rich_help_panel=PANEL)
 def consolidate(run: RunFolder) -> None:
-    """Write the checkpoints of a run over several processes as one file each."""
+    """Join the parts of each checkpoint that several processes wrote into one file."""
     from nnfunc.commands.consolidate import consolidate
 
     consolidate(run)

@@ -122,7 +122,7 @@ def evaluate(
             documents.make_parent(json_file)
             run_folder.write_json(json_file, _plain(result))
     if held_out.threshold is not None and held_out.output_type == "binary":
-        print(f"yes from a probability of {held_out.threshold:.4g} on, chosen on the validation split")
+        print(f"yes from a probability of {held_out.threshold:.4g}, a threshold chosen on the validation split")
     from nnfunc.commands.evaluation_tables import print_tables  # rich takes a while to import
 
     print_tables(open_console(), result)
@@ -136,7 +136,7 @@ def describe_broken(held_out: HeldOut, effect: str) -> str:
         return ""
     some = ", ".join(str(row if held_out.ids is None else held_out.ids[row]) for row in rows[:5])
     text = f"{len(rows)} of {check.counted(len(held_out.target), 'row')} have outputs that are not finite"
-    return f"{text} (rows {some}{', ...' if len(rows) > 5 else ''}): {effect}. nnfunc nan RUN finds the layer."
+    return f"{text} (rows {some}{', ...' if len(rows) > 5 else ''}): {effect}. nnfunc find-nan RUN finds the layer."
 
 
 def evaluation_result(
@@ -249,7 +249,7 @@ def _file_data(config: Config, file: Path) -> Any:
     keys = path_keys("data", name)
     if not keys:
         hint = "Use --split."
-        check.fail("evaluate", f"the data of the run is {name}, which is read from no file.", hint=hint)
+        check.fail("evaluate", f"the run was trained on {name}, which is not read from a file.", hint=hint)
     if not file.exists():
         check.fail("", f"The file {file} does not exist.", exc_type=FileNotFoundError)
     preprocessing = replace(config.preprocessing, rows=None, parts={})  # so that all rows are in one split

@@ -20,7 +20,7 @@ from nnfunc.config.explain_key import (
 )
 from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, TABLES, factories, get_schema
 
-SWEEP = "What the trials of nnfunc sweep vary, and how; nnfunc train leaves it alone."
+SWEEP = "What the trials of nnfunc sweep vary, and how. nnfunc train ignores it."
 
 
 def explain_config(key: str = "", names: Mapping[str, str] | None = None) -> None:
@@ -62,9 +62,9 @@ def _print_tables() -> None:
         [("seed", "optional: The seed of everything random."), *((table, table_line(table)) for table in TABLES)]
     )
     console = open_console()
-    console.print("\nOf nnfunc sweep, and of nnfunc compare:", markup=False)
+    console.print("\nTables and keys for nnfunc sweep and nnfunc compare:", markup=False)
     _print_rows([("sweep", f"optional: {SWEEP}"), *((name, one.meaning) for name, one in COMPARISON.items())])
-    console.print("\nMore of one: nnfunc config TABLE, or nnfunc config TABLE.KEY", markup=False)
+    console.print("\nTo explain one of them: nnfunc config TABLE, or nnfunc config TABLE.KEY", markup=False)
 
 
 def _print_table(table: str, name: str) -> None:
@@ -84,7 +84,7 @@ def _print_table(table: str, name: str) -> None:
     if not name:
         _print_rows([(other, first_line(function)) for other, function in sorted(factories(table).items())])
         option = f"{table}.NAME" if table == "augment" else f"{table} --{table} NAME"
-        console.print(f"\nThe keys of one: nnfunc config {option}", markup=False)
+        console.print(f"\nTo list the keys of one of them: nnfunc config {option}", markup=False)
         return
     prefix = f"augment.{name}" if table == "augment" else table
     keys = [explain_key(f"{prefix}.{key}", {table: name})[0] for key in get_schema(table, name).types]

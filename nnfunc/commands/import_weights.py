@@ -67,10 +67,10 @@ def import_weights(
     if read is None:
         hint = "Use it in Python: model, params = nf.pretrained(source)."
         models = "a language model, a BERT or a model of images"
-        check.fail("import", f"{source} is {result.family}; a run can be made of {models}.", hint=hint)
+        check.fail("import", f"{source} is {result.family}, but only {models} can become a run.", hint=hint)
     if result.unfilled and data is not None:
         hint = "Leave out --data, and train the head with start = { run = ... }."
-        check.fail("import", f"{source} has no head for classes, so that {data} cannot be evaluated.", hint=hint)
+        check.fail("import", f"{source} has no head for classes, so it cannot be evaluated on {data}.", hint=hint)
     inputs = read(result, arguments, block_size)
     table = {"path": str(data.absolute()) if data else str(folder.absolute() / NO_DATA)}
     if inputs.table["name"] == "text_classification":
@@ -105,7 +105,7 @@ def import_weights(
     print(f"imported {source} ({result.family}, {count:,} parameters) into {folder}")
     if result.unfilled:
         new = check.join_names(result.unfilled)
-        print(f"{new} of its head for classes are new: train it with start = {{ run = ... }} before it predicts")
+        print(f"its head for classes is new ({new}): train it with start = {{ run = ... }} before you predict")
     return folder
 
 
@@ -118,7 +118,7 @@ def _read(source: str, revision: str | None) -> Pretrained:
     if output in ("token_classes", "spans") or (output == "hidden" and not arguments.get("tied", True)):
         hint = "Use it in Python: model, params = nf.pretrained(source)."
         problem = "no head" if output == "hidden" else f"a head for tokens ({output})"
-        check.fail("import", f"{source} is {family} with {problem}, of which no run is made.", hint=hint)
+        check.fail("import", f"{source} is {family} with {problem}, which cannot become a run.", hint=hint)
     if factory is inspect.unwrap(bert):
         padding = config.get("pad_token_id")
         options["padding"] = int("roberta" in family) if padding is None else padding
@@ -151,11 +151,13 @@ def _read_sentences(result: Pretrained, arguments: Mapping[str, Any], block_size
     file = _tokenizer(result)
     longest = min(arguments.get("block_size", 256), 256) if block_size is None else block_size
     if arguments["padding"] is None:
-        check.fail("import", f"{result.folder / 'config.json'} has no pad_token_id, which ends the texts of a batch.")
+        file = result.folder / "config.json"
+        check.fail("import", f"{file} has no pad_token_id, which fills up the shorter texts of a batch.")
     problem = result.config.get("problem_type")
     if arguments["classes"] < 2 or problem not in (None, "single_label_classification"):
         actual = f"{check.counted(arguments['classes'], 'class')}, problem_type {problem!r}"
-        check.fail("import", expected="the model should tell 2 or more classes apart", actual=actual)
+        expected = "the model should have at least 2 classes, of which a text has one"
+        check.fail("import", expected=expected, actual=actual)
     names = class_names(result.config, arguments["classes"])
     facts = {"text": "text", "label": "label", "separator": ",", "block_size": longest, "names": names}
     facts |= {"classes": len(names), "dtype": "int32", "shape": [longest], "padding": arguments["padding"]}
@@ -165,7 +167,7 @@ def _read_sentences(result: Pretrained, arguments: Mapping[str, Any], block_size
 
 def _read_images(result: Pretrained, arguments: Mapping[str, Any], block_size: int | None) -> _Inputs:
     if block_size is not None:
-        check.fail("import", "block_size is of models of text.", hint="Leave out --block-size.")
+        check.fail("import", "only models of text have a block_size.", hint="Leave out --block-size.")
     names = class_names(result.config, arguments["classes"])
     settings = image_settings(result.config, result.folder)
     shape = [*settings["size"], arguments["in_dim"]]

@@ -23,7 +23,7 @@ PIPELINES = {
 
 
 def model_card(run: Run, folder: Path, checkpoint: str, exported: Path) -> str:
-    """README.md of an exported folder: what the model is, its figures and data, how to load it, and its config.
+    """README.md of an exported folder: what the model is, its metrics and data, how to load it, and its config.
 
     run, folder, checkpoint: the run. exported: the folder with config.json and the weights.
     """

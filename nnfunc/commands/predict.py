@@ -75,7 +75,7 @@ def predict(
 def _keep_columns(columns: Mapping[str, Sequence[Any]], keep: Sequence[str], have_names: bool) -> dict[str, Any]:
     """The columns of the input to write before the predictions."""
     if have_names and keep:
-        check.fail("predict", "these inputs have no columns to keep: each prediction has its name.")
+        check.fail("predict", "--keep is for tables. Each prediction of these inputs has the name of its input.")
     for name in keep:
         if name not in (*columns, "all"):
             hint = check.nearest(name, columns).removeprefix("; ")

@@ -199,7 +199,7 @@ def _print(config: Config, result: Profile, operations: float) -> None:
         console.print(costs)
         print()
     else:
-        print("The profiler tells no operations on this device.\n")
+        print("The profiler does not report operations on this device.\n")
     memory = _table("layer", "parameters", "optimizer", "outputs of a batch")
     parts, rows = ("parameters", "optimizer", "outputs"), list(result.memory.items())
     for name, sizes in rows[:ROWS]:

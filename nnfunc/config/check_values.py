@@ -42,7 +42,7 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
         resolved.get(table) or {} for table in ("data", "train", "groups", "average", "task")
     )
     if resolved.get("lora") and resolved.get("start"):
-        problems.add("start", "the table lora has a run to begin with", hint="Remove one of the two tables.")
+        problems.add("start", "the table lora names the run to start from", hint="Remove one of the two tables.")
     steps, freeze = train.get("steps", 0), groups.get("freeze", ())
     starts = [("average.start", "", average.get("start"))]
     if isinstance(freeze, dict):
@@ -56,7 +56,7 @@ def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
             problems.add("train.steps" if by_steps else path, expected=expected, actual=str(value), hint=hint)
     model, ids = resolved.get("model") or {}, 0 if "codec" in data else data.get("vocab_size", 0)
     if model.get("vocab_size", ids) < ids:
-        expected, hint = f"should be at least data.vocab_size = {ids}", "The model has no vector for larger ids."
+        expected, hint = f"should be at least data.vocab_size = {ids}", "The model has no embedding for larger ids."
         problems.add("model.vocab_size", expected=expected, actual=str(model["vocab_size"]), hint=hint)
     size, count = data.get("batch_size"), task.get("accumulate", 1)
     if size and count > 0 and size % count:

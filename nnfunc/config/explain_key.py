@@ -36,19 +36,19 @@ _SHARED = {
     "block_size": "The longest sequence, in tokens.",
     "classes": "The number of classes.",
     "eps": "The least value of a divisor, above 0.",
-    "fill": "The value of pixels from outside; by default that of a black pixel.",
+    "fill": "The value of pixels that come from outside of the image, by default black.",
     "final": "The value at the last step.",
     "head_bias": "Whether the head has a bias.",
     "in_dim": "The size of the last axis of the input, such as the channels of images.",
     "learning_rate": "A number; the table schedule replaces it.",
     "peak": "The largest value, at the end of the warm-up.",
-    "seed": "Of the order of the examples, by default that of the config.",
+    "seed": "The seed of the order of the examples, by default the seed of the config.",
     "shape": "[height, width, channels] of images that are rows of pixels; by default that of the data.",
     "start": "The value at step 0.",
     "total_steps": "The last step, by default train.steps.",
     "vocab_size": "The number of token ids.",
     "warmup_steps": "The steps until the peak.",
-    "weight_decay": "The decay of the weights in a step, as a part of the learning rate, at least 0.",
+    "weight_decay": "A step subtracts learning_rate * weight_decay * weight from each weight; at least 0.",
 }
 """Arguments that have the same meaning everywhere, for docstrings that leave them out."""
 
@@ -155,7 +155,7 @@ def check_name(table: str, names: Collection[str]) -> None:
     for name in names:
         if name not in factories(table):
             hint = _capital(nearest_hint(name, factories(table), list_names=True))
-            check.fail(WHERE, f"{table} has no name {name!r}.", hint=hint)
+            check.fail(WHERE, f"there is no {table} {name!r}.", hint=hint)
 
 
 def _fail_unknown(table: str, names: Collection[str], argument: str) -> None:
@@ -163,7 +163,7 @@ def _fail_unknown(table: str, names: Collection[str], argument: str) -> None:
     one = FIXED_FACTORIES.get(table) is None and len(schemas) == 1
     where = f"{table} {next(iter(schemas))}" if one else table
     if any(argument in schema.python_only for schema in schemas.values()):
-        check.fail(WHERE, f"{where} has {argument!r} in Python only: TOML has no such values.")
+        check.fail(WHERE, f"{where} takes {argument!r} only in Python, because TOML cannot express its values.")
     known = dict.fromkeys(key for schema in schemas.values() for key in schema.types)
     hint = _capital(nearest_hint(argument, known, list_names=True))
     check.fail(WHERE, f"{where} has no key {argument!r}.", hint=hint)

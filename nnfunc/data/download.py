@@ -211,7 +211,7 @@ def find_text_problem(data: bytes) -> tuple[str, str] | None:
             return f"it should be text, but is {other}", WRONG_FILE
         line = data.count(b"\n", 0, error.start) + 1
         problem = f"it should be text in UTF-8, but line {line} has the byte 0x{data[error.start]:02x} (byte"
-        problem += f" {error.start} of the file), as text in Latin-1 or Windows-1252 may"
+        problem += f" {error.start} of the file); it may be in Latin-1 or Windows-1252"
         return problem, convert.format("WINDOWS-1252")
     return None
 

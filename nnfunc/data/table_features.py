@@ -211,7 +211,7 @@ def encode(transformer: Any, features: Features, cells: Cells, rows: np.ndarray)
     """
     inputs = {column: cells[column] for group in TRANSFORMED for column in features[group]["columns"]}
     most = max(map(len, features["one_hot"].get("categories", ())), default=0)
-    problem = f"one_hot: a column of {most} categories makes as many numbers of each of {len(rows)} rows"
+    problem = f"one_hot: a column of {most} categories becomes {most} numbers for each of {len(rows)} rows"
     device_memory.check_fits(WHERE, 4.0 * most * len(rows), problem, "Name it in categorical.")
     x = np.empty((len(rows), 0), np.float32)
     for start in range(0, len(rows) if inputs else 0, BLOCK):

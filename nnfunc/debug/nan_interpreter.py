@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnfunc.jaxprs import run_equations, run_scan
+
 LIBRARIES = (
     *(os.path.dirname(os.path.abspath(module.__file__ or "")) + os.sep for module in (jax, np)),
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
@@ -27,8 +29,8 @@ class Operation(NamedTuple):
     iterations: tuple[int, ...]
 
 
-Result = tuple[Operation | None, list[Any]]
-"""The operation whose result is not finite, and []; or None, and the results."""
+class _NotFinite(Exception):
+    """Leaves the program at an operation whose result is not finite. args: the operation."""
 
 
 def first_operation(function: Callable[..., Any], *args: Any) -> Operation | None:
@@ -39,31 +41,24 @@ def first_operation(function: Callable[..., Any], *args: Any) -> Operation | Non
     """
     closed = jax.make_jaxpr(function)(*args)
     with jax.numpy_dtype_promotion("standard"):
-        operation, _ = _run_jaxpr(closed.jaxpr, closed.consts, jax.tree.leaves(args), (), ())
-    return operation
+        try:
+            _run_jaxpr(closed.jaxpr, closed.consts, jax.tree.leaves(args), (), ())
+        except _NotFinite as error:
+            return error.args[0]
+    return None
 
 
 def _run_jaxpr(
     jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], scopes: tuple[str, ...], iterations: tuple[int, ...]
-) -> Result:
-    values: dict[Any, Any] = {}
-
-    def read(atom: Any) -> Any:
-        return atom.val if hasattr(atom, "val") else values[atom]
-
-    values.update(zip(jaxpr.constvars, consts, strict=True))
-    values.update(zip(jaxpr.invars, args, strict=True))
-    for eqn in jaxpr.eqns:
+) -> list[Any]:
+    def run(eqn: Any, inputs: list[Any]) -> list[Any]:
         stack = re.sub(r"\w*\(|\)", "", str(eqn.source_info.name_stack))  # transpose(jvp(name))
-        eqn_scopes = scopes + tuple(name for name in stack.split("/") if name)
-        operation, results = _run_eqn(eqn, [read(atom) for atom in eqn.invars], eqn_scopes, iterations)
-        if operation is not None:
-            return operation, []
-        values.update(zip(eqn.outvars, results, strict=True))
-    return None, [read(atom) for atom in jaxpr.outvars]
+        return _run_eqn(eqn, inputs, scopes + tuple(name for name in stack.split("/") if name), iterations)
+
+    return run_equations(jaxpr, consts, args, run)
 
 
-def _run_eqn(eqn: Any, values: list[Any], scopes: tuple[str, ...], iterations: tuple[int, ...]) -> Result:
+def _run_eqn(eqn: Any, values: list[Any], scopes: tuple[str, ...], iterations: tuple[int, ...]) -> list[Any]:
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     if eqn.primitive.name == "scan":
         return _run_scan(eqn, values, scopes, iterations)
@@ -77,34 +72,17 @@ def _run_eqn(eqn: Any, values: list[Any], scopes: tuple[str, ...], iterations: t
     results = eqn.primitive.bind(*functions, *values, **params)
     results = list(results) if eqn.primitive.multiple_results else [results]
     if all(map(_is_finite, results)):
-        return None, results
-    return Operation(eqn.primitive.name, _user_line(eqn), scopes, iterations), []
+        return results
+    raise _NotFinite(Operation(eqn.primitive.name, _user_line(eqn), scopes, iterations))
 
 
-def _run_scan(eqn: Any, values: list[Any], scopes: tuple[str, ...], iterations: tuple[int, ...]) -> Result:
-    params, inner = eqn.params, eqn.params["jaxpr"]
-    consts, body = getattr(inner, "consts", ()), getattr(inner, "jaxpr", inner)
-    # Constants and carry have as many axes inside the body as outside, stacked arrays one less. Other
-    # ways to tell them apart differ between versions of JAX.
-    same_ndim = lambda outer, inner: len(outer.aval.shape) == len(inner.aval.shape)
-    num_carry = sum(map(same_ndim, eqn.outvars, body.outvars))
-    num_unstacked = sum(map(same_ndim, eqn.invars, body.invars))
-    fixed, carry = values[: num_unstacked - num_carry], values[num_unstacked - num_carry : num_unstacked]
-    xs, ys = values[num_unstacked:], []
-    order = range(params["length"])
-    for i in reversed(order) if params["reverse"] else order:
-        args = [*fixed, *carry, *(x[i] for x in xs)]
-        operation, results = _run_jaxpr(body, consts, args, scopes, (*iterations, i))
-        if operation is not None:
-            return operation, []
-        carry = results[:num_carry]
-        ys.append(results[num_carry:])
-    ys = ys[::-1] if params["reverse"] else ys
-    if ys:
-        stacked = [jnp.stack(column) for column in zip(*ys, strict=True)]
-    else:
-        stacked = [jnp.zeros((0, *y.aval.shape), y.aval.dtype) for y in body.outvars[num_carry:]]
-    return None, [*carry, *stacked]
+def _run_scan(eqn: Any, values: list[Any], scopes: tuple[str, ...], iterations: tuple[int, ...]) -> list[Any]:
+    inner = eqn.params["jaxpr"]
+    run = lambda i, args: _run_jaxpr(inner.jaxpr, inner.consts, args, scopes, (*iterations, i))
+    carry, rows = run_scan(eqn, values, run)
+    if rows:
+        return [*carry, *(jnp.stack(ys) for ys in zip(*rows, strict=True))]
+    return [*carry, *(jnp.zeros((0, *y.aval.shape), y.aval.dtype) for y in inner.jaxpr.outvars[len(carry) :])]
 
 
 def _user_line(eqn: Any) -> str:

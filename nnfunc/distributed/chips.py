@@ -51,7 +51,7 @@ CHIPS = {
         918e12, 918e12, 32e9, 1638e9, 400e9, 12.5e9, 256,
         "Google Cloud, TPU v6e: 800 GB/s in both directions of the ICI, 4 adapters of 200 Gb/s for 8 chips",
     ),
-}  # fmt: skip
+}  # fmt: skip  # the numbers of a chip stand in one line
 """The chips by name."""
 
 

@@ -25,7 +25,7 @@ def check_threshold_metric(where: str, output_type: str, name: Any) -> None:
     check.choice(where, THRESHOLD_METRICS, threshold=name)
     if output_type not in ANSWERS:
         hint = "Use the objective binary or multilabel, or remove the threshold."
-        check.fail(where, "a threshold is for answers that are yes or no, and the objective has none.", hint=hint)
+        check.fail(where, "a threshold is for answers of yes or no, which the objective does not give.", hint=hint)
 
 
 def choose_threshold(held_out: HeldOut, name: str) -> float | list[float]:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from nnfunc.device_memory import tree_bytes
-from nnfunc.jaxprs import called, scan_operands
+from nnfunc.jaxprs import called, run_equations, run_scan, scan_operands
 
 SMALL = 4096
 """The bytes up to which a result is computed before the loop although it is larger than its inputs."""
@@ -63,16 +63,7 @@ def _evaluate(
 
     computed: the known results in their order. Before the loop they are appended, in the loop they are taken from it.
     """
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
-    values |= dict(zip(jaxpr.invars, args, strict=True))
-
-    def read(variable: Any) -> Any:
-        return variable.val if isinstance(variable, Literal) else values[variable]
-
-    for eqn in jaxpr.eqns:
-        outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars], computed)
-        values.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(variable) for variable in jaxpr.outvars]
+    return run_equations(jaxpr, consts, args, lambda eqn, inputs: _evaluate_equation(eqn, inputs, computed))
 
 
 def _evaluate_equation(eqn: JaxprEqn, inputs: list[Any], computed: list[Any] | Iterator[Any]) -> list[Any]:
@@ -117,16 +108,11 @@ def _is_over_layers(eqn: JaxprEqn, inputs: list[Any]) -> bool:
 
 def _write_out(eqn: JaxprEqn, inputs: list[Any], computed: list[Any] | Iterator[Any]) -> list[Any]:
     """The outputs of a scan, step by step."""
-    body, length = eqn.params["jaxpr"], eqn.params["length"]
-    consts, carry, xs = scan_operands(eqn, inputs)
-    rows = []
-    for i in reversed(range(length)) if eqn.params["reverse"] else range(length):
-        now = [_row(x, i, computed) for x in xs]
-        inner = [Known(const) for const in body.consts]
-        outputs = _evaluate(body.jaxpr, inner, [*consts, *carry, *now], computed)
-        carry, ys = outputs[: len(carry)], outputs[len(carry) :]
-        rows.append(ys)
-    rows = rows[::-1] if eqn.params["reverse"] else rows
+    body = eqn.params["jaxpr"]
+    consts = [Known(const) for const in body.consts]
+    carry, rows = run_scan(
+        eqn, inputs, lambda _, args: _evaluate(body.jaxpr, consts, args, computed), lambda x, i: _row(x, i, computed)
+    )
     if isinstance(computed, list):
         return [*carry, *[None] * (len(eqn.outvars) - len(carry))]
     return [*carry, *(jax.numpy.stack([*map(_value, ys)]) for ys in zip(*rows, strict=True))]

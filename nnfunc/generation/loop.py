@@ -54,7 +54,7 @@ def window_size(total: int, block_size: int | None) -> int:
     return min(block_size or total, total - 1)
 
 
-class Carry(NamedTuple):
+class DecodeCarry(NamedTuple):
     """The loop carry. t: the next position, the same for all rows. state: of the model."""
 
     t: Array
@@ -127,7 +127,7 @@ def _run(
     window = window_size(total, block_size)
     numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
-    def choose(carry: Carry, logits: Array) -> Carry:
+    def choose(carry: DecodeCarry, logits: Array) -> DecodeCarry:
         """Set token t of every row: that of the prompt, or after it a sample."""
         t, tokens, ends, done, _ = carry
         if keys is None:
@@ -143,7 +143,7 @@ def _run(
         done = done | (is_new & ((samples == stop) | (ends >= prompt_lengths + steps)))
         return carry._replace(t=t + 1, tokens=tokens, ends=ends, done=done)
 
-    def cached_step(carry_and_logits: tuple[Carry, Array]) -> tuple[Carry, Array]:
+    def cached_step(carry_and_logits: tuple[DecodeCarry, Array]) -> tuple[DecodeCarry, Array]:
         """Choose a token, then call the model with it, which is not needed for the last token.
 
         In the other order the choice would be compiled twice, before the loop and in it, and random draws
@@ -158,18 +158,18 @@ def _run(
         y, out = forward(params, x, Context(state=state, cache=window))
         return y, out.state
 
-    def uncached_step(carry: Carry) -> Carry:
+    def uncached_step(carry: DecodeCarry) -> DecodeCarry:
         start = jnp.maximum(carry.t - window, 0)
         x = jax.lax.dynamic_slice_in_dim(carry.tokens, start, window, axis=1)
         y, _ = forward(params, x, Context(state=state))
         last = jnp.minimum(carry.t, window) - 1
         return choose(carry, jax.lax.dynamic_index_in_dim(y, last, axis=1, keepdims=False))
 
-    def continues(carry: Carry, end: int) -> Array:
+    def continues(carry: DecodeCarry, end: int) -> Array:
         return (carry.t < end) & ~carry.done.all()
 
     tokens = jnp.zeros((batch, total), jnp.int32).at[:, :width].set(prompt)
-    carry = Carry(jnp.int32(first), tokens, prompt_lengths, jnp.zeros(batch, bool), {})
+    carry = DecodeCarry(jnp.int32(first), tokens, prompt_lengths, jnp.zeros(batch, bool), {})
     cached_end = window + 1 if cached and first <= window else 0  # later tokens cannot use the cache
     if cached_end:
         y, out = forward(params, prompt[:, :first], Context(state=state, cache=window))

@@ -63,7 +63,7 @@ def lora_from_peft(
     config = documents.read_json(folder / CONFIG, {"r": int, "lora_alpha": float})
     for name, value in FIXED.items():
         if config.get(name) not in (value, None):
-            expected = f"{name} should be {value!r}, as nf.lora has nothing else"
+            expected = f"{name} should be {value!r}, the only value that nf.lora supports"
             check.fail(str(folder / CONFIG), expected=expected, actual=repr(config[name]))
     tensors = {name.removeprefix(START): tensor for name, tensor in open_tensors(folder / WEIGHTS).items()}
     rank = config["r"]
@@ -139,7 +139,7 @@ def lora_to_peft(
     adapted = {path.rpartition("/")[0] for path in leaves if path.endswith(("/down", "/up"))}
     others = [path for path in leaves if path.rpartition("/")[0] not in adapted]
     if others:
-        check.fail(where, f"the format has adapters alone, and {others[0]} is trained fully.", hint=MERGE)
+        check.fail(where, f"PEFT's format holds only adapters, but {others[0]} is trained fully.", hint=MERGE)
     options = [as_family(family)] if family else families_of(where, inner)
     entries = [entry for entry in _weights(options[0], inner, shapes) if adapted & {*entry.paths}]
     for path in adapted:

@@ -80,7 +80,7 @@ class PublishedConfig(dict[str, Any]):
         """Raise where a setting has another value than the only one that the model has here."""
         for name, value in fixed.items():
             if self.get(name, value) not in (value, None):
-                expected = f"{name} should be {value!r}, as this model has nothing else"
+                expected = f"{name} should be {value!r}, the only value that nnfunc supports in this model"
                 check.fail(self.where, expected=expected, actual=repr(self[name]))
 
 

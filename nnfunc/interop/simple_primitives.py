@@ -9,6 +9,7 @@ a converter does not have are written in others.
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from nnfunc import check
-from nnfunc.jaxprs import called, scan_operands
+from nnfunc.jaxprs import called, run_equations, run_scan, scan_operands
 
 FOLDED = 4096
 """The number of values up to which a result of constants is computed although it is larger than they are."""
@@ -26,18 +27,13 @@ FOLDED = 4096
 
 def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], *, unroll: bool = False) -> list[Any]:
     """The outputs of a program for its constants and arguments. unroll: whether loops over time are written out too."""
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
-    values |= dict(zip(jaxpr.invars, args, strict=True))
 
-    def read(variable: Any) -> Any:
-        return variable.val if isinstance(variable, Literal) else values[variable]
-
-    for eqn in _needed_equations(jaxpr):
+    def run(eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
         layer = _layer(eqn)
         with jax.named_scope(layer) if layer else contextlib.nullcontext():  # which errors of converters name
-            outputs = _evaluate_equation(eqn, [read(variable) for variable in eqn.invars], unroll)
-        values.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(variable) for variable in jaxpr.outvars]
+            return _evaluate_equation(eqn, inputs, unroll)
+
+    return run_equations(jaxpr, consts, args, run, _needed_equations(jaxpr))
 
 
 def _needed_equations(jaxpr: Jaxpr) -> list[JaxprEqn]:
@@ -99,18 +95,15 @@ def _scan(eqn: JaxprEqn, inputs: list[Any], unroll: bool) -> list[Any]:
     """A loop over constants, such as the weights of layers, written out; another loop from first to last."""
     params, body = eqn.params, eqn.params["jaxpr"]
     consts, carry, xs = scan_operands(eqn, inputs)
+    run = partial(evaluate, body.jaxpr, body.consts, unroll=unroll)
+    if unroll or (xs and not any(map(check.is_traced, xs))):
+        carry, rows = run_scan(eqn, inputs, lambda _, args: run(args), _row)
+        return [*carry, *(jnp.stack(ys) for ys in zip(*rows, strict=True))]
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-        outputs = evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs], unroll=unroll)
+        outputs = run([*consts, *carry, *xs])
         return outputs[: len(carry)], outputs[len(carry) :]
 
-    if unroll or (xs and not any(map(check.is_traced, xs))):
-        rows = []
-        for i in reversed(range(params["length"])) if params["reverse"] else range(params["length"]):
-            carry, ys = step(carry, [_row(x, i) for x in xs])
-            rows.append(ys)
-        rows = rows[::-1] if params["reverse"] else rows
-        return [*carry, *(jnp.stack(ys) for ys in zip(*rows, strict=True))]
     flip = (lambda values: [lax.rev(x, (0,)) for x in values]) if params["reverse"] else list
     carry, ys = lax.scan(step, carry, flip(xs), length=params["length"])
     return [*carry, *flip(ys)]

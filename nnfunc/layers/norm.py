@@ -173,7 +173,8 @@ def group_norm(groups: int, dim: int, *, eps: Scalar = 1e-5, affine: bool = True
         reduced = x.ndim - 2 if spatial is None else spatial
         grouped = widen(x).reshape(*x.shape[:-1], groups, dim // groups)  # [batch, ..., groups, dim / groups]
         axes = (*range(x.ndim - 1 - reduced, x.ndim - 1), x.ndim)
-        return _affine(standardize(grouped, axes, eps).y.reshape(x.shape), params, x)
+        y = standardize(grouped, axes, eps).y.reshape(x.shape)  # [batch, ..., dim]
+        return _affine(y, params, x)
 
     return Model(_affine_init(dim, affine, bias=True), apply, full_precision=True)
 

@@ -97,7 +97,8 @@ def spectral_norm(
         leaves, vectors = paths.flatten(params), paths.flatten(ctx.state.get("vectors", {}))
         if sorted(vectors) != sorted(weights):
             hint = "Make one with model.init_state(key)."
-            check.fail("spectral_norm", expected="its state should hold its vectors", actual=[*vectors], hint=hint)
+            expected = "its state should hold the singular vectors of its weights"
+            check.fail("spectral_norm", expected=expected, actual=[*vectors], hint=hint)
         normal, new = {}, {}
         for path, axes in weights.items():
             weight, u = widen(leaves[path]), widen(vectors[path])

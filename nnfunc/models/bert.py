@@ -74,6 +74,7 @@ def bert(
     types: the number of segments; with 0 there is no table of them.
     hidden: units of the perceptron, 4 * dim by default. dropout: the rate, in [0, 1], of the embedding,
     of the attention weights and of each branch. unroll: that of `nf.repeat`.
+    vocab_size: the number of token ids. block_size: the longest sequence. eps: that of the norms, above 0.
     layers, heads, dim: blocks, attention heads of a block, width. activation: of the perceptron, a name of
     `nf.activations`; BERT's is the exact "gelu".
     Initial weights are normal of deviation 0.02, truncated at 2 deviations.

@@ -38,7 +38,7 @@ def lenet(
 
     The first convolution keeps the size, as the paper's does with 28 x 28 digits on a 32 x 32 field.
     Its sparse connections, trainable pooling and radial outputs are left out, as they are today.
-    pool: "avg", as in the paper, or "max".
+    classes, in_dim: outputs and image channels. image_size: at least 12. pool: "avg", as in the paper, or "max".
     Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. 61,706 parameters at 28.
     activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
     Raises: ValueError when image_size is below 12, or x holds images of another size.

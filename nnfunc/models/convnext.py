@@ -39,7 +39,7 @@ def convnext(
     A block is x + drop_path(scale(down(gelu(up(norm(spatial(x))))))): a depthwise convolution, layer
     norm, linear maps to four times the width and back, a learned factor for each channel. Between
     stages: layer norm, a 2x2 convolution of stride 2. The stem: a convolution on patches, layer norm.
-    classes: of the head; None leaves it out, and y is the norm of the mean.
+    classes: of the head; None leaves it out, and y is the norm of the mean. in_dim: the channels of the images.
     depths, widths: blocks and width of each stage. patch: side and stride of the stem's patches.
     kernel: side of the depthwise convolutions, odd. drop_path: the rate of the last block, in [0, 1];
     it rises in a line from 0 at the first. layer_scale: where the learned factors start.

@@ -48,8 +48,8 @@ def llama(
     embedding_scale: Scalar | None = None,
     dropout: Scalar | None = None,
     tied: bool = False,
-    experts: int = 0,
-    experts_per_token: int = 2,
+    num_experts: int = 0,
+    top_k: int = 2,
     mlp: Model | None = None,
     output: DecoderOutput = "tokens",
     classes: int = 2,
@@ -75,8 +75,8 @@ def llama(
     soft_cap: of the scores, as in `nf.attend`; logit_cap: above 0, logits y become cap * tanh(y / cap); these four are
     of Gemma 2, None is off. eps: that of all norms, above 0; 1e-6 in the first Llama. embedding_scale: a factor of the
     embeddings, sqrt(dim) in Gemma; None for 1. dropout: the rate, in [0, 1], of attention weights and branches; Llama
-    has none. tied: the head is the table of tokens, transposed. experts: above 0, the number of perceptrons of which
-    each token uses experts_per_token, as in `nf.mixture_of_experts` (Mixtral: 8 and 2). mlp: another layer in place of
+    has none. tied: the head is the table of tokens, transposed. num_experts: above 0, the number of perceptrons of
+    which each token uses top_k, as in `nf.mixture_of_experts` (Mixtral: 8 and 2). mlp: another layer in place of
     the perceptron. unroll: that of `nf.repeat`.
     output: "tokens" gives the logits of the next token. "hidden": the normalized state of every token, without a head.
     "classes": logits of the whole sequence, a linear map without bias of the state of its last token. "token_classes":
@@ -99,9 +99,9 @@ def llama(
     check.size("llama", vocab_size=vocab_size, dim=dim, layers=layers)
     hidden = -(-8 * dim // 24) * 8 if hidden is None else hidden
     check.size("llama", hidden=hidden)
-    check.size("llama", 0, experts=experts)
-    if experts and mlp is not None:
-        check.fail("llama", expected="mlp should be None with experts", actual=repr(mlp))
+    check.size("llama", 0, num_experts=num_experts)
+    if num_experts and mlp is not None:
+        check.fail("llama", expected="mlp should be None with num_experts", actual=repr(mlp))
     if logit_cap is not None:
         check.number("llama", 0, open_low=True, logit_cap=logit_cap)
     normal = initializers.normal(0.02)
@@ -129,8 +129,8 @@ def llama(
         weight_init=normal,
     )
     options: dict[str, Any] = {"activation": activation, "bias": False, "weight_init": normal}
-    if experts:
-        mlp = mixture_of_experts(dim, hidden, experts, top_k=experts_per_token, **options)
+    if num_experts:
+        mlp = mixture_of_experts(dim, hidden, num_experts, top_k=top_k, **options)
     mlp = mlp or feed_forward(dim, hidden, **options)
     order = "both" if post_norm else "pre"
     block = transformer_block(dim, attend, mlp, norm="rms", order=order, eps=eps, dropout=dropout)

@@ -177,6 +177,7 @@ def cifar_resnet(
     """The residual network for small images: three stages of (depth - 2) / 6 basic blocks.
 
     The widths are width, 2 width and 4 width, after a 3x3 convolution; no pooling before the mean.
+    classes, in_dim: outputs and image channels. width: that of the first stage.
     depth: 6 n + 2, in the paper 20, 32, 44, 56, 110: the convolutions and the last linear layer.
     shortcut: "pad", without parameters (option A, the paper's for CIFAR), or "projection" (option B).
     momentum: that of the batch norms, in [0, 1]. last_scale: the initial scale of the last norm of each block.
@@ -219,7 +220,7 @@ def residual_block(body: Layer, act: Layer, **shortcut: Layer) -> Model:
 def pad(x: Array, out_dim: int, stride: int) -> Array:
     """Every stride-th position, with channels of zeros after the others: a shortcut without parameters."""
     if x.shape[-1] > out_dim:
-        expected, actual = "a shortcut 'pad' should not narrow", f"{x.shape[-1]} channels for {out_dim}"
+        expected, actual = "shortcut='pad' should not reduce the channels", f"{x.shape[-1]} to {out_dim} channels"
         check.fail("resnet", expected=expected, actual=actual, hint="Use shortcut='projection'.")
     x = x[..., ::stride, ::stride, :]
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, out_dim - x.shape[-1])])

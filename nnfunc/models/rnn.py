@@ -30,10 +30,10 @@ def rnn_classifier(
 ) -> Model:
     """Recurrent layers over a sequence, and a linear head on their last or their mean output.
 
-    pool "last": the output of the last step; of both directions, each at its own last step. "mean":
-    the mean over the steps. dropout: the rate, in [0, 1], between layers and before the head.
-    dim: the width of a layer and direction. cell: "lstm", "gru" or "rnn". layers: how many are stacked.
-    bidirectional: whether a second layer reads the sequence from its end.
+    pool: "last" takes the output of the last step, of both directions each at its own last step; "mean" the mean
+    over the steps. dropout: the rate, in [0, 1], between layers and before the head.
+    in_dim, classes: the widths of x and of the logits. dim: the width of a layer and direction. cell: "lstm", "gru"
+    or "rnn". layers: how many are stacked. bidirectional: whether a second layer reads the sequence from its end.
     Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be an `nf.RecurrentInput` with
     lengths: then only the real steps count. A sequence of length 0 is one of zeros.
     Paths: `body/layer_0/weight`, ..., `head/weight`.
@@ -89,7 +89,8 @@ def rnn_lm(
 
     embedding_dim: dim by default. dropout: the rate, in [0, 1], of the embedding, between layers and
     before the head. tied: the head is the table of tokens, transposed, and has a bias of its own.
-    dim: the width of a recurrent layer. cell: "lstm", "gru" or "rnn". layers: how many are stacked.
+    vocab_size: the number of token ids. dim: the width of a recurrent layer. cell: "lstm", "gru" or "rnn". layers:
+    how many are stacked.
     Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size].
     Paths: `tokens/weight`, `body/layer_0/weight`, ..., `head/weight` (unless tied), `head/bias`.
     Raises: ValueError when tied and embedding_dim is not dim.

@@ -57,9 +57,8 @@ def text_classifier(
     check.choice(where, ("bag", "lstm", "transformer"), body=body)
     check.size(where, 0, pairs=pairs)
     if pairs and body != "bag":
-        check.fail(
-            where, expected="pairs should be 0 with a body that reads the order", actual=f"{pairs} with {body!r}"
-        )
+        expected = "pairs should be 0 unless body is 'bag', which ignores the order of tokens"
+        check.fail(where, expected=expected, actual=f"{pairs} with {body!r}")
     children, encode, width = _encoder(where, vocab_size, body, dim, layers, heads, block_size, dropout)
 
     children |= {"pairs": embedding(pairs, dim)} if pairs else {}

@@ -81,7 +81,8 @@ def transformer_block(
 ) -> Model:
     """Attention, then cross-attention in a decoder, then a perceptron, each as a branch:
 
-    order "pre": `x = x + branch(norm(x))`, as in GPT-2 and Llama; a stack of them is followed by a
+    order: where the norms are.
+    "pre": `x = x + branch(norm(x))`, as in GPT-2 and Llama; a stack of them is followed by a
     norm. "post": `x = norm(x + branch(x))`, as in the paper and BERT; a stack of them needs warm-up.
     "both": `x = x + norm(branch(norm(x)))`, with two norms for each branch, as in Gemma 2; else as "pre".
 

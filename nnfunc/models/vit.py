@@ -54,6 +54,7 @@ def vit(
     image_size, patch: a number, or (height, width). hidden: units of the perceptron, 4 * dim by
     default. dropout: the rate of the embedding, of the attention weights and of each branch;
     drop_path: that of whole branches; both in [0, 1]. unroll: that of `nf.repeat`.
+    in_dim: the channels of the images. eps: that of the norms, above 0.
     layers, heads, dim: blocks, attention heads of a block, width.
     Initial weights are normal of deviation 0.02, truncated at 2 deviations.
     Paths: `patches/weight`, `token/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`,

@@ -25,6 +25,7 @@ def adagrad(
     d = gradient + weight_decay * parameter;  v = v + d**2
     parameter -= learning_rate * d / (sqrt(v) + eps)
     initial_accumulator: v at first, at least 0. eps: at least 0.
+    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.
@@ -60,6 +61,7 @@ def adadelta(
     step = sqrt(s + eps) / sqrt(v + eps) * d;  s = decay * s + (1 - decay) * step**2
     parameter -= learning_rate * step
     decay: in [0, 1). eps: at least 0; the first steps are as small as its root.
+    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.
@@ -97,6 +99,7 @@ def adamax(
     m = b1 * m + (1 - b1) * d;  u = max(b2 * u, |d| + eps)
     parameter -= learning_rate * m / (1 - b1**t) / u, t = 1, 2, ...
     b1, b2: in [0, 1). eps: at least 0.
+    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
@@ -134,6 +137,7 @@ def nadam(
     n = (1 - c[t]) / (1 - p[t]) * d + c[t + 1] / (1 - p[t + 1]) * m
     parameter -= learning_rate * n / (sqrt(v / (1 - b2**t)) + eps)
     b1, b2: in [0, 1). eps, momentum_decay: at least 0; with 0 c is b1 / 2 throughout.
+    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.
@@ -173,6 +177,7 @@ def radam(
     parameter -= learning_rate * r * m / (1 - b1**t) * sqrt(1 - b2**t) / (sqrt(v) + eps);
     before: parameter -= learning_rate * m / (1 - b1**t)
     b1, b2: in [0, 1). eps: at least 0.
+    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.

@@ -86,8 +86,8 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
     """After each update, the weights that come into a unit at most `limit` long, to rounding.
 
     weights *= min(1, limit / |weights|), for each unit separately; units and stacked as in
-    `clip_adaptive`. on: the leaves that are limited, the matrices by default. limit: above 0; inf is off. A
-    wrapper that unfreezes leaves later goes around this one:
+    `clip_adaptive`. inner: the optimizer whose updates are limited. on: the leaves that are limited, the matrices by
+    default. limit: above 0; inf is off. A wrapper that unfreezes leaves later goes around this one:
     groups(max_norm(adam(1e-3), 3.0), freeze={"body/**": 1000}).
     Raises: TypeError when inner is no optimizer, ValueError when limit is not above 0 or a pattern
     fits no leaf.

@@ -43,7 +43,10 @@ def muon(
     m = momentum * m + (1 - momentum) * gradient, with nesterov one step ahead of that;
     parameter -= learning_rate * (rms * sqrt(max(in, out)) * orthogonal(m) + weight_decay * parameter)
     orthogonal(m), by five steps of Newton and Schulz, has singular values of about 1, between 0.7 and
-    1.2. rms is the root mean square of the step's entries, for the rate to be that of AdamW.
+    1.2. rms: the root mean square of the step's entries, at least 0; 0.2, the default, is about that of AdamW, so that
+    one learning rate fits both. nesterov: whether m is taken one step ahead.
+    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     on: the leaves among which Muon takes the matrices (by name, see `nf.optimizers`): [in, out]; [n, in, out]
     of a `repeat` or of a kernel [width, in, out], as n matrices; and kernels of four and more axes, of which
     all but the last count as in.

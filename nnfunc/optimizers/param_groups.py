@@ -1,6 +1,5 @@
 """Groups of parameters by path pattern: with other learning rates, frozen, or trained from some step on."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 from nnfunc import check, paths
 from nnfunc.base import Array, Params, PyTree, Scalar
-from nnfunc.errors import NnfuncError
+from nnfunc.errors import PatternError
 from nnfunc.optimizers.optimizer import Optimizer, as_optimizer, wide_type, wrapped
 from nnfunc.optimizers.weight_decay import check_by_pattern
 from nnfunc.paths import fill_missing, keep_where, values_by_pattern, where_on
@@ -30,20 +29,19 @@ def groups(
     rates: dict[str, Scalar | Sequence[Scalar]] = {},  # noqa: B006  nothing writes to it
     freeze: tuple[str, ...] | dict[str, Scalar | Sequence[Scalar]] = (),
 ) -> Optimizer:
-    """`inner` at other learning rates, or with updates kept at 0, or until some step, by path pattern.
+    """Another learning rate for some parameters, or none, by path pattern.
 
-    rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}; the first pattern that fits
-    a leaf decides, and leaves that no pattern fits have the factor 1. Decay that goes with the rate is scaled with it.
-    A number after the name of a `repeat` is one of its layers: {"blocks/3/**": 0.1, "blocks/**": 0.5}.
-    freeze, patterns: these leaves never move, by decay neither. `inner` does not see them: they have
-    no moments, do not count in the norm that its `clip` limits, and its own patterns cannot name
-    them. Nothing here needs their gradients, so that a program which does nothing else with them
-    does not compute them.
-    Inside `repeat` a factor may be an array, or a list, with one number a layer: {"blocks/**": [0.1, 0.5, 1.0]}.
-    freeze, {pattern: step}: these leaves move from that step on (gradual unfreezing; inf is never), or each layer
-    from its own, of an array or a list. Until then `inner` sees their gradients as any other's: they count in its
-    norm, and their moments are those of a leaf that was trained, so that the first step is no larger than those
-    after it.
+    inner: the optimizer of all parameters.
+    rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}. The first pattern that matches a leaf
+    decides; other leaves have the factor 1. Decay that is scaled by the learning rate has the factor, too.
+    A number after the name of a `repeat` is one of its layers: {"blocks/3/**": 0.1, "blocks/**": 0.5}. The factor of
+    a `repeat` may also be an array or a list, with one number for each layer: {"blocks/**": [0.1, 0.5, 1.0]}.
+    freeze: patterns of leaves that never change, not even by decay. `inner` does not see them: they have no moments,
+    do not count in the norm that its `clip` limits, and its patterns cannot name them. Their gradients are not
+    read, so a program that does not use them elsewhere does not compute them.
+    Or {pattern: step}: leaves that change from that step on (gradual unfreezing; inf is never); an array or a list
+    has a step for each layer of a `repeat`. Until then `inner` sees their gradients like all others: they count in
+    its norm and update the moments, so that the first step of these leaves is no larger than those after it.
     Raises: TypeError when inner is no optimizer; ValueError when a factor is below 0, and in init when a pattern
     fits no leaf or only such that patterns before it decide, or an array has another number than layers.
     Source: Howard and Ruder 2018, arXiv:1801.06146, sections 3.2 and 3.3.
@@ -121,11 +119,9 @@ def _hidden(never: tuple[str, ...], params: Params) -> Iterator[None]:
     """Add a hint to the error of a pattern of the inner optimizer that only frozen leaves match."""
     try:
         yield
-    except ValueError as error:
+    except PatternError as error:
         matched = paths.match_params(never, paths.flatten(params), where="groups: freeze")
         hidden = [path for path, on in matched.items() if on is True]
-        named = re.search(r"pattern '([^']+)'", str(error))
-        ours = named is not None and any(paths.matches(named[1], path) for path in hidden)
-        if ours and isinstance(error, NnfuncError):
+        if any(paths.matches(error.pattern, path) for path in hidden):
             error.hint = f"{error.hint} groups hides the leaves that it freezes, {never}, from this optimizer.".lstrip()
         raise

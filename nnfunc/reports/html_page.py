@@ -116,7 +116,7 @@ def link(address: str, text: str) -> str:
     return f'<a href="{html.escape(quote(address))}">{html.escape(text)}</a>'
 
 
-class Cell(NamedTuple):
+class PageCell(NamedTuple):
     """A cell of a sorted table. text: as shown. value: to sort by and for CSV. markup: HTML instead of the text."""
 
     text: str
@@ -124,7 +124,7 @@ class Cell(NamedTuple):
     markup: str = ""
 
 
-Line = tuple[str, Sequence[Cell | str]]
+Line = tuple[str, Sequence[PageCell | str]]
 """A row of a sorted table: what it is linked by, such as the number of a trial, or "", and its cells."""
 
 
@@ -134,7 +134,7 @@ def sorted_rows(lines: Iterable[Line]) -> str:
     for trial, cells in lines:
         row = ""
         for cell in cells:
-            cell = cell if isinstance(cell, Cell) else Cell(cell)
+            cell = cell if isinstance(cell, PageCell) else PageCell(cell)
             value = "" if cell.value is None else f' data-value="{cell.value:.10g}"'
             row += f"<td{value}>{cell.markup or html.escape(cell.text)}</td>"
         rendered.append(f'<tr data-trial="{html.escape(trial)}">{row}</tr>' if trial else f"<tr>{row}</tr>")

@@ -5,7 +5,8 @@ from nnfunc.sweeps.ensemble import Ensemble, ensemble_from
 from nnfunc.sweeps.executors import Jobs, processes, ray, submitit, through
 from nnfunc.sweeps.plan import Plan
 from nnfunc.sweeps.progress import Progress
-from nnfunc.sweeps.result import Result, Table, Trial
+from nnfunc.sweeps.result import Result, Trial
+from nnfunc.sweeps.result_table import Table
 from nnfunc.sweeps.search.halving import halving, hyperband
 from nnfunc.sweeps.search.optuna_search import optuna
 from nnfunc.sweeps.search.patience import patience

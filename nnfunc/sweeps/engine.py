@@ -25,7 +25,7 @@ from nnfunc.sweeps.grouping import Group, Grouping, group_trials, refusal, set_n
 from nnfunc.sweeps.plan import GroupPlan, Plan, build_plan, plan_group, structural
 from nnfunc.sweeps.sampling import Draws
 from nnfunc.sweeps.strategy import EXECUTIONS, choose_execution, measure_speed, run_timed, split_batches
-from nnfunc.sweeps.trial import Program, TrialSpec, TrialState
+from nnfunc.sweeps.trial import GroupProgram, TrialSpec, TrialState
 from nnfunc.sweeps.trials_mesh import TrialsMesh
 from nnfunc.training.compiled import Carry, compiled_functions
 from nnfunc.training.device_feed import DeviceFeed
@@ -73,15 +73,15 @@ class Engine:
         self.batches: list[list[dict[str, Any]]] = []  # the settings of each call of `add`
         self.specs: list[TrialSpec] = []
         self.states: dict[int, TrialState] = {}
-        self._programs: dict[Any, Program] = {}
-        self.groups: list[tuple[Program, Group]] = []
+        self._programs: dict[Any, GroupProgram] = {}
+        self.groups: list[tuple[GroupProgram, Group]] = []
         self.groupings: list[Grouping] = []
         self.refused: dict[int, str] = {}
         self.trials_by_setting: list[list[int]] = []
         self.lineage: list[dict[str, Any]] = []
         self._unsaved: set[int] = set()
         self._unsaved_best: set[int] = set()
-        self.changed: set[int] = set()  # trials that changed without a report; `Watch` empties it
+        self.changed: set[int] = set()  # trials that changed without a report; `ProgressWatch` empties it
         self.steps_before_jobs: dict[int, int] | None = None  # trial -> its step when jobs were first submitted
         self._saved_at = time.monotonic()
         self._lock = threading.RLock()
@@ -156,7 +156,7 @@ class Engine:
             group.traced,
             tuple((n.shape[1:], n.dtype) for n in group.numbers if isinstance(n, np.ndarray)),
         )
-        program = self._programs.setdefault(structure, Program(lead.build, data, lead.intervals, group.trials[0]))
+        program = self._programs.setdefault(structure, GroupProgram(lead.build, data, lead.intervals, group.trials[0]))
         self.groups.append((program, group))
         for position, trial in enumerate(group.trials):
             spec = self.specs[trial]
@@ -190,7 +190,7 @@ class Engine:
             planned[key] = replace(group_plan, trials=earlier + group_plan.trials)
         return build_plan(list(planned.values()), self.groupings, self.specs, self.draws.runs, self.refused)
 
-    def _job(self, program: Program, group: Group, until: int) -> Job:
+    def _job(self, program: GroupProgram, group: Group, until: int) -> Job:
         key = lambda trial: self.specs[trial].key
         job = Job(program.build, group, key, program.data, program.intervals, until, program.compiled)
         return job._replace(on=self.on)
@@ -254,7 +254,7 @@ class Engine:
             self.jobs(self, remaining, fraction)
             self._check_stop()
 
-    def run(self, program: Program, group: Group, trials: list[int], until: int, together: bool) -> None:
+    def run(self, program: GroupProgram, group: Group, trials: list[int], until: int, together: bool) -> None:
         """Run trials of a group to a step.
 
         program: of the group. group, trials: what to run. until: the step. together: as for `advance`.

@@ -245,7 +245,7 @@ def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
     def explain_failure(error: Exception) -> Exception:
         if not isinstance(error, BrokenProcessPool):
             return error
-        problem = "all processes died before a job was done, by a lack of memory or because they import your script."
+        problem = "all processes ended before a job was done: they ran out of memory, or could not import your script."
         hint = 'A script that uses processes should do its work under if __name__ == "__main__":.'
         return WorkerError(problem, where="processes", hint=hint)
 

@@ -44,7 +44,7 @@ class Progress(NamedTuple):
         return (1 - self.fraction) * self.trials / speed if speed > 0 else math.nan
 
 
-class Watch:
+class ProgressWatch:
     """Calls on_report with the progress at every report, one call at a time.
 
     on_report: of the user. start: when the sweep began, by time.perf_counter. `engine` is set before the first

@@ -1,6 +1,5 @@
 """The result of a sweep: a table, curves, and the state of every trial."""
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnfunc import check
-from nnfunc.display import html_table, text_table
+from nnfunc.base import Key
+from nnfunc.display import text_table
 from nnfunc.runs.best_metric import BestMetric
+from nnfunc.sweeps.engine import Engine
 from nnfunc.sweeps.plan import Plan
+from nnfunc.sweeps.result_table import Table, table_cell, write_table
 from nnfunc.sweeps.trial import TrialSpec
 from nnfunc.training.checkpointing import Saver, run_identity
 from nnfunc.training.compiled import split_hypers
@@ -35,32 +37,6 @@ class Trial(NamedTuple):
     hypers: dict[str, Any]
     state: Any
     curves: dict[str, np.ndarray]
-
-
-class Table(list[dict[str, Any]]):
-    """A list of rows, dicts with the same names."""
-
-    def to_pandas(self) -> Any:
-        """The table as a `pandas.DataFrame`. Raises: ModuleNotFoundError without pandas."""
-        return check.package("sweep", "pandas", "pandas").DataFrame(list(self))
-
-    def cells(self, rows: int, metric: str | None = None) -> list[list[str]]:
-        """The header and the first rows as text, of the columns that are not empty.
-
-        metric: the start of the metrics to show, such as "validation/loss"; None for all.
-        """
-        names = dict.fromkeys(name for row in self for name, value in row.items() if value is not None and value != "")
-        other = lambda name: metric is not None and "/" in name and not name.startswith(metric)
-        names = [name for name in names if not other(name)]
-        text = lambda value: f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-        return [names, *([text(row.get(name)) for name in names] for row in self[:rows])]
-
-    def __repr__(self) -> str:
-        more = [f"and {len(self) - 50} more rows"] if len(self) > 50 else []
-        return "\n".join([*text_table(self.cells(50), 0), *more]) if self else "[]"
-
-    def _repr_html_(self) -> str:
-        return html_table(self.cells(len(self)))
 
 
 @dataclass
@@ -222,12 +198,12 @@ class Result:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _write(self.table(), folder / "table")
+        write_table(self.table(), folder / "table")
         if self.seeds > 1:
-            _write(self.table("trial"), folder / "trials")
+            write_table(self.table("trial"), folder / "trials")
         if self.lineage:
-            _write(Table(self.lineage), folder / "lineage")
-        _write(self._long(), folder / "curves")
+            write_table(Table(self.lineage), folder / "lineage")
+        write_table(self._long(), folder / "curves")
 
     def _reports(self, i: int) -> Iterator[tuple[str, int, dict[str, float]]]:
         """(split, step, name -> value) of each report of a trial, NaN where it did not report."""
@@ -278,7 +254,7 @@ class Result:
             row: dict[str, Any] = {"trial": i}
             if self.seeds > 1:
                 row |= {"setting": i // self.seeds, "seed": self.seed[i]}
-            row |= {name: _cell(value) for name, value in hypers.items()}
+            row |= {name: table_cell(value) for name, value in hypers.items()}
             for name, curve in self.curves.items():
                 is_current = self.steps[name.partition("/")[0]] <= self.best_at.get(i, math.inf)
                 row[name] = _last(curve[i][is_current])
@@ -317,6 +293,62 @@ class Result:
         return row
 
 
+def build_result(engine: Engine, key: Key, seconds: float, *, complete: bool) -> Result:
+    """The result of an engine. key: of the sweep. seconds: that it took. complete: whether it ended by itself."""
+    states, count = engine.states, len(engine.specs)
+    reported: dict[str, set[int]] = {"train": set()}
+    names: dict[str, None] = {}  # in the order of the reports
+    for state in states.values():
+        for name, values in state.metrics.items():
+            names[name] = None
+            reported.setdefault(name.partition("/")[0], set()).update(values)
+    steps = {split: np.asarray(sorted(reported[split]), np.int64) for split in sorted(reported)}
+    curves = {}
+    for name in names:
+        split_steps = steps[name.partition("/")[0]]
+        curves[name] = np.full((count, len(split_steps)), np.nan, np.float32)
+        for trial, state in states.items():
+            values = state.metrics.get(name, {})
+            curves[name][trial, np.searchsorted(split_steps, list(values))] = list(values.values())
+
+    diverged, scores, best_at = {}, np.full(count, math.nan), {}
+    carries: dict[int, Any] = {m: t.carry for m, t in states.items() if t.carry is not None}
+    for trial, state in states.items():
+        values = state.metrics.get(engine.rank_of(state), {})
+        invalid = [step for step in sorted(values) if not math.isfinite(values[step])]
+        if state.diverged and state.carry is not None:
+            diverged[trial] = int(state.carry.state.diverged_at)
+        elif invalid and invalid[-1] == max(values):  # only on the validation split
+            diverged[trial] = invalid[0]
+        elif values:
+            scores[trial] = values[max(values)]
+            if complete and state.best_step is not None and state.best_carry is not None:
+                best_at[trial], carries[trial] = state.best_step, state.best_carry
+                scores[trial] = values[state.best_step]
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return Result(
+        hypers=[spec.settings for spec in engine.specs],
+        metric=engine.metric,
+        seeds=engine.draws.runs,
+        plan=engine.plan(),
+        steps=steps,
+        curves=curves,
+        scores=scores,
+        diverged=dict(sorted(diverged.items())),
+        refused=dict(sorted(engine.refused.items())),
+        stopped_at={m: t.step for m, t in states.items() if t.stop_reason is not None},
+        ranks_last={m for m, t in states.items() if t.ranks_last},
+        seed=[spec.seed for spec in engine.specs],
+        lineage=engine.lineage,
+        complete=complete,
+        seconds=seconds,
+        best_at=best_at,
+        _carries=carries,
+        _impl=str(jax.random.key_impl(key)) if is_typed else None,
+        _specs=list(engine.specs),
+    )
+
+
 def half_interval(values: Sequence[float] | np.ndarray) -> float:
     """Half the 95 % interval of a mean, t * std / sqrt(n), with n - 1 degrees of freedom; NaN for one value.
 
@@ -331,31 +363,3 @@ def _last(curve: np.ndarray) -> float:
     """The last value that is not NaN."""
     known = np.flatnonzero(~np.isnan(curve))
     return float(curve[known[-1]]) if known.size else math.nan
-
-
-def _cell(value: Any) -> Any:
-    """A hyperparameter as a value of a table."""
-    if isinstance(value, bool | int | float | str) or value is None:
-        return value
-    if np.ndim(value) == 0 and hasattr(value, "item"):
-        return value.item()
-    return getattr(value, "__name__", None) or str(value)
-
-
-def _write(table: Table, file: Path) -> None:
-    if not table:
-        return
-    with open(file.with_suffix(".csv"), "w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        return
-    columns = {name: [row[name] for row in table] for name in table[0]}
-    for name, column in columns.items():  # a column has one type
-        if len({type(value) for value in column} - {type(None), int, float}) > 0:
-            columns[name] = [None if value is None else str(value) for value in column]
-    parquet.write_table(pyarrow.table(columns), file.with_suffix(".parquet"))

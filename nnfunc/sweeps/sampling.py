@@ -244,7 +244,7 @@ def _check_list(space: Any) -> list[dict[str, Any]]:
 def _check_names(rows: list[dict[str, Any]]) -> None:
     for index, values in enumerate(rows):
         if odd := sorted(map(str, set(values) ^ set(rows[0]))):
-            problem = f"all settings should have the same names, but only one of number 0 and {index} has {odd}."
+            problem = f"all settings should have the same names, but settings 0 and {index} differ in {odd}."
             check.fail("sweep", problem)
 
 

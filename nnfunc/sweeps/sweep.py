@@ -18,12 +18,11 @@ from nnfunc.data.dataset import Data
 from nnfunc.distributed.placement import Shard
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.sweeps.checkpoints import Store
-from nnfunc.sweeps.collect import collect
 from nnfunc.sweeps.engine import Engine, Interrupted
 from nnfunc.sweeps.executors import Jobs
 from nnfunc.sweeps.plan import Plan
-from nnfunc.sweeps.progress import Progress, Watch
-from nnfunc.sweeps.result import Result
+from nnfunc.sweeps.progress import Progress, ProgressWatch
+from nnfunc.sweeps.result import Result, build_result
 from nnfunc.sweeps.sampling import MAX_TRIALS, Draws
 from nnfunc.sweeps.search.halving import halving, hyperband
 from nnfunc.sweeps.search.optuna_search import optuna
@@ -138,7 +137,7 @@ def sweep(
             "data": {"size": data.size, "batch_size": data.batch_size, "seed": int(data.seed)},
         }
         store = Store(folder, resume=resume, of=of)
-    watch = None if on_report is None else Watch(on_report, start)
+    watch = None if on_report is None else ProgressWatch(on_report, start)
     try:
         try:
             engine = Engine(
@@ -169,7 +168,7 @@ def sweep(
             store.close()
 
 
-def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch | None = None) -> Result:
+def conduct(engine: Engine, search: Search, key: Key, start: float, watch: ProgressWatch | None = None) -> Result:
     """Run a search on an engine, to its end or until it is asked to stop, and return the result.
 
     engine, search: of the sweep. key: of the sweep. start: when it began, by time.perf_counter. watch: reports
@@ -183,7 +182,7 @@ def conduct(engine: Engine, search: Search, key: Key, start: float, watch: Watch
         engine.save()
     except Interrupted:
         complete = False
-    return collect(engine, key, time.perf_counter() - start, complete=complete)
+    return build_result(engine, key, time.perf_counter() - start, complete=complete)
 
 
 def _write(result: Result, folder: Path, space: Any) -> None:

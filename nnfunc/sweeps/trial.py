@@ -41,7 +41,7 @@ class TrialSpec(NamedTuple):
 
 
 @dataclass
-class Program:
+class GroupProgram:
     """What groups that run the same compiled program share.
 
     build: of their trials. data: on the device. intervals: of every run. lead: the first trial. execution:
@@ -87,7 +87,7 @@ class TrialState:
 
     spec: TrialSpec
     initial_setting: dict[str, Any]
-    program: Program
+    program: GroupProgram
     group: Group
     position: int
     step: int = 0

@@ -30,7 +30,7 @@ from nnfunc.training.train_state import eval_params
 class Report(NamedTuple):
     """What is known at the end of an interval. step: steps done, of `steps`.
 
-    train: means over the interval's steps (learning_rate: its last). validation: figures of the
+    train: means over the interval's steps (learning_rate: its last). validation: metrics of the
     held-out examples. Each is None where the interval has none. seconds: since the run started.
     speed: throughput and memory of the interval. layers: the rows of the steps that were looked at.
     """

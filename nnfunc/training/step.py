@@ -89,8 +89,9 @@ def trainer(
         init_key, model_state = fold(key, "init"), model.init_state(fold(key, "init_state"))
         refuse_train_state("train", params=params, state=state)
         if params is not None and state is None and model_state:
-            hint = "Pass state= too; to start its statistics anew, state=model.init_state()."
-            check.fail("train", f"the model keeps state, {sorted(model_state)}, so params alone do not do.", hint=hint)
+            hint = "Pass state= too; state=model.init_state() starts its statistics anew."
+            problem = f"the model keeps state, {sorted(model_state)}, so params alone are not enough."
+            check.fail("train", problem, hint=hint)
         if params is None:
             params = model.init(init_key)
         else:

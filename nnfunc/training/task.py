@@ -55,8 +55,8 @@ class Task(NamedTuple):
     the means over the micro-batches, equal to those of the batch if the objective is a mean over examples
     (not if it divides by a sum of weights). metrics: names of further metrics of evaluations, such as ("f1",
     "roc_auc"); `nnfunc.evaluation.metric_names(objective.output_type)` lists them. Most are summed inside the jitted
-    evaluation; roc_auc and average_precision are computed by scikit-learn from the outputs of the whole split, and a
-    sweep refuses them.
+    evaluation; roc_auc and average_precision rank the outputs of the whole split on the host, and a sweep refuses
+    them.
 
     Several models: model is a dict by name, whose parameters and state have these names; the objective calls
     predict.name(x) or predict["name"](x). optimizer may be a dict by name too; models without one do not move.

@@ -242,7 +242,7 @@ def test_mistakes_of_a_config(folder, capsys, change, message):
 
 
 def test_resume_goes_on_after_an_early_stop(folder, tmp_path, capsys):
-    change = ("objective.positive_weight=2.0", "optimizer.learning_rate=0.1")
+    change = ("objective.pos_weight=2.0", "optimizer.learning_rate=0.1")
     assert main("train", folder / "ill.toml", "--run", tmp_path / "run", *change) == 0
     stopped = json.loads((tmp_path / "run/result.json").read_text())["stopped_early"]
     assert main("resume", tmp_path / "run") == 0

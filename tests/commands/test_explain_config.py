@@ -73,7 +73,7 @@ def test_a_key_of_one_model(capsys):
 
 def test_equal_keys_are_told_once(capsys):
     _, out, _ = said(capsys, "optimizer.b1")
-    assert "optimizer.b1 of adam, adamax, adamw, lamb, muon, nadam, radam" in out
+    assert "optimizer.b1 of adam, adamax, adamw, lamb, lion, muon, nadam, radam" in out
     assert out.count("range [0, 1)") == 1
 
 
@@ -151,10 +151,10 @@ WRONG = {
     ("modle.dropout",): "there is no table 'modle'. Did you mean 'model'?",
     ("mlp",): "It is a name of model: nnfunc config model --model mlp",
     ("steps",): "Did you mean train.steps?",
-    ("model", "--model", "mpl"): "model has no name 'mpl'. Did you mean 'mlp'?",
+    ("model", "--model", "mpl"): "there is no model 'mpl'. Did you mean 'mlp'?",
     ("train.steps", "--model", "mlp"): "--model is for keys of the table model.",
-    ("augment.shitf.pixels",): "augment has no name 'shitf'. Did you mean 'shift'?",
-    ("model.weight_init", "--model", "mlp"): "model mlp has 'weight_init' in Python only",
+    ("augment.shitf.pixels",): "there is no augment 'shitf'. Did you mean 'shift'?",
+    ("model.weight_init", "--model", "mlp"): "model mlp takes 'weight_init' only in Python",
 }
 
 

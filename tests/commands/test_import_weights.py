@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_compilation_cache")
 TEXT = "to be or not to be, that is the question\n" * 40
 LLAMA = {"dim": 16, "layers": 1, "heads": 2, "hidden": 24, "tied": True}
 MODEL = nf.llama(40, rotary_scaling={"name": "linear", "factor": 2.0}, **LLAMA)
-MIXTRAL = nf.llama(40, dim=16, layers=2, heads=2, hidden=8, experts=3, window=6)
+MIXTRAL = nf.llama(40, dim=16, layers=2, heads=2, hidden=8, num_experts=3, window=6)
 GEMMA = nf.llama(
     40,
     **LLAMA | {"layers": 2},
@@ -209,7 +209,9 @@ def test_an_imported_classifier_of_texts_is_a_run(output, tmp_path, monkeypatch,
         assert main("evaluate", "run") == 0
     else:  # without data, on random tokens of its tokenizer
         assert main("import", "published", "other", "--data", "films.csv") == 2
-        assert "no head for classes, so that films.csv cannot be evaluated" in " ".join(capsys.readouterr().err.split())
+        assert "no head for classes, so it cannot be evaluated on films.csv" in " ".join(
+            capsys.readouterr().err.split()
+        )
         assert main("export", "run", "exported", "--to", "hf") == 0
         assert nf.pretrained("exported", padding=0).family == "bert"
     np.testing.assert_array_equal(run.params["tokens"]["weight"], model.init(key)["tokens"]["weight"])
@@ -274,5 +276,5 @@ def test_what_cannot_be_imported_is_said(folder, capsys, key):
     )
     nf.to_pretrained(bart, bart.init(key), folder / "bart")
     assert main("import", "bart", "run", "--data", "text.txt") == 2
-    assert "bart is bart; a run can be made of a language model, a BERT" in " ".join(capsys.readouterr().err.split())
+    assert "bart is bart, but only a language model, a BERT" in " ".join(capsys.readouterr().err.split())
     assert not (folder / "run").exists()

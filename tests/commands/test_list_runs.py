@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from nnfunc.commands.list_runs import runs_page, runs_table
-from nnfunc.commands.list_runs.collect_runs import Entry, collect_runs
+from nnfunc.commands.list_runs.collect_runs import RunEntry, collect_runs
 from nnfunc.reports.palette import COLOURS
 
 pytestmark = pytest.mark.usefixtures("no_compilation_cache")
@@ -171,19 +171,19 @@ def test_sorting(place, key, first):
 
 
 def test_sorting_by_best_is_by_each_runs_own_metric():
-    entries = [Entry("low", "complete", best={"accuracy": v}, metric="accuracy", mode="max") for v in (0.1, 0.9)]
+    entries = [RunEntry("low", "complete", best={"accuracy": v}, metric="accuracy", mode="max") for v in (0.1, 0.9)]
     assert [e.best["accuracy"] for e in runs_table.sort_runs(entries, "best")] == [0.9, 0.1]
 
 
 def test_settings_sort_as_numbers_then_text_then_missing_ones():
     values = [None, "none", 5, True, -1, float("nan"), 0.5]
-    entries = [Entry(repr(value), "complete", settings={"clip": value}) for value in values]
+    entries = [RunEntry(repr(value), "complete", settings={"clip": value}) for value in values]
     names = [entry.name for entry in runs_table.sort_runs(entries, "clip")]
     assert names == ["-1", "0.5", "5", "True", "'none'", "None", "nan"]
 
 
 def test_a_metric_of_the_test_split_alone_sorts_too():
-    entries = [Entry(f"{v}", "complete", test={"f1": v}, metric="f1", mode="max") for v in (0.1, 0.9)]
+    entries = [RunEntry(f"{v}", "complete", test={"f1": v}, metric="f1", mode="max") for v in (0.1, 0.9)]
     assert [entry.name for entry in runs_table.sort_runs(entries, "f1")] == ["0.9", "0.1"]
 
 
@@ -279,7 +279,7 @@ def test_no_folder_makes_it_fail(tmp_path_factory, rows, config):
 def test_of_many_differing_settings_the_common_ones_are_shown():
     common = {f"a.common{i}": i for i in range(8)}
     entries = [
-        Entry(
+        RunEntry(
             f"run-{k}",
             "complete",
             settings={name: value + k for name, value in common.items()} | {f"b.only{k}{i}": i for i in range(9)},

@@ -180,7 +180,7 @@ def test_one_column(tmp_path, expected):
     (tmp_path / "it.csv").write_text("a,b\n" + "".join(f'"{cell}",{i % 2}\n' for i, cell in enumerate(cells)))
     columns, rows, _ = look_at_columns(tmp_path / "it.csv", ",")
     assert (columns["a"].type, columns["b"].type, rows) == (expected, "number", len(cells))
-    assert columns["a"].reason == {"date": "%d.%m.%Y", "none": "nearly a different word in each row"}.get(expected, "")
+    assert columns["a"].reason == {"date": "%d.%m.%Y", "none": "mostly distinct words"}.get(expected, "")
     assert columns["a"].missing == (3 if expected in ("number", "category") else 0)
     assert find_label(columns, None) == "b"
 

@@ -366,7 +366,7 @@ def test_time_limits_and_full_queues(run, blocked):
     assert served.post("/predict", json={"rows": [[1, 2]] * 3}).status_code == 504
     answer = served.post("/predict", json={"rows": [[1, 2]]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert "too many rows wait" in answer.json()["error"]
+    assert "too many rows are waiting" in answer.json()["error"]
     blocked.set()
     served.server.stop()
     assert served.get("/health").status_code == 503

@@ -109,7 +109,7 @@ def test_trials_of_a_sweep_start_from_the_run(folder, tmp_path):
         ('start.checkpoint="first"', "start.checkpoint: should be one of 'best', 'last', got 'first'"),
         ("start.onyl=[]", "start.onyl: start has no such key, got []; did you mean 'only'?"),
         ("start={}", "start.run: is missing"),
-        ('lora={run="base"}', "start: the table lora has a run to begin with. Remove one of the two tables"),
+        ('lora={run="base"}', "start: the table lora names the run to start from. Remove one of the two tables"),
     ],
 )
 def test_a_start_that_does_not_fit_is_one_line(folder, tmp_path, monkeypatch, capsys, setting, message):

@@ -187,7 +187,7 @@ def test_the_folder_holds_what_is_promised(place):
         assert names == plain | more
         assert (place / name / "sweep.toml").read_text() == CONFIG
     assert json_of(place / "seeds", "sweep") == {
-        "words": list(WORDS),
+        "overrides": list(WORDS),
         "options": {"trials": 8, "execution": "loop"},
         "name": "small",
         "folders": [str(place), str(place)],
@@ -259,7 +259,7 @@ def test_trials_follow_the_patience_of_the_config(work):
     patience = ("train.patience=3", "train.best=min loss")
     assert "search: patience" in said_by(*words, *patience).splitlines()
     assert "patience" not in said_by(*words)
-    line = "note: single runs follow train.patience, a sweep with search halving does not"
+    line = "note: train.patience is for single runs; a sweep with search halving ignores it"
     assert line in said_by(*words, *patience, "--search", "halving").splitlines()
 
 
@@ -1017,7 +1017,7 @@ MISTAKES = {
     "no trials": ((PEAK, "--trials", 0), r"--trials: should be an integer from 1 to 1,000,000, got 0"),
     "uneven trials": ((PEAK, "seed=0:4", "--trials", 6), r"trials should be a multiple of seeds, 4, got 6\. Use 4,"),
     "trials of seeds alone": (("seed=0:4", "--trials", 8), r"trials should be the number of seeds, 4, .* got 8"),
-    "seeds twice": ((PEAK, "seed=0:4", "--seeds", 2, "--trials", 8), r"seeds and settings of seed exclude each other"),
+    "seeds twice": ((PEAK, "seed=0:4", "--seeds", 2, "--trials", 8), r"seeds and a space for seed exclude each other"),
     "seeds that are none": (("seed=[0,-1]",), r"seed: should be an integer from 0 to"),
     "a grid of a distribution": ((PEAK, "--method", "grid"), r"schedule\.peak should have values that can be counted"),
     "a misspelt search": (

@@ -33,7 +33,7 @@ def test_the_winner_has_its_threshold(tmp_path, monkeypatch, capsys):
     (tmp_path / "rare.toml").write_text(CONFIG)
     assert main("sweep", "rare.toml", "--run", "sweep") == 0
     out = capsys.readouterr().out
-    assert "note: trials are compared at a threshold of 0.5, the winner's test metrics are at task.threshold" in out
+    assert "note: trials are compared at a threshold of 0.5; the winner's test metrics use task.threshold" in out
     test = json.loads((tmp_path / "sweep/result.json").read_text())["test"]
     assert main("sweep-best", "sweep", "--save", "best") == 0
     assert "threshold" not in capsys.readouterr().out.split("seed", 1)[0]

@@ -519,7 +519,7 @@ def test_numbers_out_of_range(make, words):
             TOKENS,
             r"keep shape and dtype, int32\[4, 12\], got int32\[4, 3\]",
         ),
-        (nf.augment.flip(), {"y": FLOATS}, "a batch should be arrays"),
+        (nf.augment.flip(), {"y": FLOATS}, r"a batch should be \(x, y\) or x, where x is an array"),
         (
             nf.augment.mixup(0.4, 3),
             ({"numbers": FLOATS, "categories": FLOATS}, LABELS),

@@ -199,7 +199,7 @@ MISTAKES = {
     "no date": (edit(6, ("Monday", 1, 1)), "line 8 of column 'day' should hold a date, got 'Monday'"),
     "no value": (edit(6, (day(6), "", 1)), "a value is missing at line 8 of column 'north'"),
     "no number": (edit(6, (day(6), "many", 1)), "line 8 of column 'north' should hold a number, got 'many'"),
-    "empty": ([], "it should have a line of names and rows, but has 1 lines"),
+    "empty": ([], "it should have a line of names and rows, but has only names"),
     "short": (edit(0, None)[:18], "should have at least context + horizon = 9 times to train on, got 5 of 18 times"),
 }
 

@@ -101,7 +101,7 @@ WRONG = {
         {"label": "weight", "columns": ["height"]},
         'holds 20 different values in 20 rows.* task = "regression"',
     ),
-    "short": ([], {}, "a line of names and rows, but has 1 lines"),
+    "short": ([], {}, "a line of names and rows, but has only names"),
     "task": (ROWS, {"task": "clasification"}, "did you mean 'classification'"),
     "shares": (ROWS, {"test": 0.95}, "no training example remains of 20 with validation = 0.1 and test = 0.95"),
     "quote": (['1,2,"cat'], {}, "line 2 opens a quote that is not closed before the file ends. Close"),
@@ -198,7 +198,9 @@ def test_classes_are_counted_by_their_values(tmp_path):
     assert splits.train[1].tolist() == [1, 0, 1, 0]
     labels, names = parse_class_labels("t", "y", ["1.0", "7", "1"], names=("1", "7", "9"))
     assert (labels.tolist(), names) == ([0, 1, 0], ("1", "7", "9"))
-    with pytest.raises(ValueError, match="row 1 of column 'y' has the class '8', which the run has not: 1, 7"):
+    with pytest.raises(
+        ValueError, match="row 1 of column 'y' has the class '8', which the run does not have; it has 1, 7"
+    ):
         parse_class_labels("t", "y", ["1", "8"], names=("1", "7"))
 
 
@@ -328,7 +330,7 @@ SPEECH = {  # content, arguments, what is said; None: it is read
         {"columns": ["a"]},
         None,
     ),
-    "no name": (",a,y\n0,1,0\n1,1,1\n", {}, "its column 1 has no name .pandas writes its index so"),
+    "no name": (",a,y\n0,1,0\n1,1,1\n", {}, "its column 1 has no name .as pandas writes its index"),
     "UTF-16": (
         f"a,y\n{PLAIN}".encode("utf-16"),
         {},

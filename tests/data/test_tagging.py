@@ -162,7 +162,7 @@ MISTAKES = {
     "empty": ("", {}, "it should have sentences, with a word in each line, but is empty"),
     "ragged": ("a X\nb X\n\nc\n", {}, "line 4 should have 2 columns, as those before it, but has 1"),
     "no tags": ("a\nb\n", {}, "line 1 should have a word and its tag, in columns [0, -1], but is 'a'"),
-    "one tag": ("a X\n\nb X\n", {}, "its tags should be of two kinds at least, but all are 'X'"),
+    "one tag": ("a X\n\nb X\n", {}, "it should have at least two different tags, but all are 'X'"),
     "too long": (
         "a X\n\nb X\nc Y\n",
         {"block_size": 1},

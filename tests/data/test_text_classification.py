@@ -126,7 +126,7 @@ def test_a_text_of_the_letters_of_padding_is_no_padding(tmp_path):
 
 MISTAKES = {
     "empty": ("", "it should have a line of names and rows, but is empty"),
-    "only names": ("text,label\n", "but has 1 lines"),
+    "only names": ("text,label\n", "but has only names"),
     "one class": ("text,label\na,x\nb,x\n", "column 'label' should hold classes, but is 'x' throughout"),
     "no text": ("text,label\na,x\n ,y\n", "line 3 of column 'text' should hold a text, got ' '"),
     "no label": ("text,label\na,x\nb,\n", "the label is missing at line 3 of column 'label'"),
@@ -228,8 +228,8 @@ def test_damaged_files_are_mistakes_with_a_line(tmp_path, name):
     [
         ('{"text": "fine", "label": ["good"]}', r"line 21 .*'label' should hold a text or a number, got \['good'\]"),
         ('{"text": "fine", "label": {"a": 1}}', "line 21 .*should hold a text or a number"),
-        (r'{"text": "half \ud83d", "label": "good"}', r"line 21 has \\ud83d, half of a pair"),
-        (r'{"text": "half", "label": "\udc00"}', r"line 21 has \\udc00, half of a pair"),
+        (r'{"text": "half \ud83d", "label": "good"}', r"line 21 has \\ud83d, half of a surrogate pair"),
+        (r'{"text": "half", "label": "\udc00"}', r"line 21 has \\udc00, half of a surrogate pair"),
     ],
 )
 def test_json_values_that_are_no_labels_or_texts(tmp_path, line, message):

@@ -183,7 +183,7 @@ def test_ties_have_one_threshold():
 def test_mistakes_of_thresholds():
     with pytest.raises(ValueError, match=r"threshold should be one of .* got 'roc_auc'"):
         choose_threshold(BINARY, "roc_auc")
-    with pytest.raises(ValueError, match="a threshold is for answers that are yes or no"):
+    with pytest.raises(ValueError, match="a threshold is for answers of yes or no, which the objective does not give"):
         choose_threshold(CLASSES, "f1")
     with pytest.raises(ValueError, match=r"threshold.*\(3,\).*One number, or one for each label"):
         read_outputs("labels", ANSWERS, threshold=[0.1, 0.2, 0.3])
@@ -276,7 +276,7 @@ def test_outputs_that_are_not_finite_are_counted_and_left_out(output_type, rows)
     assert np.flatnonzero(~held_out.finite()).tolist() == [*rows]
     broken = describe_broken(held_out, "they are left out")
     assert broken.startswith(f"{len(rows)} of 12 rows have outputs that are not finite (rows {rows[0]}, ")
-    assert broken.endswith("): they are left out. nnfunc nan RUN finds the layer.")
+    assert broken.endswith("): they are left out. nnfunc find-nan RUN finds the layer.")
     names = [name for name in metric_names(output_type) if not name.startswith("entity")]
     result = evaluation_result(held_out, names, held_out.target, {"loss": np.nan, "baseline": 1.0})
     assert {name: row["value"] for name, row in result["metrics"].items()}.keys() == {"loss", *names}

@@ -40,7 +40,7 @@ MODELS = {
     "gpt": (lambda: nf.gpt(11, block_size=8, layers=2, heads=2, dim=8), tokens(3, 8)),
     "llama": (lambda: nf.llama(11, layers=2, heads=4, kv_heads=2, dim=16), tokens(3, 8)),
     "bert": (lambda: nf.bert(11, block_size=8, layers=2, heads=2, dim=8), tokens(3, 8)),
-    "experts": (lambda: nf.llama(11, layers=2, heads=2, dim=8, hidden=8, experts=3), tokens(3, 8)),
+    "experts": (lambda: nf.llama(11, layers=2, heads=2, dim=8, hidden=8, num_experts=3), tokens(3, 8)),
     "vit": (lambda: nf.vit(4, image_size=8, patch=4, in_dim=1, layers=2, heads=2, dim=8), images(3, 8, 8, 1)),
 }
 

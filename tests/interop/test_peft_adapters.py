@@ -95,7 +95,7 @@ def edit(folder, **changes):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda f: edit(f, use_dora=True), "use_dora should be False, as nf.lora has nothing else, got True"),
+        (lambda f: edit(f, use_dora=True), "use_dora should be False, the only value that nf.lora supports, got True"),
         (lambda f: edit(f, r=4), r"c_attn.lora_A.weight should have shape \(4, 16\), got shape \(3, 16\)"),
         (lambda f: edit(f, r="3"), "adapter_config.json: r should be an integer"),
         (drop_a_layer, "every layer of blocks/attend/query/weight should have an adapter, got 1 of them"),
@@ -121,7 +121,7 @@ def test_adapters_that_the_format_does_not_have_are_refused(bases, tmp_path, key
     with pytest.raises(ValueError, match=r"one matrix in gpt2, should share `down`, got .* Merge .* nnfunc merge RUN"):
         nf.lora_to_peft(adapted, adapted.init(key), tmp_path / "out")
     trained = nf.lora(LLAMA, bases[LLAMA], "**/query/weight", rank=2, train="norm/scale")
-    with pytest.raises(ValueError, match="the format has adapters alone, and norm/scale is trained fully"):
+    with pytest.raises(ValueError, match="PEFT's format holds only adapters, but norm/scale is trained fully"):
         nf.lora_to_peft(trained, trained.init(key), tmp_path / "out")
     with pytest.raises(TypeError, match=r"model should be the result of nf.lora, got"):
         nf.lora_to_peft(LLAMA, bases[LLAMA], tmp_path / "out")

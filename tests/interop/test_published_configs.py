@@ -143,7 +143,11 @@ def test_the_text_part_of_gemma_3_with_images_is_read(tmp_path, key):
 @pytest.mark.parametrize(
     "family, config, message",
     [
-        ("llama", {"mlp_bias": True}, "mlp_bias should be False, as this model has nothing else, got True"),
+        (
+            "llama",
+            {"mlp_bias": True},
+            "mlp_bias should be False, the only value that nnfunc supports in this model, got True",
+        ),
         ("llama", {"hidden_act": "gelu_nwe"}, "hidden_act should be one of .* did you mean 'gelu_new'"),
         ("llama", {"rope_scaling": {"type": "linaer"}}, "rope_type should be one of .* did you mean 'linear'"),
         ("llama", {"rope_scaling": {"type": "llama3", "factor": 8.0}}, "'llama3' needs low_freq_factor"),

@@ -428,7 +428,7 @@ def replace_by_a_folder(folder):
         (lambda f: edit_config(f, activation_function="gelu_nwe"), "activation_function .* did you mean 'gelu_new'"),
         (
             lambda f: edit_config(f, scale_attn_by_inverse_layer_idx=True),
-            "scale_attn_by_inverse_layer_idx should be False, as this model has nothing else, got True",
+            "scale_attn_by_inverse_layer_idx should be False, the only value that nnfunc supports in this model, got True",
         ),
         (
             lambda f: edit_config(

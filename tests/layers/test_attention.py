@@ -762,7 +762,7 @@ WRONG_INPUT = {
         nf.attention(8, 2, context_dim=5),
         X,
         ValueError,
-        r"attention: x should be an AttentionInput with a context where .*got no context and context_dim=5",
+        r"attention: x should be an AttentionInput with a context if and only if .*got no context and context_dim=5",
     ),
     "context": (
         nf.attention(8, 2),

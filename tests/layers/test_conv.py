@@ -16,7 +16,7 @@ from jax import lax
 import nnfunc as nf
 from nnfunc.layers.conv import transpose
 from nnfunc.layers.conv.algorithms import FORMS, _choose_form
-from nnfunc.layers.conv.channels_last import Plan
+from nnfunc.layers.conv.channels_last import ConvPlan
 
 GOLDEN = np.load(GOLDEN_FILES / "vision.npz")
 conv, depthwise, spread = nf.conv, nf.depthwise_conv, nf.conv_transpose
@@ -110,18 +110,18 @@ def test_values_and_gradients_are_pytorchs(case):
 # reverse; and gradients with weights vmapped, as a sweep has them.
 
 ONE, NONE = (1, 1), ((0, 0), (0, 0))
-ODD = Plan((2, 3), (1, 2), ((2, 0), (0, 3)))
-LINE = Plan((2,), (2,), ((5, 7),))
+ODD = ConvPlan((2, 3), (1, 2), ((2, 0), (0, 3)))
+LINE = ConvPlan((2,), (2,), ((5, 7),))
 FORM_CASES = [
-    ("direct", (2, 5, 6, 3), (3, 3, 3, 4), Plan(ONE, ONE, ((1, 1), (1, 1)))),
+    ("direct", (2, 5, 6, 3), (3, 3, 3, 4), ConvPlan(ONE, ONE, ((1, 1), (1, 1)))),
     ("direct", (2, 9, 8, 3), (3, 2, 3, 4), ODD),
-    ("direct", (2, 9, 8, 2), (2, 2, 2, 3), Plan((3, 3), ONE, NONE)),  # places that no window reaches
+    ("direct", (2, 9, 8, 2), (2, 2, 2, 3), ConvPlan((3, 3), ONE, NONE)),  # places that no window reaches
     ("direct", (2, 9, 3), (4, 3, 2), LINE),  # padding wider than the kernel
     ("patches", (2, 9, 8, 3), (3, 2, 3, 4), ODD),
-    ("groups", (2, 7, 6, 4), (3, 3, 2, 6), Plan((2, 1), ONE, ((1, 1), (1, 1)), 2)),
-    ("blocks", (2, 7, 6, 4), (3, 2, 4, 6), Plan((3, 2), ONE, NONE)),
-    ("matrix", (2, 7, 6, 4), (1, 1, 4, 6), Plan((3, 2), ONE, ((0, 1), (2, 0)))),
-    ("depthwise", (4, 5, 6, 3), (3, 3, 1, 3), Plan(ONE, ONE, ((1, 1), (1, 1)), 3)),
+    ("groups", (2, 7, 6, 4), (3, 3, 2, 6), ConvPlan((2, 1), ONE, ((1, 1), (1, 1)), 2)),
+    ("blocks", (2, 7, 6, 4), (3, 2, 4, 6), ConvPlan((3, 2), ONE, NONE)),
+    ("matrix", (2, 7, 6, 4), (1, 1, 4, 6), ConvPlan((3, 2), ONE, ((0, 1), (2, 0)))),
+    ("depthwise", (4, 5, 6, 3), (3, 3, 1, 3), ConvPlan(ONE, ONE, ((1, 1), (1, 1)), 3)),
     ("depthwise", (3, 9, 8, 2), (3, 2, 1, 4), ODD._replace(groups=2)),
     ("depthwise", (2, 75, 2), (4, 1, 4), LINE._replace(groups=2)),
 ]
@@ -180,8 +180,8 @@ def test_transposed_form_is_the_plain_one(groups, extra):
 
 
 def test_form_is_chosen_by_machine_and_shape():
-    plan = Plan(ONE, ONE, ((1, 1), (1, 1)))
-    apart = Plan((2, 2), ONE, NONE)
+    plan = ConvPlan(ONE, ONE, ((1, 1), (1, 1)))
+    apart = ConvPlan((2, 2), ONE, NONE)
     assert _choose_form("gpu", (3, 3), 32, 196, plan) == "plain"
     assert _choose_form("cpu", (3, 3), 32, 196, plan) == "direct"
     assert _choose_form("cpu", (3, 3), 1, 784, plan) == "patches"
@@ -376,7 +376,7 @@ def test_wrong_arguments(make, words):
         (
             spread(3, 4, 2, padding=1),
             (2, 1, 1, 3),
-            r"padding should leave something of the result, got spatial sizes \(1, 1\)",
+            r"padding should leave an output of at least one position an axis, got spatial sizes \(1, 1\)",
         ),
         (
             nf.patch_embedding(7, 3, 4),

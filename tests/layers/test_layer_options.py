@@ -397,13 +397,13 @@ def test_attention_with_tables_generates_as_it_reads():
         ),
         (
             lambda: nf.attention(6, 2, value_dim=4).apply(nf.attention(6, 2, value_dim=4).init(KEY), jnp.ones((3, 6))),
-            "with a value where the layer has a value_dim, and only there, got no value and value_dim=4",
+            "with a value if and only if the layer has a value_dim, got no value and value_dim=4",
         ),
         (
             lambda: nf.attention(6, 2, value_dim=4).apply(
                 nf.attention(6, 2, value_dim=4).init(KEY), nf.AttentionInput(jnp.ones((3, 6)), value=jnp.ones((2, 4)))
             ),
-            r"the length of what the keys come from, got \(2, 4\) and \(3, 6\)",
+            r"the length of the sequence of the keys, got \(2, 4\) and \(3, 6\)",
         ),
         (lambda: nf.lstm(3, 4, proj_dim=0), "lstm: proj_dim should be at least 1, got 0"),
         (

@@ -59,7 +59,9 @@ def test_pairs_of_neighbours_tell_the_order(key):
     mean = (params["tokens"]["weight"][TEXT[0]].sum(0) + params["pairs"]["weight"][at].sum(0)) / 5
     np.testing.assert_allclose(y[0], mean @ params["head"]["weight"] + params["head"]["bias"], rtol=1e-5)
     assert model.apply(params, TEXT[:, :1]).shape == (1, 4)  # one token has no pair
-    with pytest.raises(ValueError, match="pairs should be 0 with a body that reads the order, got 5 with 'lstm'"):
+    with pytest.raises(
+        ValueError, match="pairs should be 0 unless body is 'bag', which ignores the order of tokens, got 5 with 'lstm'"
+    ):
         nf.text_classifier(9, 4, body="lstm", pairs=5)
 
 

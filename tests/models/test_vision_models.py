@@ -553,5 +553,5 @@ def test_wrong_arguments_are_named(case):
 def test_a_shortcut_without_parameters_does_not_narrow():
     model = nf.resnet(3, depths=[1, 1], widths=[4, 2], stem="cifar", shortcut="pad")
     params = jax.eval_shape(model.init, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"'pad' should not narrow, got 4 channels for 2.*projection"):
+    with pytest.raises(ValueError, match=r"'pad' should not reduce the channels, got 4 to 2 channels.*projection"):
         jax.eval_shape(functools.partial(model.apply, state=model.init_state()), params, jnp.ones((2, 8, 8, 3)))

@@ -87,5 +87,6 @@ def test_a_pattern_that_fits_nothing_is_not_laid_on_groups():
     with pytest.raises(ValueError, match="'hed'") as caught:
         stepped(o.groups(o.sgd(0.1, weight_decay={"hed": 0.1}), freeze=("body",)))
     assert "hides" not in str(caught.value)
-    with pytest.raises(ValueError, match="groups hides the leaves that it freezes"):
+    with pytest.raises(nf.errors.PatternError, match="groups hides the leaves that it freezes") as error:
         stepped(o.groups(o.sgd(0.1, weight_decay={"body": 0.1}), freeze=("body",)))
+    assert error.value.pattern == "body"

@@ -74,6 +74,8 @@ def definitions(tree):
             yield node.lineno, node.attr
         elif isinstance(node, ast.ExceptHandler) and node.name:
             yield node.lineno, node.name
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
 
 
 def parts(name):
@@ -96,11 +98,27 @@ def test_files_have_names_of_their_own():
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
+def test_classes_have_names_of_their_own():
+    names = []
+    for file in (ROOT / "nnfunc").rglob("*.py"):
+        names += re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_tests_have_names_of_at_most_60_characters():
     long = []
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         long += [name for name in re.findall(r"^ *def (test_\w+)", file.read_text(), re.MULTILINE) if len(name) > 60]
     assert long == []
+
+
+def test_the_formatter_is_rarely_switched_off():
+    """The reason stands behind the comment, as in nnfunc/distributed/chips.py."""
+    switch = "# fmt" + ": "
+    files = [file for folder in ("nnfunc", "tests", "scripts", "examples") for file in (ROOT / folder).rglob("*.py")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if switch in line]
+    assert len(lines) <= 20
+    assert [line for line in lines if not re.search(r"skip  # \w+ \w+", line)] == []
 
 
 def test_parts_of_a_name():

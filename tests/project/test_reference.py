@@ -26,6 +26,29 @@ NO_EXAMPLE = {
 }
 
 
+OTHER_NAMES = {
+    "learning_rate": ("rate", "lr", "peak"),
+    "vocab_size": ("vocab", "vocabulary", "num_tokens"),
+    "block_size": ("max_len", "max_length", "seq_len", "context_length"),
+    "top_k": ("topk", "experts_per_token"),
+    "num_experts": ("experts", "n_experts"),
+    "target": ("targets",),
+    "weight": ("weights", "class_weight", "class_weights"),
+    "pos_weight": ("positive_weight",),
+    "ignore_index": ("ignore", "ignored_label"),
+    "label_smoothing": ("smoothing",),
+    "classes": ("num_classes", "n_classes"),
+    "layers": ("num_layers", "n_layers"),
+    "heads": ("num_heads", "n_heads"),
+    "eps": ("epsilon",),
+    "key": ("rng",),
+}
+"""The name of an argument (CONTRIBUTING, "Names of arguments") -> names of the same thing that no argument has."""
+RATES = {"alpha_dropout", "dropout", "drop_path", "augment.flip", "augment.sometimes", "augment.token_dropout"}
+"""`rate` is the fraction of values that these drop or change; `peak` is the largest value of a schedule."""
+ORDER = ("start", "peak", "warmup_steps", "total_steps")
+
+
 def arguments(value):
     """The names of the arguments that a caller may give."""
     if inspect.isclass(value) and not hasattr(value, "__annotations__"):
@@ -57,6 +80,53 @@ def test_every_public_argument_is_named_in_its_docstring():
             if missing:
                 unnamed[path] = missing
     assert not unnamed
+
+
+def defines(doc, name):
+    """Whether a docstring defines an argument: `name: ...`, its shape `name [...]`, a formula, or the first sentence."""
+    word, text = rf"\b{name}\b", " ".join(doc.split())
+    listed = re.search(rf"{word}(?:(?:,| and| or)? [\w*]+)*(?:, [^.:;]*)?:", text)  # `b1, b2: in [0, 1).`
+    shaped = re.search(rf"{word}(?:,? (?:and )?\w+)* \[", text)
+    formula = re.search(rf"^.* -?=.*{word}|`[^`]*{word}[^`]*`|{word}\(.*\) ->", doc, re.MULTILINE)
+    return bool(listed or shaped or formula or re.search(word, doc.partition("\n\n")[0]))
+
+
+def test_every_public_argument_is_defined_in_its_docstring():
+    vague = {}
+    for path, value in NAMES.items():
+        if documented(value):
+            missing = [name for name in arguments(value) if not defines(prose(value), name)]
+            if missing:
+                vague[path] = missing
+    assert vague == {}
+
+
+def test_a_mention_is_no_definition():
+    doc = "The first line, of x.\n\nIt is scaled by gain when rate says so. b1, b2: in [0, 1). y [n].\nz = 2 * tau\n"
+    assert all(defines(doc, name) for name in ("x", "b1", "b2", "y", "tau"))
+    assert not any(defines(doc, name) for name in ("gain", "rate"))
+
+
+def test_arguments_have_one_name_everywhere():
+    other = {name: right for right, names in OTHER_NAMES.items() for name in names}
+    wrong = {}
+    for path, value in NAMES.items():
+        if documented(value):
+            names = set(arguments(value)) & other.keys()
+            names -= {"rate"} if path in RATES or path.startswith("data.") else set()
+            names -= {"peak"} if path.startswith("schedules.") else set()
+            wrong |= {f"{path}({name}=)": other[name] for name in names}
+    assert wrong == {}
+
+
+def test_schedules_have_their_arguments_in_one_order():
+    for name in reference.nf.schedules.__all__:
+        schedule = NAMES[f"schedules.{name}"]
+        if inspect.isfunction(schedule):
+            parameters = inspect.signature(schedule).parameters.values()
+            ordered = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY and p.name in ORDER]
+            assert ordered == [word for word in ORDER if word in ordered], name
+            assert all(p.kind is p.KEYWORD_ONLY for p in parameters if p.name == "final"), name
 
 
 def test_every_public_function_has_a_summary_and_an_example():

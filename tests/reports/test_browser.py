@@ -148,8 +148,9 @@ def test_a_chart_zooms_and_comes_back(visit, run_page):
     page.keyboard.down("Control")
     page.mouse.wheel(0, -300)
     page.keyboard.up("Control")
-    page.wait_for_function("([plot, ends]) => String(plot.view.scale('x').domain()) !== String(ends)",
-                           arg=[plot.element_handle(), before])  # fmt: skip
+    page.wait_for_function(
+        "([plot, ends]) => String(plot.view.scale('x').domain()) !== String(ends)", arg=[plot.element_handle(), before]
+    )
     zoomed = plot.evaluate(domain)
     assert before[0] < zoomed[0] < zoomed[1] < before[1]
     page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + 100)

@@ -69,8 +69,12 @@ def test_every_type_of_outputs_has_its_sections(output_type):
 def test_outputs_of_another_kind_and_no_rows_have_no_section():
     rows = HeldOut("", np.zeros((3, 2)), np.zeros(3))
     assert build_evaluation(rows, "test", lambda i: i, InputFormat()).sections == []
-    assert build_evaluation(classes(60)._replace(output=np.zeros((0, 3)), target=np.zeros(0, int)), "test", lambda i: i,
-                            InputFormat()).sections == []  # fmt: skip
+    assert (
+        build_evaluation(
+            classes(60)._replace(output=np.zeros((0, 3)), target=np.zeros(0, int)), "test", lambda i: i, InputFormat()
+        ).sections
+        == []
+    )
 
 
 def test_a_confusion_matrix_has_the_examples_behind_its_cells():

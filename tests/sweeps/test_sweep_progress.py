@@ -8,7 +8,7 @@ import pytest
 from helpers.sweep_tasks import plain, swept
 
 from nnfunc.runs.best_metric import BestMetric
-from nnfunc.sweeps.progress import Watch
+from nnfunc.sweeps.progress import ProgressWatch
 
 STEPS = 10
 
@@ -52,7 +52,7 @@ def watched(count, best="min loss", **fields):
         changed=set(range(count)),
         rank_of=lambda track: "train/loss",
     )
-    watch = Watch(reports.append, 0.0)
+    watch = ProgressWatch(reports.append, 0.0)
     watch.engine = engine
     return reports, engine, watch
 

@@ -146,7 +146,7 @@ def ring():
         ({"a": nf.uniform(0, 1)}, None, "grid", r"values that can be counted, for method='grid', got uniform\(0, 1\)"),
         ({"a": [1, 2]}, 3, "grid", "trials should be the number of settings of the grid, 2, got 3"),
         ([{"a": 1}], 2, "list", "trials should be the number of settings of the list, 1, got 2"),
-        ([{"a": 1}, {"b": 1}], None, "list", r"only one of number 0 and 1 has \['a', 'b'\]"),
+        ([{"a": 1}, {"b": 1}], None, "list", r"settings 0 and 1 differ in \['a', 'b'\]"),
         ({"a": [1], "b": lambda h: h["c"]}, 1, "random", "the function of 'b' reads 'c', which"),
         ({**ring(), "c": [1]}, 1, "random", "in a cycle: a -> b -> a"),
         ({"a": 3}, 2, "sobol", "there is nothing to draw"),

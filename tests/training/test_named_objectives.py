@@ -39,7 +39,7 @@ def test_binary_is_the_weighted_cross_entropy():
     """torch.nn.functional.binary_cross_entropy_with_logits(x, t, pos_weight=3), by its formula."""
     x, t = LOGITS[:, 0].astype(float), YES[:, 0]
     expected = -(3 * t * log_sigmoid(x) + (1 - t) * log_sigmoid(-x)).mean()
-    objective = nf.binary(positive_weight=3.0)
+    objective = nf.binary(pos_weight=3.0)
     for y, target in ((LOGITS[:, 0], t), (LOGITS[:, :1], t), (LOGITS[:, :1], t[:, None]), (LOGITS[:, 0], t > 0)):
         loss, metrics = values(objective, y, target)
         assert loss == pytest.approx(expected, rel=1e-6)
@@ -47,7 +47,7 @@ def test_binary_is_the_weighted_cross_entropy():
     assert halves(objective, LOGITS[:, :1], t)["loss"] == pytest.approx(expected, rel=1e-6)
     p = np.exp(log_sigmoid(x))
     focal = -(3 * t * (1 - p) ** 2 * np.log(p) + (1 - t) * p**2 * np.log(1 - p)).mean()
-    assert values(nf.binary(positive_weight=3.0, gamma=2.0), LOGITS[:, 0], t)[0] == pytest.approx(focal, rel=1e-6)
+    assert values(nf.binary(pos_weight=3.0, gamma=2.0), LOGITS[:, 0], t)[0] == pytest.approx(focal, rel=1e-6)
 
 
 @pytest.mark.parametrize("make", [nf.binary, nf.classification])
@@ -61,7 +61,7 @@ def test_a_focal_loss_refuses_traced_smoothing(make):
 def test_multilabel_has_a_weight_for_each_label():
     x, weight = LOGITS.astype(float), np.array([1.0, 2.0, 5.0])
     expected = -(weight * YES * log_sigmoid(x) + (1 - YES) * log_sigmoid(-x)).mean()
-    objective = nf.multilabel(positive_weight=(1.0, 2.0, 5.0))
+    objective = nf.multilabel(pos_weight=(1.0, 2.0, 5.0))
     assert values(objective, LOGITS, YES)[0] == pytest.approx(expected, rel=1e-6)
     assert halves(objective, LOGITS, YES)["accuracy"] == pytest.approx(np.mean((x > 0) == YES))
 
@@ -198,7 +198,7 @@ def test_only_the_student_gets_a_gradient_of_distillation():
         (nf.binary(), 2, YES[:, 0], "binary: the model should have one output"),
         (nf.binary(), 1, YES[:, 0] * 2, "binary: targets should be 0 or 1, or a probability, got 2 at index"),
         (nf.binary(), 1, YES, "binary: targets should be .batch. or .batch, 1., got shape"),
-        (nf.multilabel(), 2, YES, "multilabel: .* targets"),
+        (nf.multilabel(), 2, YES, "multilabel: .* target"),
         (nf.multilabel(), 3, YES - 1, "multilabel: targets should be 0 or 1"),
         (nf.poisson(), 3, YES - 1, "poisson: counts should be at least 0"),
         (nf.tagging(), 3, LABELS + 1, "tagging: labels should be in"),

@@ -5,13 +5,13 @@ from typing import Any
 
 from nnfunc.commands.compare.comparison_charts import curve_charts, result_chart
 from nnfunc.commands.compare.comparison_plan import ComparisonPlan
-from nnfunc.commands.compare.comparison_table import Row, headline_metric, table_cells
+from nnfunc.commands.compare.comparison_table import ModelRow, headline_metric, table_cells
 from nnfunc.reports import html_page, vega
 from nnfunc.reports.format import format_metric
 from nnfunc.runs import status
 
 
-def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[Row]) -> None:
+def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[ModelRow]) -> None:
     """Write report.html, results.png and curves.png. folder: of the comparison. plan, results, rows: of `summarize`."""
     metric = headline_metric(results)
     groups = {"results": [result_chart(plan, results)], "curves": curve_charts(plan, results)}

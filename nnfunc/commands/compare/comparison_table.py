@@ -11,14 +11,14 @@ from nnfunc.display import text_table
 from nnfunc.sweeps.result import half_interval
 
 
-class Mean(NamedTuple):
+class SeedMean(NamedTuple):
     """value: the mean over seeds. half: half the width of its 95 % interval, None for one seed."""
 
     value: float
     half: float | None
 
 
-class Row(NamedTuple):
+class ModelRow(NamedTuple):
     """One model.
 
     parameters, flops: its `ModelSize`. test: the mean by variant. seconds_per_step: the median. steps,
@@ -28,19 +28,19 @@ class Row(NamedTuple):
     model: str
     parameters: int
     flops: int
-    test: dict[str, Mean]
+    test: dict[str, SeedMean]
     seconds_per_step: float
-    steps: Mean | None
-    seconds: Mean | None
+    steps: SeedMean | None
+    seconds: SeedMean | None
 
 
-def mean_over_seeds(values: list[float]) -> Mean:
+def mean_over_seeds(values: list[float]) -> SeedMean:
     """The mean with a 95 % interval of Student's t. values: one per seed.
 
     >>> mean_over_seeds([1.0, 2.0, 3.0])
-    Mean(value=2.0, half=2.48...)
+    SeedMean(value=2.0, half=2.48...)
     """
-    return Mean(float(np.mean(values)), half_interval(values) if len(values) > 1 else None)
+    return SeedMean(float(np.mean(values)), half_interval(values) if len(values) > 1 else None)
 
 
 def headline_metric(results: list[dict[str, Any]]) -> str:
@@ -53,7 +53,7 @@ def results_of(results: list[dict[str, Any]], model: str, variant: str) -> list[
     return [result for result in results if (result["model"], result["variant"]) == (model, variant)]
 
 
-def summarize(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[Row]:
+def summarize(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[ModelRow]:
     """One row per model; steps, seconds and the time per step are of the first variant.
 
     plan: of the comparison. results: of its runs.
@@ -67,11 +67,11 @@ def summarize(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[Row]:
         if all(r.get("steps_to_target") is not None for r in first):
             steps, seconds = (mean_over_seeds([r[f"{name}_to_target"] for r in first]) for name in ("steps", "seconds"))
         per_step = float(np.median([r["seconds_per_step"] for r in first]))
-        rows.append(Row(model, *plan.sizes[model], test, per_step, steps, seconds))
+        rows.append(ModelRow(model, *plan.sizes[model], test, per_step, steps, seconds))
     return rows
 
 
-def table_cells(plan: ComparisonPlan, rows: list[Row], metric: str) -> tuple[list[str], list[list[str]]]:
+def table_cells(plan: ComparisonPlan, rows: list[ModelRow], metric: str) -> tuple[list[str], list[list[str]]]:
     """The header and the cells of the table, as text. plan, rows: of `summarize`. metric: of the tests."""
     several = len(plan.variants) > 1
     factor = 100 if metric == "accuracy" else 1
@@ -95,12 +95,12 @@ def table_cells(plan: ComparisonPlan, rows: list[Row], metric: str) -> tuple[lis
     return header, cells
 
 
-def _mean_text(mean: Mean, factor: float) -> str:
+def _mean_text(mean: SeedMean, factor: float) -> str:
     text = f"{mean.value * factor:.2f}"
     return text if mean.half is None else f"{text} ± {mean.half * factor:.2f}"
 
 
-def table_text(plan: ComparisonPlan, rows: list[Row], metric: str) -> str:
+def table_text(plan: ComparisonPlan, rows: list[ModelRow], metric: str) -> str:
     """The table for a terminal. plan, rows: of `summarize`. metric: of the tests."""
     header, cells = table_cells(plan, rows, metric)
     lines = text_table([header, *cells], 1)
@@ -122,7 +122,7 @@ def size_lines(plan: ComparisonPlan) -> str:
     return "\n".join([*lines, f"{len(plan.runs)} runs"])
 
 
-def write_tables(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[Row]) -> None:
+def write_tables(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[ModelRow]) -> None:
     """Write table.md for people, and table.csv and runs.csv for programs.
 
     folder: of the comparison. plan, results, rows: see `summarize`.

@@ -13,7 +13,7 @@ from nnfunc.runs import metrics_log, run_folder, status
 from nnfunc.runs.best_metric import BestMetric
 
 
-class Entry(NamedTuple):
+class RunEntry(NamedTuple):
     """One run or sweep.
 
     name: the path below the folder. state: one of `status.STATES`, "sweep", or "no run" for a folder
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     rows: list[metrics_log.Row] = []
 
 
-def collect_runs(folder: Path, read: Callable[[Path, str], Entry] | None = None) -> list[Entry]:
+def collect_runs(folder: Path, read: Callable[[Path, str], RunEntry] | None = None) -> list[RunEntry]:
     """Every run and sweep at or below a folder, by name, then its direct subfolders without any.
 
     folder: to search; hidden folders are skipped. read: (folder of a run, name) -> entry, by default `read_run`.
@@ -64,13 +64,13 @@ def collect_runs(folder: Path, read: Callable[[Path, str], Entry] | None = None)
         elif path != folder and path.parent == folder and not (path / "plugins" / "profile").is_dir():  # a trace
             others.append(path.name)
     parents = {entry.name.split(os.sep)[0] for entry in entries}
-    return entries + [Entry(name, "no run", "it has no config.toml") for name in others if name not in parents]
+    return entries + [RunEntry(name, "no run", "it has no config.toml") for name in others if name not in parents]
 
 
-def read_run(path: Path, name: str, rows: list[metrics_log.Row] | None = None) -> Entry:
+def read_run(path: Path, name: str, rows: list[metrics_log.Row] | None = None) -> RunEntry:
     """A run. path: its folder. name: below the folder of all. rows: of its metrics.jsonl, where they are known."""
     if problem := documents.find_outside_link(path):
-        return Entry(name, "broken", problem)
+        return RunEntry(name, "broken", problem)
     config, _ = status.read_config(path)
     rows = metrics_log.read_rows(path / "metrics.jsonl", without=("layers",)) if rows is None else rows
     state, note = status.run_state(path, rows)
@@ -83,7 +83,7 @@ def read_run(path: Path, name: str, rows: list[metrics_log.Row] | None = None) -
     model = config.get("model")
     seconds = metrics_log.to_float(result.get("seconds"))
     resumed = metrics_log.to_float(result.get("first")) > 0  # then seconds are of the last process alone
-    return Entry(
+    return RunEntry(
         name,
         state,
         note if state in ("broken", "diverged", "trial") else "",
@@ -103,17 +103,17 @@ def read_run(path: Path, name: str, rows: list[metrics_log.Row] | None = None) -
     )
 
 
-def _read_sweep(path: Path, name: str) -> Entry:
+def _read_sweep(path: Path, name: str) -> RunEntry:
     """A sweep, with the metrics of its best trial once it is complete."""
     if problem := documents.find_outside_link(path):
-        return Entry(name, "broken", problem)
+        return RunEntry(name, "broken", problem)
     result = status.read_json_table(path / "result.json")
     if not result:
-        return Entry(name, "sweep", f"not complete; if it is not running: {run_folder.program_name()} resume {path}")
+        return RunEntry(name, "sweep", f"not complete; if it is not running: {run_folder.program_name()} resume {path}")
     metric, score = str(result.get("metric")), metrics_log.to_float(result.get("score"))
     settings = result.get("settings")
     best = format_settings(settings) if isinstance(settings, dict) else ""
-    return Entry(
+    return RunEntry(
         name,
         "sweep",
         f"{result.get('runs')} runs" + (f", best {best}" if best else ""),

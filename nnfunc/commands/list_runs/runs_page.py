@@ -8,12 +8,12 @@ import numpy as np
 
 from nnfunc.check import counted
 from nnfunc.commands.list_runs import runs_table
-from nnfunc.commands.list_runs.collect_runs import Entry
+from nnfunc.commands.list_runs.collect_runs import RunEntry
 from nnfunc.durations import format_clock
 from nnfunc.reports import html_page, vega
 from nnfunc.reports.charts import Chart, lines, shorten, thin
 from nnfunc.reports.format import format_metric, sort_names
-from nnfunc.reports.html_page import Cell, Line
+from nnfunc.reports.html_page import Line, PageCell
 from nnfunc.reports.palette import BEST_NAME, BETTER_NAME, COLOURS, WORSE_NAME
 from nnfunc.reports.run.run_charts import spans_scales
 from nnfunc.reports.sweep.axes import build_axes, build_score_axis
@@ -31,18 +31,18 @@ COMPARE = '<form id="compare" action="/" method="get"><button>Compare the checke
 BRUSH = "Drag along an axis to choose runs: the table shows only those, and the curves fade the others."
 
 
-def write_runs_page(entries: list[Entry], path: Path) -> None:
+def write_runs_page(entries: list[RunEntry], path: Path) -> None:
     """Write a page of runs. entries: of `collect_runs`. path: of the HTML file."""
     html_page.save_page(path, build_runs_page(entries))
 
 
-def plot_runs(entries: list[Entry], path: Path) -> None:
+def plot_runs(entries: list[RunEntry], path: Path) -> None:
     """Plot the curves of runs. entries: of `collect_runs`. path: of the PNG file."""
     charts = [chart for chart in runs_charts(entries) if not chart.is_vega]
     vega.save_png(vega.draw_png(charts or [_curve_chart("loss", entries, {}, _rank(entries))]), path)
 
 
-def build_runs_page(entries: list[Entry], *, title: str = "", live: str = "", links: bool = False) -> str:
+def build_runs_page(entries: list[RunEntry], *, title: str = "", live: str = "", links: bool = False) -> str:
     """The page of runs. title: of the page. live: the address of new data. links: whether runs have pages."""
     charts = runs_charts(entries)
     curves = [chart for chart in charts if not chart.is_vega]
@@ -63,7 +63,7 @@ def build_runs_page(entries: list[Entry], *, title: str = "", live: str = "", li
     )
 
 
-def runs_charts(entries: list[Entry]) -> list[Chart]:
+def runs_charts(entries: list[RunEntry]) -> list[Chart]:
     """The validation curves of the runs, and parallel coordinates of the settings that differ."""
     plotted = [entry for entry in entries if _curves(entry)]
     names = sort_names({name for entry in plotted for name in _curves(entry)})[:PANELS]
@@ -76,7 +76,7 @@ def runs_charts(entries: list[Entry]) -> list[Chart]:
     return [*charts, parallel_chart(data, data.axes[:AXES])] if data is not None and data.axes else charts
 
 
-def _curves(entry: Entry) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _curves(entry: RunEntry) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The validation metrics over the steps, or the training loss of a run without any."""
     names = metrics_log.metric_names(entry.rows, "validation")
     curves = {name: metrics_log.metric_series(entry.rows, "validation", name) for name in names}
@@ -85,7 +85,7 @@ def _curves(entry: Entry) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return curves
 
 
-def _curve_chart(name: str, entries: list[Entry], colours: dict[str, str], ranks: dict[str, int]) -> Chart:
+def _curve_chart(name: str, entries: list[RunEntry], colours: dict[str, str], ranks: dict[str, int]) -> Chart:
     """One metric of every run."""
     data: dict[str, list[Any]] = {part: [] for part in ("series", "trial", "rank", "step", "value")}
     limit = max(POINTS // max(len(entries), 1), 8)
@@ -103,7 +103,7 @@ def _curve_chart(name: str, entries: list[Entry], colours: dict[str, str], ranks
     return lines(f"curve-{name}", title, data, colours, log=log, is_linked=True, height=260)
 
 
-def _rank(entries: list[Entry]) -> dict[str, int]:
+def _rank(entries: list[RunEntry]) -> dict[str, int]:
     """{run: 1 for the best of the runs with the same metric, ...}"""
     groups: dict[tuple[str, str], dict[str, float]] = {}
     for entry in entries:
@@ -115,7 +115,7 @@ def _rank(entries: list[Entry]) -> dict[str, int]:
     }
 
 
-def _compare(entries: list[Entry]) -> SweepData | None:
+def _compare(entries: list[RunEntry]) -> SweepData | None:
     """The runs that share a metric as the trials of one sweep; None where there is nothing to compare."""
     runs = [entry for entry in entries if entry.settings and entry.metric in entry.best]
     metrics = [(entry.metric, entry.mode) for entry in runs]
@@ -145,7 +145,7 @@ def _compare(entries: list[Entry]) -> SweepData | None:
     )
 
 
-def runs_header(entries: list[Entry], *, links: bool = False) -> list[str]:
+def runs_header(entries: list[RunEntry], *, links: bool = False) -> list[str]:
     """The heads of the table of runs. links: as for `table_rows`."""
     metrics = runs_table.metric_names(entries)
     header = ["run", *["compare"] * links, "state", "model", "parameters", "steps"]
@@ -153,30 +153,30 @@ def runs_header(entries: list[Entry], *, links: bool = False) -> list[str]:
     return [*header, "time", *runs_table.differing_settings(entries), "note"]
 
 
-def table_rows(entries: list[Entry], *, links: bool = False) -> list[Line]:
+def table_rows(entries: list[RunEntry], *, links: bool = False) -> list[Line]:
     """The rows of the table of runs. links: whether each leads to the page of the run, and can be compared."""
     metrics, settings = runs_table.metric_names(entries), runs_table.differing_settings(entries)
     return [(entry.name, _cells(entry, metrics, settings, links)) for entry in entries]
 
 
-def _cells(entry: Entry, metrics: list[str], settings: list[str], links: bool) -> list[Cell | str]:
-    name = Cell(entry.name)
+def _cells(entry: RunEntry, metrics: list[str], settings: list[str], links: bool) -> list[PageCell | str]:
+    name = PageCell(entry.name)
     if links and entry.state != "no run":
-        name = Cell(entry.name, None, html_page.link(f"run/{entry.name}/", entry.name))
+        name = PageCell(entry.name, None, html_page.link(f"run/{entry.name}/", entry.name))
     count = entry.parameters
-    parameters = "" if count is None else Cell(f"{count:,}", count)
+    parameters = "" if count is None else PageCell(f"{count:,}", count)
     box = f'<input type="checkbox" form="compare" name="run" value="{html.escape(entry.name)}" '
     box += f'aria-label="compare {html.escape(entry.name)}">'
-    cells: list[Cell | str] = [
+    cells: list[PageCell | str] = [
         name,
-        *[Cell("", None, box)] * links,
+        *[PageCell("", None, box)] * links,
         entry.state,
         entry.model,
         parameters,
-        Cell(runs_table.steps_text(entry), entry.steps),
+        PageCell(runs_table.steps_text(entry), entry.steps),
     ]
     for part in runs_table.METRIC_COLUMNS:
         values = getattr(entry, part)
-        cells += [Cell(format_metric(m, values[m]), values[m]) if m in values else "" for m in metrics]
-    cells.append(Cell(format_clock(entry.seconds), entry.seconds) if entry.seconds > 0 else "")
+        cells += [PageCell(format_metric(m, values[m]), values[m]) if m in values else "" for m in metrics]
+    cells.append(PageCell(format_clock(entry.seconds), entry.seconds) if entry.seconds > 0 else "")
     return [*cells, *(runs_table.setting_text(entry.settings.get(setting, "")) for setting in settings), entry.note]

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nnfunc import check
-from nnfunc.commands.list_runs.collect_runs import Entry
+from nnfunc.commands.list_runs.collect_runs import RunEntry
 from nnfunc.commands.watch.dashboard import COLOURS
 from nnfunc.durations import format_clock
 from nnfunc.reports.format import format_metric, sort_names
 from nnfunc.runs import status
 
-SORT_KEYS: dict[str, Callable[[Entry], Any]] = {
+SORT_KEYS: dict[str, Callable[[RunEntry], Any]] = {
     "name": lambda e: e.name,
     "model": lambda e: e.model or None,
     "parameters": lambda e: e.parameters,
@@ -32,7 +32,7 @@ MOST_SETTINGS = 12
 """How many differing settings the terminal shows: those that most runs have."""
 
 
-def sort_runs(entries: list[Entry], key: str | None) -> list[Entry]:
+def sort_runs(entries: list[RunEntry], key: str | None) -> list[RunEntry]:
     """The entries in the order of a key, the best first; those without a value come last.
 
     entries: of `collect_runs`. key: a column; best, last or test; a metric; a setting; or None.
@@ -55,7 +55,7 @@ def sort_runs(entries: list[Entry], key: str | None) -> list[Entry]:
     return sorted(entries, key=lambda e: _sort_key(read(e)))
 
 
-def _ascending(entry: Entry, value: float | None, metric: str) -> float | None:
+def _ascending(entry: RunEntry, value: float | None, metric: str) -> float | None:
     """The value of a metric, with its sign changed where larger is better."""
     mode = status.metric_mode(metric, {"train": {"best": f"{entry.mode} {entry.metric}"}})
     return -value if value is not None and mode == "max" else value
@@ -70,12 +70,12 @@ def _sort_key(value: Any) -> tuple[int, float, str]:
     return 0, float(value), ""
 
 
-def metric_names(entries: list[Entry]) -> list[str]:
+def metric_names(entries: list[RunEntry]) -> list[str]:
     """The metrics that some entry has, loss and accuracy first. entries: of `collect_runs`."""
     return sort_names({name for e in entries for metrics in (e.best, e.last, e.test) for name in metrics})
 
 
-def differing_settings(entries: list[Entry]) -> list[str]:
+def differing_settings(entries: list[RunEntry]) -> list[str]:
     """The names of settings that differ between the entries and have no column.
 
     entries: of `collect_runs`; those without settings are ignored.
@@ -85,7 +85,7 @@ def differing_settings(entries: list[Entry]) -> list[str]:
     return [name for name in names if len({repr(settings.get(name)) for settings in runs}) > 1]
 
 
-class Column(NamedTuple):
+class RunsColumn(NamedTuple):
     """A column of the table in the terminal.
 
     right: align the cells to the right, for numbers. priority: in a narrow terminal the columns of lowest
@@ -93,24 +93,24 @@ class Column(NamedTuple):
     """
 
     title: str
-    cell: Callable[[Entry], Any]
+    cell: Callable[[RunEntry], Any]
     right: bool = True
     priority: int = 9
 
 
 COLUMNS = (
-    Column("model", lambda e: e.model, right=False, priority=2),
-    Column("params", lambda e: "" if e.parameters is None else f"{e.parameters:,}", priority=1),
-    Column("steps", lambda e: "" if not e.total and not e.steps else steps_text(e), priority=5),
-    Column("state", lambda e: Text(e.state, COLOURS.get(e.state, "dim")), right=False),
-    Column("best val", lambda e: _metrics_cell(e, e.best)),
-    Column("last val", lambda e: _metrics_cell(e, e.last), priority=3),
-    Column("test", lambda e: _metrics_cell(e, e.test)),
-    Column("time", lambda e: format_clock(e.seconds) if e.seconds > 0 else "", priority=4),
+    RunsColumn("model", lambda e: e.model, right=False, priority=2),
+    RunsColumn("params", lambda e: "" if e.parameters is None else f"{e.parameters:,}", priority=1),
+    RunsColumn("steps", lambda e: "" if not e.total and not e.steps else steps_text(e), priority=5),
+    RunsColumn("state", lambda e: Text(e.state, COLOURS.get(e.state, "dim")), right=False),
+    RunsColumn("best val", lambda e: _metrics_cell(e, e.best)),
+    RunsColumn("last val", lambda e: _metrics_cell(e, e.last), priority=3),
+    RunsColumn("test", lambda e: _metrics_cell(e, e.test)),
+    RunsColumn("time", lambda e: format_clock(e.seconds) if e.seconds > 0 else "", priority=4),
 )
 
 
-def print_table(entries: list[Entry], console: Console) -> None:
+def print_table(entries: list[RunEntry], console: Console) -> None:
     """Print the table; a model that all runs share is named once, below it.
 
     In a narrow terminal the differing settings become a second table, and columns of low priority are
@@ -129,9 +129,9 @@ def print_table(entries: list[Entry], console: Console) -> None:
             footer += [f"all: {column.title} {cell}" for cell in run_cells if cell]
         elif column.title == "state" or cells - {""}:
             columns.append(column)
-    settings = Column("differing settings", lambda e: _settings_cell(e, short_names), right=False)
+    settings = RunsColumn("differing settings", lambda e: _settings_cell(e, short_names), right=False)
     has_settings = bool(names) or any(e.note for e in entries)
-    name_width = min(max(_width(Column("run", lambda e: e.name), entries), 12), 30)
+    name_width = min(max(_width(RunsColumn("run", lambda e: e.name), entries), 12), 30)
 
     def room() -> int:
         return console.width - name_width - sum(_width(column, entries) + 2 for column in columns)
@@ -153,7 +153,7 @@ def print_table(entries: list[Entry], console: Console) -> None:
         console.print(Text("; ".join(footer), "dim"))
 
 
-def _print_columns(columns: list[Column], entries: list[Entry], name_width: int, console: Console) -> None:
+def _print_columns(columns: list[RunsColumn], entries: list[RunEntry], name_width: int, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     table.add_column("run", overflow="fold", width=name_width)
     for column in columns:
@@ -165,17 +165,17 @@ def _print_columns(columns: list[Column], entries: list[Entry], name_width: int,
     console.print()
 
 
-def _width(column: Column, entries: list[Entry]) -> int:
+def _width(column: RunsColumn, entries: list[RunEntry]) -> int:
     lines = [line for e in entries for line in str(column.cell(e)).split("\n")]
     return max(map(cell_len, [column.title, *lines]))
 
 
-def steps_text(entry: Entry) -> str:
+def steps_text(entry: RunEntry) -> str:
     """The steps done, and the total while some are missing. entry: a run."""
     return f"{entry.steps:,}/{entry.total:,}" if entry.steps < entry.total else f"{entry.steps:,}"
 
 
-def _metrics_cell(entry: Entry, metrics: dict[str, float]) -> str:
+def _metrics_cell(entry: RunEntry, metrics: dict[str, float]) -> str:
     """Loss, accuracy and the metric of the best checkpoint, one per line."""
     unlabelled = ("loss", "accuracy")
     names = [name for name in dict.fromkeys((*unlabelled, entry.metric)) if name in metrics] or list(metrics)[:1]
@@ -183,7 +183,7 @@ def _metrics_cell(entry: Entry, metrics: dict[str, float]) -> str:
     return "\n".join(value if name in unlabelled else f"{name} {value}" for name, value in values.items())
 
 
-def _settings_cell(entry: Entry, short_names: dict[str, str]) -> Text:
+def _settings_cell(entry: RunEntry, short_names: dict[str, str]) -> Text:
     """The differing settings, and the note of the run."""
     known = {short: entry.settings[name] for name, short in short_names.items() if name in entry.settings}
     text = Text("  ".join(f"{name}={setting_text(value)}" for name, value in known.items()))
@@ -203,7 +203,7 @@ def _short_names(names: list[str]) -> dict[str, str]:
     return {name: part if parts.count(part) == 1 else name for name, part in zip(names, parts, strict=True)}
 
 
-def runs_csv(entries: list[Entry]) -> str:
+def runs_csv(entries: list[RunEntry]) -> str:
     """CSV with one line per entry and numbers in full precision. entries: of `collect_runs`."""
     metrics, names = metric_names(entries), differing_settings(entries)
     file = io.StringIO()

@@ -34,7 +34,7 @@ def draft_images(folder: Path) -> Draft:
     if not square:
         options["size"] = Note(side, f"images are {size_text}: all are scaled and cropped to {side} x {side}")
     options |= {"channels": channels} if channels != 3 else {}
-    options["flip"] = Note(False, "true where a mirror image is of the same class")
+    options["flip"] = Note(False, "true if the mirror image of every image has the same class")
     splits = data.images(**arguments_of(options))
     size, steps, comment = choose_steps(count_examples(splits.train), 30)
     options |= {"batch_size": size, "validation": 0.1, "test": 0.1}
@@ -45,7 +45,7 @@ def draft_images(folder: Path) -> Draft:
         "data": options,
         "model": model,
         "objective": {"name": "classification"},
-        "augment": {"shift": Note({"pixels": max(1, side // 16)}, "moves each image a little, each time another way")},
+        "augment": {"shift": Note({"pixels": max(1, side // 16)}, "moves each image by a few random pixels")},
     }
     tables |= training_tables(steps, comment, peak=2e-3, weight_decay=0.05, best="max accuracy")
     facts = [

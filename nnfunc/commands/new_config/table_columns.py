@@ -125,7 +125,7 @@ def _look(name: str, values: Any, rows: int, styles: Sequence[NumberStyle]) -> C
     if mean_length >= TEXT_LENGTH:
         return Column("text", missing, len(counts))
     if len(counts) > CATEGORIES or len(counts) > max(20, (rows - missing) // 2):
-        return Column("none", missing, len(counts), "nearly a different word in each row", table)
+        return Column("none", missing, len(counts), "mostly distinct words", table)
     return Column("category", missing, len(counts), "", table)
 
 
@@ -163,6 +163,7 @@ def find_label(columns: Mapping[str, Column], label: str | None) -> str:
         return label
     possible = [name for name, column in columns.items() if column.type in ("number", "category")]
     if not possible:
-        check.fail("new", "no column can be a label: none has numbers or a few words.", hint="Name it: --label COLUMN.")
+        problem = "no column can be a label: none has numbers, or few enough different words."
+        check.fail("new", problem, hint="Name it: --label COLUMN.")
     named = [name for name in possible if name.lower() in LABELS]
     return (named or possible[-1:])[0]

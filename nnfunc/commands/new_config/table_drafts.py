@@ -77,13 +77,13 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
         where = f"in {', '.join(missing[:4])}" if missing else "after the first rows, if any"
         options["impute"] = Note("median", f"some are missing {where}")
     if regression:
-        options["scale_target"] = Note(True, "predictions are in the units of the file all the same")
+        options["scale_target"] = Note(True, "predictions are still in the units of the file")
     options |= {"time": Note(time, "the latest rows are the test split")} if time else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rows without a label, which a comment counts
         splits = data.table(**arguments_of(options))
     size, steps, comment = choose_steps(count_examples(splits.train), 40)
-    other = "" if time else "time = COLUMN tests on the latest rows, group = COLUMN on other groups"
+    other = "" if time else "at random, or with time = COLUMN the latest rows, or group = COLUMN"
     options |= {"batch_size": size, "validation": 0.1, "test": Note(0.2, other) if other else 0.2}
     several = len(labels) > 1
     outputs = len(labels) if regression or several else splits.classes or 2
@@ -147,20 +147,20 @@ def draft_forecasting(file: Path, *, label: str | None = None, time: str | None 
         options["value"] = value
         options |= {"series": groups[0]} if groups else {}
         known = [name for name in numbers if name != value]
-        options |= {"covariates": Note([], f"those known in advance, of {', '.join(known[:4])}")} if known else {}
+        options |= {"covariates": Note([], f"those known in advance: {', '.join(known[:4])}?")} if known else {}
         what = f"{columns[groups[0]].distinct:,} series" if groups else "1 series"
     else:
         what = f"{len(numbers)} series: {check.join_names(numbers, 5)}"
     horizon = max(1, min(14, length // 20))
     context = max(1, min(4 * horizon, length // 4))
     options |= {
-        "context": Note(context, "values that a forecast reads"),
-        "horizon": Note(horizon, "values that it predicts; season = 7 compares with the week before"),
+        "context": Note(context, "a forecast reads so many values"),
+        "horizon": Note(horizon, "and predicts so many; season = 7 compares it with the week before"),
     }
     splits = data.forecasting(**arguments_of(options))
     x, y = splits.train
     size, steps, comment = choose_steps(len(x), 30)
-    options |= {"batch_size": size, "validation": 0.1, "test": Note(0.2, "the last times")}
+    options |= {"batch_size": size, "validation": 0.1, "test": Note(0.2, "the fraction of the times, at the end")}
     tables: dict[str, Any] = {"data": options}
     tables["model"] = {"name": "mlp", "widths": [x.shape[1], 64, 64, y.shape[1]], "dropout": 0.1}
     tables["objective"] = {"name": "regression", "loss": Note("mae", "or mse, huber, quantile")}

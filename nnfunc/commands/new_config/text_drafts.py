@@ -26,7 +26,7 @@ def draft_text(path: Path, *, label: str | None = None, text: str | None = None)
         options["text"] = text or candidates[0]
         options["label"] = find_label({n: c for n, c in columns.items() if n != options["text"]}, label)
         options |= {"separator": separator} if separator != "," else {}
-    options |= {"block_size": Note(128, "the most tokens of a text that are read"), "vocab_size": 2000}
+    options |= {"block_size": Note(128, "tokens of a text; the rest is cut off"), "vocab_size": 2000}
     splits = data.text_classification(**arguments_of(options))
     longest = int((splits.train[0] != 0).sum(1).max())
     options["block_size"] = Note(longest, "tokens: the longest text, up to 128")
@@ -48,7 +48,7 @@ def draft_tagging(path: Path, *, label: str | None = None) -> Draft:
     options: dict[str, Any] = {"name": "tagging", "path": str(path)} | ({"tags": label} if label else {})
     splits = data.tagging(**arguments_of(options))
     facts = (splits.preprocessing or check.fail("new", "no preprocessing.")).facts
-    options["block_size"] = Note(facts["block_size"], "the most words of a sentence")
+    options["block_size"] = Note(facts["block_size"], "words of the longest sentence")
     options["vocab_size"] = len(facts["vocabulary"]) + 2
     size, steps, comment = choose_steps(len(splits.train[0]), 30, most=3000)
     options |= {"batch_size": size, "validation": 0.1, "test": 0.1}
@@ -67,9 +67,9 @@ def draft_language(file: Path) -> Draft:
     count = len(splits.train)
     block = 64 if count > 20_000 else 16
     model = _gpt(splits.classes or 256, block, large=count > 5_000_000)
-    options = {"name": "text", "path": str(file), "block_size": Note(block, "characters that a prediction reads")}
+    options = {"name": "text", "path": str(file), "block_size": Note(block, "a prediction reads so many characters")}
     options |= {"codec": Note("characters", 'or "bytes", or a tokenizer.json'), "batch_size": 16}
-    facts = [f"{count:,} characters to train on, {splits.classes} different ones", "nnfunc sample RUN writes text"]
+    facts = [f"{count:,} characters to train on, {splits.classes} of them different", "nnfunc sample RUN writes text"]
     tables = {"data": options, **_language_tables(model, count, block)}
     return Draft(
         f"Write text like {file.name}", facts, tables, "nnfunc sample RUN; nnfunc evaluate RUN --split validation"
@@ -88,10 +88,10 @@ def draft_tokens(file: Path) -> Draft:
     block = min(256, max(8, len(tokens) // 100))
     options: dict[str, Any] = {"name": "tokens", "path": str(file), "block_size": block}
     options |= {"dtype": Note("uint16", "of the .bin files")} if dtype else {}
-    options |= {"vocab_size": Note(vocab_size, "the largest token is one less"), "batch_size": 16}
+    options |= {"vocab_size": Note(vocab_size, "the largest token of the file, plus one"), "batch_size": 16}
     data.tokens(file, block_size=block, vocab_size=vocab_size)
     model = _gpt(vocab_size, block, large=len(tokens) > 5_000_000)
-    facts = [f"{len(tokens):,} tokens, {vocab_size:,} different ones at most"]
+    facts = [f"{len(tokens):,} tokens, the largest is {vocab_size - 1:,}"]
     tables = {"data": options, **_language_tables(model, len(tokens), block)}
     return Draft(f"Predict the next token of {file.name}", facts, tables, "nnfunc evaluate RUN --split validation")
 
@@ -104,7 +104,7 @@ def _gpt(vocab_size: int, block: int, *, large: bool) -> dict[str, Any]:
 def _language_tables(model: dict[str, Any], count: int, block: int) -> dict[str, Any]:
     epoch = max(1, count // (16 * block))
     steps = min(max(10 * epoch, 200), 3000)
-    comment = f"{steps / epoch:.2g} times the whole text"
+    comment = f"reads the whole text about {steps / epoch:.2g} times"
     tables = {"model": model, "objective": {"name": "language_modelling"}}
     tables |= training_tables(steps, comment, peak=3e-3, weight_decay=0.1, best="min loss")
     tables["optimizer"] |= {"b2": 0.99, "clip": 1.0}

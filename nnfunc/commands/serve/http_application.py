@@ -103,7 +103,7 @@ class Server:
         except TimeoutError:
             raise HTTPException(504, f"the prediction took longer than {self.limits.seconds:g} seconds.") from None
         except QueueFull:
-            problem = "the server is stopping." if self.batcher.stopping else "too many rows wait; try again."
+            problem = "the server is stopping." if self.batcher.stopping else "too many rows are waiting; try again."
             raise HTTPException(503, problem, {"retry-after": "1"}) from None
         except (NnfuncError, ValueError, TypeError) as error:
             raise HTTPException(400, _one_line(error)) from error
@@ -330,4 +330,4 @@ async def _error(request: Request, error: HTTPException) -> Response:
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the server has a defect; its log has the details."}, 500)
+    return JSONResponse({"error": "internal error; the log of the server has the details."}, 500)

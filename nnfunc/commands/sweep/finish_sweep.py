@@ -19,7 +19,7 @@ from nnfunc.training.evaluate import eval_batch_size, evaluate
 from nnfunc.training.task import build_task
 from nnfunc.training.train_state import eval_params
 
-BOOTSTRAP = "The interval is of 1,000 bootstrap resamples of the test examples: it says nothing of other seeds."
+BOOTSTRAP = "The interval is of 1,000 bootstrap resamples of the test examples: it does not cover other seeds."
 SEEDS = "The interval is Student's over {} seeds."
 
 

@@ -28,7 +28,7 @@ from nnfunc.distributed import processes
 from nnfunc.runs import run_folder
 from nnfunc.sweeps import executors
 from nnfunc.sweeps.engine import Engine
-from nnfunc.sweeps.progress import Watch
+from nnfunc.sweeps.progress import ProgressWatch
 from nnfunc.sweeps.sweep import conduct
 from nnfunc.sweeps.worker_processes import work, worker_processes
 
@@ -115,7 +115,7 @@ def _run(
                 executor = _create_executor(jobs, folder, progress.trials)
                 stack.callback(executor.close)
                 progress.show_message("waiting for the jobs ...")
-            watch = Watch(progress, start)
+            watch = ProgressWatch(progress, start)
             engine.store, engine.on_report, engine.jobs = store, watch, executor
             result = conduct(engine, study.search, study.key, start, watch)
         if not result.complete:

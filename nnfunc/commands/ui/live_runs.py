@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from nnfunc.commands.list_runs.collect_runs import Entry, collect_runs, read_run
+from nnfunc.commands.list_runs.collect_runs import RunEntry, collect_runs, read_run
 from nnfunc.runs.tail import LogFollower
 
 FILES = ("config.toml", "metrics.jsonl", "result.json", "merged.json")
@@ -16,16 +16,16 @@ class LiveRuns:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._cache: dict[Path, tuple[Stamp, Entry]] = {}
+        self._cache: dict[Path, tuple[Stamp, RunEntry]] = {}
         self._followers: dict[Path, LogFollower] = {}
         self._lock = threading.Lock()  # requests are answered by threads
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RunEntry]:
         """Every run and sweep, as of `collect_runs`."""
         with self._lock:
             return collect_runs(self.folder, self._read)
 
-    def find(self, name: str) -> tuple[Path, Entry] | None:
+    def find(self, name: str) -> tuple[Path, RunEntry] | None:
         """The folder and the entry of a run by its name in `entries`; None without one."""
         for entry in self.entries():
             if entry.name == name and entry.state != "no run":
@@ -33,7 +33,7 @@ class LiveRuns:
                 return (inside if inside.is_dir() else self.folder), entry
         return None
 
-    def _read(self, path: Path, name: str) -> Entry:
+    def _read(self, path: Path, name: str) -> RunEntry:
         stamp = tuple(_stamp(path / file) for file in FILES)
         cached = self._cache.get(path)
         if cached is not None and cached[0] == stamp and cached[1].state != "running":

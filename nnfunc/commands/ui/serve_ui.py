@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnfunc import check
-from nnfunc.commands.list_runs.collect_runs import Entry
+from nnfunc.commands.list_runs.collect_runs import RunEntry
 from nnfunc.commands.list_runs.runs_page import build_runs_page, runs_charts, runs_header, table_rows
 from nnfunc.commands.list_runs.runs_table import sort_runs
 from nnfunc.commands.listener import address_of, allowed_hosts, bind
@@ -68,7 +68,7 @@ def create_application(folder: Path, hosts: list[str]) -> Any:
             return Response(status_code=304, headers={"etag": tag})
         return Response(body, media_type="application/json", headers={"etag": tag, "cache-control": "no-cache"})
 
-    def chosen(request: Any) -> list[Entry]:
+    def chosen(request: Any) -> list[RunEntry]:
         names = request.query_params.getlist("run")
         entries = sort_runs(runs.entries(), None)
         return [entry for entry in entries if entry.name in names] if names else entries

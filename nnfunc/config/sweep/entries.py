@@ -14,7 +14,7 @@ from nnfunc.errors import NnfuncError
 Tables = dict[str, Any]
 
 
-class Entry(NamedTuple):
+class SettingEntry(NamedTuple):
     """A setting as it was written.
 
     path: its key path. value: the value in TOML, or the text of an override. is_override: whether it is
@@ -39,7 +39,9 @@ class Entry(NamedTuple):
             self.add_problem(problems, to_one_line(error))
 
 
-def table_entries(table: Mapping[str, Any], parent: KeyPath, tables: Tables, problems: ProblemList) -> Iterator[Entry]:
+def table_entries(
+    table: Mapping[str, Any], parent: KeyPath, tables: Tables, problems: ProblemList
+) -> Iterator[SettingEntry]:
     """The settings of the table [sweep], and of the tables inside it.
 
     table: the table, or one inside it, at the key path `parent`. tables: of the config. problems: takes
@@ -55,13 +57,13 @@ def table_entries(table: Mapping[str, Any], parent: KeyPath, tables: Tables, pro
             hint = nearest_hint(key, [*OPTIONS, "seed", *TABLES], list_names=True)
             problems.add(f"sweep.{printable(key)}", "there is no such key", hint=hint)
         elif not isinstance(value, dict) or is_form(value) or is_schedule(value):
-            yield Entry(path, value, False)
+            yield SettingEntry(path, value, False)
         elif _is_table(path, tables):
             yield from table_entries(value, path, tables, problems)
         else:
             hint = nearest_hint(str(next(iter(value), "")), FORMS, list_names=True)
             expected = "should be such as { log = [1e-4, 1e-1] }"
-            Entry(path, value, False).add_problem(problems, expected=expected, actual=describe(value), hint=hint)
+            SettingEntry(path, value, False).add_problem(problems, expected=expected, actual=describe(value), hint=hint)
 
 
 def _is_table(path: KeyPath, tables: Tables) -> bool:
@@ -73,7 +75,7 @@ def _is_table(path: KeyPath, tables: Tables) -> bool:
     return isinstance(value, dict) or (value is None and by_pattern)
 
 
-def override_entries(overrides: Sequence[str], problems: ProblemList) -> Iterator[Entry]:
+def override_entries(overrides: Sequence[str], problems: ProblemList) -> Iterator[SettingEntry]:
     """The settings of overrides such as "seed=0:8". problems: takes the problems."""
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -86,12 +88,12 @@ def override_entries(overrides: Sequence[str], problems: ProblemList) -> Iterato
             hint = flag if path[-1] in OPTIONS else "leave out 'sweep.'."
             problems.add(format_key(path), "is not a setting of the config", hint=hint, source=COMMAND_LINE)
         else:
-            yield Entry(path, text, True)
+            yield SettingEntry(path, text, True)
 
 
-def check_unique(entries: Iterator[Entry], problems: ProblemList) -> dict[KeyPath, Entry]:
+def check_unique(entries: Iterator[SettingEntry], problems: ProblemList) -> dict[KeyPath, SettingEntry]:
     """The entries by their key paths. entries: of one source. problems: takes those that are written twice."""
-    by_path: dict[KeyPath, Entry] = {}
+    by_path: dict[KeyPath, SettingEntry] = {}
     for entry in entries:
         if entry.path in by_path:
             entry.add_problem(problems, "is written twice", hint="leave out one of the two.")

@@ -21,7 +21,7 @@ from nnfunc.config.key_path import KeyPath, find_type, get_value, hyper_name, pa
 from nnfunc.config.schema import FIXED_FACTORIES, OPTIONAL_TABLES, TABLES, ValueType
 from nnfunc.config.sweep.check_space import check_space, first_value, test_values
 from nnfunc.config.sweep.distributions import SpaceValue, parse_override, parse_values
-from nnfunc.config.sweep.entries import Entry, check_unique, override_entries, table_entries
+from nnfunc.config.sweep.entries import SettingEntry, check_unique, override_entries, table_entries
 from nnfunc.config.sweep.sweep_config import SweepConfig, is_seed
 from nnfunc.config.sweep.sweep_options import OPTIONS, check_options
 from nnfunc.config.toml import read_tables, reject_comparison
@@ -78,7 +78,7 @@ def load_sweep(
 
 
 def _split_space(
-    entries: dict[KeyPath, Entry], tables: Tables, problems: ProblemList
+    entries: dict[KeyPath, SettingEntry], tables: Tables, problems: ProblemList
 ) -> tuple[Tables, dict[str, SpaceValue]]:
     """The tables with the fixed settings, and the space. Whole tables come before the keys inside them."""
     sample: Tables = tables

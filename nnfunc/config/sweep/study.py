@@ -61,7 +61,7 @@ def save_study(
     folder: of the sweep, new. text: of the config file. study: the sweep. overrides, options: of `load_sweep`.
     """
     known = {name: value for name, value in (options or {}).items() if value is not None}
-    table = {"words": list(overrides), "options": known, "name": study.name}
+    table = {"overrides": list(overrides), "options": known, "name": study.name}
     folders = [str(path) for path in study.sweep.folders or ()]
     run_folder.write_json(folder / ARGUMENTS_FILE, table | {"folders": folders})
     run_folder.write_environment(folder)
@@ -74,12 +74,12 @@ def read_study(folder: Path, *, changed_data: bool = False) -> "Study":
 
     folder: of the sweep. changed_data: whether to accept data files that changed since the sweep began.
     """
-    form = {"words": [str], "options": dict, "name": str, "folders?": [str]}
+    form = {"overrides": [str], "options": dict, "name": str, "folders?": [str]}
     values = documents.read_json(run_folder.check_folder(folder, "sweep") / ARGUMENTS_FILE, form)
     records = DataRecords(folder.absolute(), per_data_set=True, changed_data=changed_data)
     paths = [Path(path) for path in values.get("folders", ())]
     known = {"folders": (paths[0], paths[1])} if len(paths) == 2 else {}
-    sweep = load_sweep(folder / CONFIG_FILE, values["words"], values["options"], records=records, **known)
+    sweep = load_sweep(folder / CONFIG_FILE, values["overrides"], values["options"], records=records, **known)
     return Study(sweep, values["name"])
 
 
@@ -99,7 +99,7 @@ class Study:
         space, self.seeds = dict(sweep.space), [sweep.seed]
         if "seeds" in options:
             if "seed" in space:
-                fail(sweep.where, "", "seeds and settings of seed exclude each other", hint="Leave one of them out.")
+                fail(sweep.where, "", "seeds and a space for seed exclude each other", hint="Leave one of them out.")
             self.seeds = [self.seeds[0] + run for run in range(options.pop("seeds"))]
         elif "seed" in space:
             seeds = space.pop("seed")
@@ -171,8 +171,8 @@ class Study:
         """The plan as text. engine: of `start`."""
         plan, text = engine.plan(probe=True), ""
         if self.search_name == "optuna":
-            text = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}; for {plan.settings} random ones "
-            text += "the plan is\n"
+            text = f"optuna proposes {counted(self.draws.trials or 0, 'setting')}; this is the plan "
+            text += f"for {plan.settings} random ones:\n"
         lines = [f"{text}{plan}"]
         if self.search_name not in ("everything", "optuna"):
             lines.append(f"search: {self.search_name}")
@@ -182,9 +182,9 @@ class Study:
         """A line about the settings of single runs that a sweep does not follow, "" without any."""
         tables, notes = self.sweep.tables, []
         if tables["train"].get("patience") is not None and self.search_name != "patience":
-            notes.append(f"single runs follow train.patience, a sweep with search {self.search_name} does not")
+            notes.append(f"train.patience is for single runs; a sweep with search {self.search_name} ignores it")
         if tables.get("task", {}).get("threshold") is not None:
-            notes.append("trials are compared at a threshold of 0.5, the winner's test metrics are at task.threshold")
+            notes.append("trials are compared at a threshold of 0.5; the winner's test metrics use task.threshold")
         return "\n".join(f"note: {note}" for note in notes)
 
     def trials(self, engine: Engine) -> int:

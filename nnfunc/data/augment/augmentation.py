@@ -64,11 +64,11 @@ def get_inputs(batch: PyTree) -> Array:
         x = x[0]
     x = x.get("x") if isinstance(x, dict) else x
     if not hasattr(x, "dtype"):
-        expected = 'a batch should be arrays (x, y), or x alone, or {"x": ...} in its place'
+        expected = 'a batch should be (x, y) or x, where x is an array or a dict {"x": ...}'
         hint = ""
         for part in batch[:1] if isinstance(batch, tuple | list) else [batch]:
             if isinstance(part, dict) and "categories" in part:
-                hint = "Categories have no values between them: read them as one_hot, or leave the augmentation out."
+                hint = "Indices of categories cannot be mixed: read them as one_hot, or leave the augmentation out."
         check.fail("augment", expected=expected, actual=check.describe(batch), hint=hint, exc_type=TypeError)
     return jnp.asarray(x)
 

@@ -2,10 +2,10 @@
 
 import json
 import math
-import numbers as kinds
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ MISSING = {
 BLOCK = 1 << 16  # rows
 NO_CELL = (list, tuple, Mapping, set, frozenset, bytes, bytearray, complex, np.ndarray, np.void)
 HALF_PAIR = re.compile("[\ud800-\udfff]")
-HALF = "half of a pair that is a character only together"
+HALF = "half of a surrogate pair, which is no character"
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
@@ -318,8 +318,8 @@ def parse_class_labels(
         for word in classes:
             if classes[word] not in at:
                 problem = f"{position({word})} has the class {word[:60]!r}"
-                hint = "Take it out, or train anew."
-                fail_damaged(where, name, f"{problem}, which the run has not: {', '.join(names)}", hint)
+                hint = "Remove the row, or train a new run."
+                fail_damaged(where, name, f"{problem}, which the run does not have; it has {', '.join(names)}", hint)
         return labels(at), names
     numeric = {word: _number(word) for word in classes.values()}
     if all(number is not None for number in numeric.values()):
@@ -336,7 +336,7 @@ def parse_class_labels(
     most = max(2, len(text) // 2)
     if len(order) > most:
         problem = f"column {label!r} holds {len(order)} different values in {len(text)} rows"
-        hint = 'That is no set of classes; for numbers to predict: task = "regression".'
+        hint = 'Those are too many for classes. To predict numbers: task = "regression".'
         fail_damaged(where, name, problem, hint)
     return labels({word: index for index, word in enumerate(order)}), tuple(order)
 
@@ -399,7 +399,7 @@ def _number(value: Any) -> float | None:
     if isinstance(value, str):
         plain = NUMBER.fullmatch(value.strip())
     else:
-        plain = isinstance(value, kinds.Real | Decimal | np.bool_)
+        plain = isinstance(value, Real | Decimal | np.bool_)
     try:
         is_date = isinstance(value, np.timedelta64)
         return float(value) if plain and not is_date else None

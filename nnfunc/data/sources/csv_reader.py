@@ -43,7 +43,7 @@ def read_csv(
     with long_fields():
         head = _head(where, file, data, separator)
         if only is None and "" in head:
-            problem = f"its column {head.index('') + 1} has no name (pandas writes its index so)"
+            problem = f"its column {head.index('') + 1} has no name (as pandas writes its index)"
             fail_damaged(where, file, problem, "Name it, or name the columns to use: columns = [...].")
         used = [i for i, name in enumerate(head) if only is None or name in only]
         table = _Table(where, file, data, separator, len(head), used)
@@ -52,7 +52,8 @@ def read_csv(
         while result is None:
             result = table.exact(text)
     if not table.count:
-        fail_damaged(where, file, "it should have a line of names and rows, but has 1 lines", "Is it the right file?")
+        problem = "it should have a line of names and rows, but has only names"
+        fail_damaged(where, file, problem, "Is it the right file?")
     count = table.count
     columns: Columns = dict.fromkeys(head) | {head[i]: result[i] for i in used}
 

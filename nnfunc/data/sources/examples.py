@@ -20,7 +20,7 @@ from nnfunc.data.splits import cut_splits
 def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: Callable[[int], str]) -> list[int]:
     """The indices of the examples without those that repeat an earlier one, with a warning about these.
 
-    An example that is in two splits would make the figures of the test too good.
+    An example that is in two splits would make the test metrics too good.
     where, name: the function and the file, for the warning. contents: hashable. describe_row: index -> its position.
     """
     first: dict[Any, int] = {}

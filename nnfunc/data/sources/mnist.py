@@ -76,9 +76,9 @@ def mnist(
     layout: "image" [28, 28, 1], "flat" [784], or "rows" [28, 28], a sequence of 28 rows. validation: the
     number of the 60,000 training images to hold out, stratified by class and always the same; 0 for none.
     The test images are the official ones. shift: the most pixels by which each training image is shifted at
-    random. shuffle_pixels: permute the pixels of all images in the same way, by shuffle_seed, so that a model
-    cannot use their neighbourhood. path: the folder of the four IDX files, gzip or not; by default they are
-    searched in NNFUNC_DATA and the cache, and downloaded. preprocessing: of an earlier run
+    random. shuffle_pixels: permute the pixels of all images in the same way, so that a model cannot use their
+    neighbourhood. shuffle_seed: of this permutation, an integer. path: the folder of the four IDX files, gzip or
+    not; by default they are searched in NNFUNC_DATA and the cache, and downloaded. preprocessing: of an earlier run
     (`splits.preprocessing`), used instead of fitting a new one.
     Raises: FileNotFoundError, with the URL of the files; ValueError for damaged or exchanged files.
     Source: LeCun, Cortes and Burges, CC BY-SA 3.0.

@@ -171,7 +171,7 @@ def _check_tags(files: Mapping[str, Path], tables: Mapping[str, Any], names: Any
     """The names of the tags, in alphabetical order, at least two in training; other splits have no others."""
     train = sorted({tag for sentence in tables["train"] for tag in sentence.tags}) if names is None else names
     if len(train) < 2:
-        problem = f"its tags should be of two kinds at least, but all are {train[0]!r}"
+        problem = f"it should have at least two different tags, but all are {train[0]!r}"
         fail_damaged(WHERE, files["train"], problem, "Is it the right column?")
     known = set(train)
     for part, sentences in tables.items():

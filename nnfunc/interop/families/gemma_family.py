@@ -161,7 +161,7 @@ GEMMA3 = GEMMA2._replace(
 
 
 def refuse_to_write(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    check.fail("to_pretrained", "the text part alone is here.", hint='Pass family="gemma3_text".')
+    check.fail("to_pretrained", "nnfunc has only the text part of this model.", hint='Pass family="gemma3_text".')
 
 
 DEFAULTS = {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4}

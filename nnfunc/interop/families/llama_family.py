@@ -100,7 +100,7 @@ PLAIN = {
         ]
     ),
     **dict.fromkeys(["qkv_bias", "out_bias", "qk_norm", "post_norm"], False),
-    "experts": 0,
+    "num_experts": 0,
 }
 """The arguments of Llama that other families change."""
 
@@ -194,8 +194,8 @@ PHI3 = LLAMA._replace(
 
 
 def write_experts(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    if not arguments["experts"]:
-        check.fail("to_pretrained", expected="experts should be above 0 in this family", actual=0)
+    if not arguments["num_experts"]:
+        check.fail("to_pretrained", expected="num_experts should be above 0 in this family", actual=0)
     return write_window(arguments)
 
 
@@ -204,14 +204,14 @@ MIXTRAL = LLAMA._replace(
     settings=[
         *settings(eps=1e-5),
         ACTIVATION,
-        Setting("num_local_experts", "experts"),
-        Setting("num_experts_per_tok", "experts_per_token", int, 2),
+        Setting("num_local_experts", "num_experts"),
+        Setting("num_experts_per_tok", "top_k", int, 2),
     ],
     rows=[*attention_rows(), *EXPERT_ROWS, *other_rows()],
     architectures={"MixtralForCausalLM": {}},
     fixed={},
     read=read_window,
-    write=writer(("window", "experts"), write_experts),
+    write=writer(("window", "num_experts"), write_experts),
 )
 
 

@@ -127,6 +127,7 @@ def attend_cudnn(q: Array, k: Array, v: Array, options: AttendOptions) -> Array:
         rows = x.reshape(*x.shape[:-2], -1)  # [..., source, heads * dim]
         return zero_nonfinite_padding(rows, mask, lengths).reshape(x.shape)  # [..., source, heads, dim]
 
+    # [..., time, heads, dim] -> [batch, time, heads, dim]
     q_batch, k_batch, v_batch = (x.reshape(-1, *x.shape[-3:]) for x in (q, clean(k), clean(v)))
     time, source = q.shape[-3], k.shape[-3]
     settings: dict[str, Any] = {"scale": options.scale, "is_causal": options.causal}

@@ -267,7 +267,7 @@ def _split_heads(x: Array, kv_heads: int) -> Array:
     batch = math.prod(x.shape[:-3])
     x = x.reshape(batch, time, heads, dim).transpose(0, 2, 1, 3)  # [batch, heads, time, dim]
     batches = (batch, kv_heads) if is_partitioned() else (batch * kv_heads,)
-    return x.reshape(*batches, heads // kv_heads * time, dim)
+    return x.reshape(*batches, heads // kv_heads * time, dim)  # [batch * kv_heads, group * time, dim]
 
 
 @jax.custom_jvp

@@ -307,7 +307,7 @@ def _check_input(x: Any, dim: int, context_dim: int | None, value_dim: int | Non
     inputs = check.model_input(where, x, AttentionInput)
     x, context = inputs.x, inputs.context
     if (context is None) != (context_dim is None):
-        expected = "x should be an AttentionInput with a context where the layer has a context_dim, and only there"
+        expected = "x should be an AttentionInput with a context if and only if the layer has a context_dim"
         actual = f"{'no' if context is None else 'a'} context and context_dim={context_dim}"
         check.fail(where, expected=expected, actual=actual)
     check.last_axis(where, x, dim=dim)
@@ -320,13 +320,13 @@ def _check_input(x: Any, dim: int, context_dim: int | None, value_dim: int | Non
             check.fail(where, expected=expected, actual=f"{x.shape} and {context.shape}")
     value, source = inputs.value, x if context is None else context
     if (value is None) != (value_dim is None):
-        expected = "x should be an AttentionInput with a value where the layer has a value_dim, and only there"
+        expected = "x should be an AttentionInput with a value if and only if the layer has a value_dim"
         actual = f"{'no' if value is None else 'a'} value and value_dim={value_dim}"
         check.fail(where, expected=expected, actual=actual)
     if value is not None and value_dim is not None:
         check.last_axis(f"{where}: value", value, value_dim=value_dim)
         if value.shape[:-1] != source.shape[:-1]:
-            expected = "value should have the leading axes and the length of what the keys come from"
+            expected = "value should have the leading axes and the length of the sequence of the keys"
             check.fail(where, expected=expected, actual=f"{value.shape} and {source.shape}")
     return inputs
 

@@ -79,7 +79,7 @@ def rotary(
         if amplitude is not None:
             cos, sin = cos * amplitude, sin * amplitude
     else:
-        check.integers("rotary", "With tables they are the numbers of rows.", positions=positions)
+        check.integers("rotary", "With tables, positions are indices of their rows.", positions=positions)
         rows = jnp.where(positions < 0, len(tables[0]), positions).astype(jnp.int32)
         read = lambda table: table.astype(wide).at[rows].get(mode="fill", fill_value=jnp.nan)[..., None, :]
         cos, sin = (broadcast_to_rank(read(table), x.ndim) for table in tables)  # [..., time, 1, dim / 2]

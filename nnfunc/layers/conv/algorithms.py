@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from nnfunc import tuning
 from nnfunc.base import Array, Shape, vary_like
-from nnfunc.layers.conv.channels_last import Plan, direct, plain
+from nnfunc.layers.conv.channels_last import ConvPlan, direct, plain
 from nnfunc.layers.conv.depthwise import depthwise
 from nnfunc.layers.linear import matmul_rows
 from nnfunc.layers.sliding_windows import Windows, pad, shifted_copies
@@ -27,7 +27,7 @@ def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
     dtype = jnp.result_type(x, weight)
     x, weight = x.astype(dtype), weight.astype(dtype)
     x, weight = vary_like((x, weight), (x, weight))
-    plan = Plan(win.stride, win.dilation, pads, groups)
+    plan = ConvPlan(win.stride, win.dilation, pads, groups)
     form = _choose_form(tuning.platform(), win.size, weight.shape[-2], positions, plan)
     if form in TUNED[:2]:  # of one group, on a CPU
         key = _key(x, weight, plan)
@@ -39,7 +39,7 @@ def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
     return FORMS[form](x, weight, plan)
 
 
-def _key(x: Array, weight: Array, plan: Plan) -> str:
+def _key(x: Array, weight: Array, plan: ConvPlan) -> str:
     """The key of a convolution in the table of measured forms, readable."""
     text = f"convolution {x.dtype} {tuning.join_sizes(x.shape)}, kernel {tuning.join_sizes(weight.shape)}"
     for name, numbers in (("stride", plan.stride), ("dilation", plan.dilation)):
@@ -47,7 +47,7 @@ def _key(x: Array, weight: Array, plan: Plan) -> str:
     return text + (f", pads {tuning.join_sizes(f'{a}:{b}' for a, b in plan.pads)}" if any(map(any, plan.pads)) else "")
 
 
-def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan: Plan) -> str:
+def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan: ConvPlan) -> str:
     """The form for a machine and a shape. in_dim: the channels of one group; positions: the windows of an example.
 
     Measured on CPU, forward and backward, against the convolution that JAX differentiates (1.0):
@@ -71,14 +71,14 @@ def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan:
     return "patches" if few_channels or few_positions or volumes else "direct"
 
 
-def _matrix(x: Array, weight: Array, plan: Plan) -> Array:
+def _matrix(x: Array, weight: Array, plan: ConvPlan) -> Array:
     """A kernel of one element is a linear map of the channels."""
     x = pad(x, plan.pads)
     x = x[(slice(None), *(slice(None, None, stride) for stride in plan.stride))]
     return matmul_rows(x, weight.reshape(weight.shape[-2:]))  # [1, ..., in, out] -> [in, out]
 
 
-def _blocks(x: Array, weight: Array, plan: Plan) -> Array:
+def _blocks(x: Array, weight: Array, plan: ConvPlan) -> Array:
     """Windows side by side are a reshape, and one matrix product."""
     kernel, dims = weight.shape[:-2], weight.ndim - 2
     counts = [n // k for n, k in zip(x.shape[1:-1], kernel, strict=True)]
@@ -90,7 +90,7 @@ def _blocks(x: Array, weight: Array, plan: Plan) -> Array:
     return matmul_rows(x.reshape(*x.shape[: dims + 1], math.prod(weight.shape[:-1])), _flat(weight))
 
 
-def _patches(x: Array, weight: Array, plan: Plan) -> Array:
+def _patches(x: Array, weight: Array, plan: ConvPlan) -> Array:
     """A shifted copy of x for each element of the kernel, joined, and one matrix product."""
     copies = shifted_copies(pad(x, plan.pads), weight.shape[:-2], plan.stride, plan.dilation)
     return matmul_rows(jnp.concatenate(copies, -1), _flat(weight))
@@ -101,13 +101,13 @@ def _flat(weight: Array) -> Array:
     return weight.reshape(math.prod(weight.shape[:-1]), weight.shape[-1])
 
 
-def _groups(x: Array, weight: Array, plan: Plan) -> Array:
+def _groups(x: Array, weight: Array, plan: ConvPlan) -> Array:
     """A convolution for each group."""
     pairs = zip(jnp.split(x, plan.groups, -1), jnp.split(weight, plan.groups, -1), strict=True)
     return jnp.concatenate([direct(*pair, plan._replace(groups=1)) for pair in pairs], -1)
 
 
-def _depthwise(x: Array, weight: Array, plan: Plan) -> Array:
+def _depthwise(x: Array, weight: Array, plan: ConvPlan) -> Array:
     return depthwise(x, weight, plan.stride, plan.dilation, plan.pads)
 
 

@@ -18,7 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from nnfunc.base import Array, Shape
 
 
-class Plan(NamedTuple):
+class ConvPlan(NamedTuple):
     """The static settings of a convolution: stride, dilation and pads (before, after) of each axis, and groups."""
 
     stride: Shape
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     groups: int = 1
 
 
-def plain(x: Array, weight: Array, plan: Plan) -> Array:
+def plain(x: Array, weight: Array, plan: ConvPlan) -> Array:
     """XLA's convolution, with the gradients that JAX derives. x, weight, plan: as in `direct`."""
     return lax.conv_general_dilated(
         x,
@@ -41,13 +41,13 @@ def plain(x: Array, weight: Array, plan: Plan) -> Array:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def direct(x: Array, weight: Array, plan: Plan) -> Array:
+def direct(x: Array, weight: Array, plan: ConvPlan) -> Array:
     """x [batch, *spatial, in], weight [*kernel, in, out] -> [batch, *windows, out]; plan: the settings."""
     return plain(x, weight, plan)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def spread(y: Array, weight: Array, sizes: Shape, plan: Plan) -> Array:
+def spread(y: Array, weight: Array, sizes: Shape, plan: ConvPlan) -> Array:
     """The transpose of `direct` with that weight: y [batch, *windows, out] -> [batch, *sizes, in].
 
     plan: the settings of that convolution.
@@ -89,7 +89,7 @@ def reverse(y: Array, *pairs: tuple[Any, Callable[[Array], Array]]) -> tuple[Arr
     return y, jnp.zeros_like(y) if dy is None else dy
 
 
-def _input_gradient(dy: Array, weight: Array, sizes: Shape, plan: Plan) -> Array:
+def _input_gradient(dy: Array, weight: Array, sizes: Shape, plan: ConvPlan) -> Array:
     """A convolution of dy, dilated by the stride, with the flipped kernel."""
     dims, pads = range(dy.ndim - 2), []
     for axis in dims:
@@ -108,7 +108,7 @@ def _input_gradient(dy: Array, weight: Array, sizes: Shape, plan: Plan) -> Array
     )
 
 
-def _weight_gradient(dy: Array, x: Array, shape: Shape, plan: Plan) -> Array:
+def _weight_gradient(dy: Array, x: Array, shape: Shape, plan: ConvPlan) -> Array:
     """A convolution of x with dy as its kernel and the batch as its channels."""
     pads, last = [], dy.ndim - 1
     for axis, (k, d, s) in enumerate(zip(shape, plan.dilation, plan.stride, strict=False)):
@@ -127,7 +127,7 @@ def _weight_gradient(dy: Array, x: Array, shape: Shape, plan: Plan) -> Array:
     return jnp.moveaxis(dweight, 0, -2)  # [*kernel, in, out]
 
 
-def _cropped(x: Array, weight: Array, plan: Plan) -> Array:
+def _cropped(x: Array, weight: Array, plan: ConvPlan) -> Array:
     """`plain`, where negative padding cuts x."""
     for axis, (_, after) in enumerate(plan.pads):
         x = lax.slice_in_dim(x, 0, x.shape[axis + 1] + min(after, 0), axis=axis + 1)

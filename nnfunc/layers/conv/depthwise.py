@@ -30,7 +30,7 @@ def depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape, pads: Pad
 def _depthwise(x: Array, weight: Array, stride: Shape, dilation: Shape) -> Array:
     """One copy of x for each element of the kernel, times its weights, added in one pass in float32."""
     copies = shifted_copies(x, weight.shape[:-2], stride, dilation)
-    weights = widen(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))
+    weights = widen(weight.reshape(len(copies), *(1,) * (x.ndim - 1), weight.shape[-1]))  # [copies, 1, ..., 1, dim]
     terms = [widen(copy) * each for copy, each in zip(copies, weights, strict=True)]
     return reduce(jnp.add, terms).astype(x.dtype)
 

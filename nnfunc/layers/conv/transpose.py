@@ -8,7 +8,7 @@ from jax import lax
 
 from nnfunc import check, initializers, tuning
 from nnfunc.base import Array, Initializer, Model, Shape, fold, vary_like
-from nnfunc.layers.conv.channels_last import Plan, spread
+from nnfunc.layers.conv.channels_last import ConvPlan, spread
 from nnfunc.layers.conv.conv import check_channels, check_groups
 from nnfunc.layers.linear import INIT_HINT, add_bias
 from nnfunc.layers.sliding_windows import Size, Windows, flatten_batch, parse_windows, per_axis
@@ -90,7 +90,7 @@ def _cut(win: Windows, extra: Shape, spatial: Shape) -> tuple[tuple[int, int], .
     cut = tuple((before, after - more) for (before, after), more in zip(pads, extra, strict=True))
     if min(_sizes(win, cut, spatial)) < 1:
         actual = f"spatial sizes {spatial}, kernel {win.size} and padding {tuple(pads)}"
-        check.fail(win.where, expected="padding should leave something of the result", actual=actual)
+        check.fail(win.where, expected="padding should leave an output of at least one position an axis", actual=actual)
     return cut
 
 
@@ -112,7 +112,7 @@ def _transposed(x: Array, weight: Array, win: Windows, cut: Any, groups: int) ->
     if tuning.platform() != "cpu" or groups > 64:
         return plain_transpose(x, weight, win, cut, groups)
     x, weight = vary_like((x, weight), (x, weight))
-    plan, sizes = Plan(win.stride, win.dilation, cut), _sizes(win, cut, x.shape[1:-1])
+    plan, sizes = ConvPlan(win.stride, win.dilation, cut), _sizes(win, cut, x.shape[1:-1])
     weights = jnp.split(weight.swapaxes(-1, -2), groups, -1)  # each [*kernel, out / groups, in / groups]
     pairs = zip(jnp.split(x, groups, -1), weights, strict=True)
     return jnp.concatenate([spread(*pair, sizes, plan) for pair in pairs], -1)

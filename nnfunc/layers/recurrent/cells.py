@@ -205,7 +205,8 @@ def gru_cell(
 ) -> Model:
     """One step of the gated recurrent unit; y is the carry h'.
 
-    r, z = sigmoid(x W + h U + b);  h' = (1 - z) n + z h, where books differ about n:
+    r, z = sigmoid(x W + h U + b);  h' = (1 - z) n + z h, where books differ about n.
+    reset: "after", the default because PyTorch has it, or "before":
     reset "after": n = tanh(x W_n + b_n + r (h U_n + recurrent_bias)), as PyTorch and cuDNN;
     reset "before": n = tanh(x W_n + b_n + (r h) U_n), the paper's.
     Shapes: (carry h [..., dim], x [..., in_dim]) -> (carry, y [..., dim]); a carry of None is zeros.

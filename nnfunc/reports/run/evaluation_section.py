@@ -13,7 +13,7 @@ from nnfunc.evaluation import HeldOut
 from nnfunc.evaluation.readings import ANSWERS, CLASSES, NUMBERS
 from nnfunc.reports.charts import Chart
 from nnfunc.reports.format import format_metric
-from nnfunc.reports.html_page import Cell, draw_charts, render_note, render_sorted
+from nnfunc.reports.html_page import PageCell, draw_charts, render_note, render_sorted
 from nnfunc.reports.run.evaluation_charts import POINTS, confusion_chart, curve_charts, number_charts
 from nnfunc.reports.run.example_html import InputFormat, example_card
 
@@ -141,10 +141,10 @@ def _metrics(held_out: HeldOut, baseline: Mapping[str, float]) -> str:
     for name, value in values.items():
         low, high = intervals.get(name, (math.nan, math.nan))
         ends = f"{format_metric(name, low)} to {format_metric(name, high)}" if math.isfinite(low + high) else ""
-        row = [name.replace("_", " "), Cell(format_metric(name, value), value), ends]
+        row = [name.replace("_", " "), PageCell(format_metric(name, value), value), ends]
         if baseline:
             constant = baseline.get(name, math.nan)
-            row.append(Cell(format_metric(name, constant), constant) if math.isfinite(constant) else "")
+            row.append(PageCell(format_metric(name, constant), constant) if math.isfinite(constant) else "")
         rows.append(("", row))
     more = " The baseline always gives the same answer, the best one for the training split." if baseline else ""
     return render_note(note + more) + render_sorted("metrics", header, rows)
@@ -159,7 +159,7 @@ def _each_class(rows: list[dict[str, Any]]) -> str:
             "",
             [
                 str(row["class"]),
-                *(Cell(text(float(value)), float(value)) for name, value in row.items() if name != "class"),
+                *(PageCell(text(float(value)), float(value)) for name, value in row.items() if name != "class"),
             ],
         )
         for row in rows
@@ -196,7 +196,16 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
         )
         fraction = count / counts[true].sum()
         rows.append(
-            ("", [names[true], names[guess], f"{count:g}", Cell(f"{fraction:.1%}", fraction), Cell("", None, button)])
+            (
+                "",
+                [
+                    names[true],
+                    names[guess],
+                    f"{count:g}",
+                    PageCell(f"{fraction:.1%}", fraction),
+                    PageCell("", None, button),
+                ],
+            )
         )
     header = ["truth", "prediction", "count", "share of the truth", "examples"]
     table = render_sorted("mistakes", header, rows) if rows else "<p>There is no mistake.</p>"

@@ -11,8 +11,8 @@ from nnfunc.check import counted
 from nnfunc.reports.charts import Chart, bars, shorten
 from nnfunc.reports.format import format_metric
 from nnfunc.reports.html_page import (
-    Cell,
     Line,
+    PageCell,
     draw_charts,
     render_cards,
     render_note,
@@ -148,7 +148,11 @@ def _ranking(data: SweepData, result: Result) -> str:
     lines: list[Line] = []
     for rank, trials in enumerate(data.ranked[:TABLE_ROWS], start=1):
         row = rows[trials[0] // data.seeds]
-        line: list[Cell | str] = [str(rank), str(row[index]), Cell(format_score(data, row[data.rank]), row[data.rank])]
+        line: list[PageCell | str] = [
+            str(rank),
+            str(row[index]),
+            PageCell(format_score(data, row[data.rank]), row[data.rank]),
+        ]
         if has_seeds:
             line.append(" to ".join(format_score(data, row[f"{data.rank} {end}"]) for end in ("low", "high")))
         line += [format_value(data.hypers[trials[0]].get(axis.name)) for axis in data.axes]

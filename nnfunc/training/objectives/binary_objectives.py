@@ -18,26 +18,26 @@ from nnfunc.training.objectives.objective_totals import (
 )
 
 
-def binary(*, positive_weight: Scalar = 1.0, label_smoothing: Scalar = 0.0, gamma: Scalar | None = None) -> Objective:
+def binary(*, pos_weight: Scalar = 1.0, label_smoothing: Scalar = 0.0, gamma: Scalar | None = None) -> Objective:
     """Cross-entropy of one logit for each row, [batch] or [batch, 1], against targets 0 or 1, and the accuracy.
 
     Batches are pairs (x, target); targets are [batch] or [batch, 1], of any type, between 0 and 1.
-    positive_weight: the factor of positive targets, at least 0; negatives / positives balances the two, and shifts
+    pos_weight: the factor of positive targets, at least 0; negatives / positives balances the two, and shifts
     the predicted probabilities. label_smoothing: the fraction of the target spread over both answers, in [0, 1].
-    gamma: with it, the focal loss of that exponent, at least 0, without smoothing; positive_weight is then the ratio
+    gamma: with it, the focal loss of that exponent, at least 0, without smoothing; pos_weight is then the ratio
     of its alpha to 1 - alpha.
     Metrics: accuracy, at a probability of 1/2.
     Raises: ValueError for numbers out of range, smoothing together with gamma, outputs that are not one logit for
     each row, and targets outside of [0, 1].
     Source: the convention of torch.nn.functional.binary_cross_entropy_with_logits; Lin et al. 2017, arXiv:1708.02002.
 
-    >>> task = nf.Task(nf.linear(2, 1), nf.binary(positive_weight=3.0), nf.optimizers.sgd(0.1))
+    >>> task = nf.Task(nf.linear(2, 1), nf.binary(pos_weight=3.0), nf.optimizers.sgd(0.1))
     >>> params = task.model.init(jax.random.key(0))
     >>> sorted(nf.evaluate(task, params, (np.ones((4, 2), np.float32), np.arange(4) % 2)))
     ['accuracy', 'loss']
     """
     where = "binary"
-    check.number(where, 0, positive_weight=positive_weight)
+    check.number(where, 0, pos_weight=pos_weight)
     check.number(where, 0, 1, label_smoothing=label_smoothing)
     if gamma is not None:
         check.number(where, 0, gamma=gamma)
@@ -49,12 +49,12 @@ def binary(*, positive_weight: Scalar = 1.0, label_smoothing: Scalar = 0.0, gamm
         _check_one_logit(where, logits, target)
         logits, target = jnp.reshape(logits, -1), jnp.reshape(jnp.asarray(target), -1)  # [batch]
         if gamma is None:
-            options: dict[str, Any] = {"pos_weight": positive_weight, "label_smoothing": label_smoothing}
+            options: dict[str, Any] = {"pos_weight": pos_weight, "label_smoothing": label_smoothing}
             loss = losses.binary_cross_entropy_with_logits(logits, target, **options)
         else:
             loss = losses.binary_focal(logits, target, gamma=gamma)
             truth = target.astype(loss.dtype)
-            loss = loss * (truth * jnp.asarray(positive_weight).astype(loss.dtype) + (1 - truth))
+            loss = loss * (truth * jnp.asarray(pos_weight).astype(loss.dtype) + (1 - truth))
         return _answer_totals(where, loss, logits, target, mask)
 
     def inspect(y, arrays):
@@ -64,12 +64,12 @@ def binary(*, positive_weight: Scalar = 1.0, label_smoothing: Scalar = 0.0, gamm
     return mean_objective(totals, inspect, "binary")
 
 
-def multilabel(*, positive_weight: Scalar | Sequence[Scalar] = 1.0, label_smoothing: Scalar = 0.0) -> Objective:
+def multilabel(*, pos_weight: Scalar | Sequence[Scalar] = 1.0, label_smoothing: Scalar = 0.0) -> Objective:
     """Cross-entropy of logits [batch, labels] against targets 0 or 1 for each label, and the accuracy.
 
     Batches are pairs (x, targets [batch, labels]); targets are of any type, between 0 and 1. The loss is the mean over
     examples and labels.
-    positive_weight: the factor of positive targets, at least 0: one number, or one for each label. label_smoothing:
+    pos_weight: the factor of positive targets, at least 0: one number, or one for each label. label_smoothing:
     the fraction of the target spread over both answers, in [0, 1].
     Metrics: accuracy, the fraction of single answers that are right at a probability of 1/2.
     Raises: ValueError for numbers out of range, and targets of another shape or outside of [0, 1].
@@ -82,13 +82,13 @@ def multilabel(*, positive_weight: Scalar | Sequence[Scalar] = 1.0, label_smooth
     """
     where = "multilabel"
     check.number(where, 0, 1, label_smoothing=label_smoothing)
-    check.at_least_0(where, positive_weight=positive_weight)
+    check.at_least_0(where, pos_weight=pos_weight)
 
     def totals(predict, batch, mask):
         x, target = input_and_target(where, batch)
         logits = predict(x)
-        check.same_shape(where, logits=logits, targets=target)
-        options: dict[str, Any] = {"pos_weight": positive_weight, "label_smoothing": label_smoothing}
+        check.same_shape(where, logits=logits, target=target)
+        options: dict[str, Any] = {"pos_weight": pos_weight, "label_smoothing": label_smoothing}
         loss = losses.binary_cross_entropy_with_logits(logits, target, **options)
         return _answer_totals(where, loss, logits, target, mask)
 

@@ -582,13 +582,13 @@ FUNCTIONS: dict[str, Row] = {
     "tagging": Row(
         (), {"weight": CLASS_WEIGHTS}, {"label_smoothing": (0.0, 0.3)}, then=judged(np.where(LABELS == 1, -100, LABELS))
     ),
-    "binary": Row(numbers={"positive_weight": (1.0, 3.0), "label_smoothing": (0.1, 0.0)}, then=one_logit(YES[:, 0])),
+    "binary": Row(numbers={"pos_weight": (1.0, 3.0), "label_smoothing": (0.1, 0.0)}, then=one_logit(YES[:, 0])),
     "binary:focal": Row(
-        (), {"label_smoothing": 0.0}, {"gamma": (2.0, 0.0), "positive_weight": (1.0, 3.0)}, then=one_logit(YES[:, 0])
+        (), {"label_smoothing": 0.0}, {"gamma": (2.0, 0.0), "pos_weight": (1.0, 3.0)}, then=one_logit(YES[:, 0])
     ),
-    "multilabel": Row(numbers={"positive_weight": (1.0, 3.0), "label_smoothing": (0.1, 0.0)}, then=judged(YES)),
+    "multilabel": Row(numbers={"pos_weight": (1.0, 3.0), "label_smoothing": (0.1, 0.0)}, then=judged(YES)),
     "multilabel:weights": Row(
-        numbers={"positive_weight": (tuple(1 + 0.1 * i for i in range(6)), 6 * (2.0,))}, then=judged(YES)
+        numbers={"pos_weight": (tuple(1 + 0.1 * i for i in range(6)), 6 * (2.0,))}, then=judged(YES)
     ),
     "gaussian": Row(numbers={"floor": (1e-6, 0.2)}, then=judged(OTHER[:, :3])),
     "poisson": Row(then=judged(COUNTS)),
