@@ -313,11 +313,13 @@ def key(where: str, key: Any) -> None:
 
 
 def on_host(where: str, hint: str, **values: Any) -> None:
-    """No value is traced: a loop on the host cannot run inside of jit, vmap or grad."""
+    """No value is traced, nor would a new one be: a loop on the host cannot run inside of jit, vmap or grad."""
+    hint = f"This function loops on the host, so it cannot run inside of jax.jit, vmap or grad. {hint}"
     for name, value in values.items():
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
-            hint = f"This function loops on the host, so it cannot run inside of jax.jit, vmap or grad. {hint}"
             fail(where, expected=f"{name} should be concrete numbers", actual="a tracer", hint=hint, exc_type=TypeError)
+    if isinstance(jax.device_put(np.float32(0)), Tracer):
+        fail(where, "it is called in a function that JAX traces.", hint=hint, exc_type=TypeError)
 
 
 def describe(value: Any) -> str:

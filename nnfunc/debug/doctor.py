@@ -65,6 +65,7 @@ def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examp
     >>> [finding.check for finding in nf.debug.doctor(build, {}, data, key=jax.random.key(0))]
     ['softmax twice']
     """
+    check.on_host("doctor", "Call it outside.", hypers=hypers, data=data, key=key)
     check.size("doctor", low=4, examples=examples)
     data, probe = build_probe("doctor", build, hypers, data, key, examples)
     findings = list(compiler_checks.check_compiler())

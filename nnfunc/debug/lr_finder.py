@@ -104,6 +104,7 @@ def find_lr(
     >>> result.hyper, bool(0.1 < result.suggestion < 2)
     ('rate', True)
     """
+    check.on_host("find_lr", "Call it outside.", hypers=hypers, data=data, key=key)
     check.size("find_lr", low=8, steps=steps)
     check.size("find_lr", at_once=1 if at_once is None else at_once)
     rates = np.geomspace(1e-6, 10, 64) if learning_rates is None else np.asarray(learning_rates, float)

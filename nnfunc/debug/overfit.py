@@ -85,6 +85,7 @@ def overfit(
     >>> verdict.outcome, verdict.cause[:36]
     ('stuck', 'The learning rate 1e-05 is too small')
     """
+    check.on_host("overfit", "Call it outside.", hypers=hypers, data=data, key=key)
     check.size("overfit", low=8, steps=steps)
     check.size("overfit", low=2, examples=examples)
     no_decay = _without_weight_decay(hypers)

@@ -265,7 +265,7 @@ def sweep_plan(
 
 def build_draws(space: Any, method: str, trials: int | None, key: Any, constraint: Any, seeds: int | None) -> Draws:
     """The source of the settings. space, method, trials, key, constraint, seeds: as for `sweep`."""
-    check.on_host("sweep", "Call it outside: it runs trials side by side itself.", key=key)
+    check.on_host("sweep", "Call it outside: it runs trials side by side itself.", key=key, space=space)
     check.key("sweep", key)
     runs = 1 if seeds is None else seeds
     check.size("sweep", 1, MAX_TRIALS, seeds=runs)

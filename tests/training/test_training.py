@@ -443,3 +443,29 @@ def test_evaluate_in_a_transformation_names_what_does_that(transform):
         transform(lambda p: nf.evaluate(task, p, rows))(params)
     inside = jax.vmap(lambda p: task.objective(lambda x: task.model.apply(p, x), rows)[0])(params)
     assert inside.shape == (2,)
+
+
+def sweep_rates(build, rate, data, key):
+    return nf.sweep(build, {"rate": [rate]}, data, steps=2, method="grid", key=key)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        sweep_rates,
+        nf.debug.doctor,
+        nf.debug.overfit,
+        nf.debug.find_lr,
+        lambda build, rate, data, key: nf.train(lambda h: build(rate), {}, data, steps=2, key=key),
+        lambda build, rate, data, key: sweep_rates(build, 0.1, data, key),
+    ],
+    ids=["sweep", "doctor", "overfit", "find_lr", "closure", "nothing traced"],
+)
+def test_loops_on_the_host_in_jit_say_that_they_are(call):
+    """A rate that is traced reaches them as an argument, or not at all."""
+    x = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+    data = nf.data.arrays((x, 3 * x), batch_size=4)
+    build = lambda rate: nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(rate))
+    key = jax.random.key(0)
+    with pytest.raises(TypeError, match=r"This function loops on the host, so it cannot run inside of jax\.jit"):
+        jax.jit(lambda rate: call(build, rate, data, key=key))(0.1)
