@@ -238,7 +238,7 @@ def test_adapters_of_an_imported_classifier_of_texts(tmp_path, monkeypatch, key)
         heads = 2
         dim = 8
         output = "classes"
-        padding = 0
+        padding_index = 0
         [lora]
         run = "run"
         rank = 2
