@@ -67,7 +67,7 @@ def draft_language(file: Path) -> Draft:
     count = len(splits.train)
     block = 64 if count > 20_000 else 16
     model = _gpt(splits.classes or 256, block, large=count > 5_000_000)
-    options = {"name": "text", "path": str(file), "block_size": Note(block, "a prediction reads so many characters")}
+    options = {"name": "text", "path": str(file), "block_size": Note(block, "context, in characters")}
     options |= {"codec": Note("characters", 'or "bytes", or a tokenizer.json'), "batch_size": 16}
     facts = [f"{count:,} characters to train on, {splits.classes} of them different", "nnfunc sample RUN writes text"]
     tables = {"data": options, **_language_tables(model, count, block)}
