@@ -121,7 +121,7 @@ def _read(source: str, revision: str | None) -> Pretrained:
         check.fail("import", f"{source} is {family} with {problem}, which cannot become a run.", hint=hint)
     if factory is inspect.unwrap(bert):
         padding = config.get("pad_token_id")
-        options["padding"] = int("roberta" in family) if padding is None else padding
+        options["padding_index"] = int("roberta" in family) if padding is None else padding
         if output != "classes":
             options |= new | {"output": "classes", "unused": ("cls.*", "lm_head.*", "vocab_*")}  # for masked tokens
     elif output == "hidden":  # a decoder, whose head may be its table
@@ -150,7 +150,7 @@ def _read_text(result: Pretrained, arguments: Mapping[str, Any], block_size: int
 def _read_sentences(result: Pretrained, arguments: Mapping[str, Any], block_size: int | None) -> _Inputs:
     file = _tokenizer(result)
     longest = min(arguments.get("block_size", 256), 256) if block_size is None else block_size
-    if arguments["padding"] is None:
+    if arguments["padding_index"] is None:
         file = result.folder / "config.json"
         check.fail("import", f"{file} has no pad_token_id, which fills up the shorter texts of a batch.")
     problem = result.config.get("problem_type")
@@ -160,7 +160,7 @@ def _read_sentences(result: Pretrained, arguments: Mapping[str, Any], block_size
         check.fail("import", expected=expected, actual=actual)
     names = class_names(result.config, arguments["classes"])
     facts = {"text": "text", "label": "label", "separator": ",", "block_size": longest, "names": names}
-    facts |= {"classes": len(names), "dtype": "int32", "shape": [longest], "padding": arguments["padding"]}
+    facts |= {"classes": len(names), "dtype": "int32", "shape": [longest], "padding": arguments["padding_index"]}
     table = {"name": "text_classification", "codec": str(file), "block_size": longest}
     return _Inputs(table, facts, load_codec(file))
 

@@ -57,14 +57,15 @@ def bert(
     dropout: Scalar | None = None,
     activation: str = "gelu",
     pool_activation: str = "tanh",
-    padding: int | None = None,
+    padding_index: int | None = None,
     eps: Scalar = 1e-12,
     unroll: int = 1,
 ) -> Model:
     """BERT: tables of tokens, positions and types, norm, post-norm blocks that see both directions.
 
-    x: ids, or an `nf.BertInput` with types, and with mask or lengths, so that no token attends to padding. padding:
-    the id that is padding where x has no mask and no lengths, None for no such id; 0 in BERT, 1 in RoBERTa.
+    x: ids, or an `nf.BertInput` with types, and with mask or lengths, so that no token attends to padding.
+    padding_index: the id that is padding where x has no mask and no lengths, None for no such id; 0 in BERT, 1 in
+    RoBERTa.
     output: "hidden" gives the states of the last block. "pooled": `tanh(linear(state of the first token))`, the pooler
     of published models. "tokens": the masked language model's logits,
     `bias(table^T norm(gelu(linear(state))))`. "classes": logits of the whole sequence,
@@ -91,8 +92,8 @@ def bert(
     """
     check.size("bert", vocab_size=vocab_size, layers=layers, classes=classes)
     check.size("bert", 0, types=types)
-    if padding is not None:
-        check.size("bert", 0, vocab_size - 1, padding=padding)
+    if padding_index is not None:
+        check.size("bert", 0, vocab_size - 1, padding_index=padding_index)
     check.choice("bert", ("hidden", "pooled", "tokens", "classes", "token_classes", "spans"), output=output)
     normal = initializers.truncated_normal(0.02)
     attend = attention(dim, heads, dropout=dropout, weight_init=normal)
@@ -124,8 +125,8 @@ def bert(
         ids, types, mask, lengths, positions = _check_input(x)
         if types is not None and not segments:
             check.fail("bert", expected="x should have no types, because the model has no table", actual="some")
-        if padding is not None and mask is None and lengths is None:
-            mask = ids != padding
+        if padding_index is not None and mask is None and lengths is None:
+            mask = ids != padding_index
         y = net.tokens(ids)
         y = net.positions(y if positions is None else (y, positions))
         if segments:

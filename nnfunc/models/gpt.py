@@ -35,7 +35,7 @@ def gpt(
     mlp: Model | None = None,
     output: DecoderOutput = "tokens",
     classes: int = 2,
-    padding: int | None = None,
+    padding_index: int | None = None,
     unroll: int = 1,
 ) -> Model:
     """GPT-2: token and position tables, pre-norm blocks with causal attention, norm, linear head.
@@ -48,8 +48,8 @@ def gpt(
     model runs some 10 % faster on a CPU, and compiles longer.
     output: "tokens" gives the logits of the next token. "hidden": the normalized state of every token, without a head.
     "classes": logits of the whole sequence, a linear map without bias of the state of its last token. "token_classes":
-    logits of each token, a linear map with bias. classes: their number. padding: the id that is padding where x has no
-    mask and no lengths, for the last token of "classes"; None for no such id.
+    logits of each token, a linear map with bias. classes: their number. padding_index: the id that is padding where x
+    has no mask and no lengths, for the last token of "classes"; None for no such id.
     layers, heads, dim: blocks, attention heads of a block, width; heads divides dim. eps: that of the norms,
     above 0; 1e-5 is GPT-2's.
     Initial weights are normal of deviation 0.02, those of the last map of each branch
@@ -76,11 +76,11 @@ def gpt(
     block = transformer_block(dim, attend, mlp, eps=eps, bias=bias, dropout=dropout)
     drop = {"drop": dropout_layer(dropout)} if dropout is not None else {}
     head = decoder_head("gpt", output, dim, vocab_size, classes, normal)
-    if padding is not None:
-        check.size("gpt", 0, vocab_size - 1, padding=padding)
+    if padding_index is not None:
+        check.size("gpt", 0, vocab_size - 1, padding_index=padding_index)
     model = token_model(
         "gpt",
-        select=last_token(padding) if output == "classes" else None,
+        select=last_token(padding_index) if output == "classes" else None,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         positions=learned_positions(block_size, dim, weight_init=normal),
         **drop,

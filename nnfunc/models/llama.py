@@ -53,7 +53,7 @@ def llama(
     mlp: Model | None = None,
     output: DecoderOutput = "tokens",
     classes: int = 2,
-    padding: int | None = None,
+    padding_index: int | None = None,
     unroll: int = 1,
 ) -> Model:
     """Llama: pre-norm blocks with RMS norm, rotary positions, grouped queries and SwiGLU; no biases.
@@ -80,8 +80,8 @@ def llama(
     the perceptron. unroll: that of `nf.repeat`.
     output: "tokens" gives the logits of the next token. "hidden": the normalized state of every token, without a head.
     "classes": logits of the whole sequence, a linear map without bias of the state of its last token. "token_classes":
-    logits of each token, a linear map with bias. classes: their number. padding: the id that is padding where x has no
-    mask and no lengths, for the last token of "classes"; None for no such id.
+    logits of each token, a linear map with bias. classes: their number. padding_index: the id that is padding where x
+    has no mask and no lengths, for the last token of "classes"; None for no such id.
     layers, heads, dim: blocks, query heads of a block, width.
     Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the
     weights of Hugging Face.
@@ -137,11 +137,11 @@ def llama(
     scaled = {} if embedding_scale is None else {"scale": lambda x: x * jnp.asarray(embedding_scale, x.dtype)}
     capped = {} if logit_cap is None or output != "tokens" else {"cap": lambda y: soft_capped(y, logit_cap)}
     head = decoder_head("llama", output, dim, vocab_size, classes, normal)
-    if padding is not None:
-        check.size("llama", 0, vocab_size - 1, padding=padding)
+    if padding_index is not None:
+        check.size("llama", 0, vocab_size - 1, padding_index=padding_index)
     model = token_model(
         "llama",
-        select=last_token(padding) if output == "classes" else None,
+        select=last_token(padding_index) if output == "classes" else None,
         tokens=embedding(vocab_size, dim, weight_init=normal),
         **scaled,
         blocks=repeat(block, layers, unroll=unroll),

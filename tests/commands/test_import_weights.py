@@ -213,7 +213,7 @@ def test_an_imported_classifier_of_texts_is_a_run(output, tmp_path, monkeypatch,
             capsys.readouterr().err.split()
         )
         assert main("export", "run", "exported", "--to", "hf") == 0
-        assert nf.pretrained("exported", padding=0).family == "bert"
+        assert nf.pretrained("exported", padding_index=0).family == "bert"
     np.testing.assert_array_equal(run.params["tokens"]["weight"], model.init(key)["tokens"]["weight"])
 
 
@@ -238,7 +238,7 @@ def test_adapters_of_an_imported_classifier_of_texts(tmp_path, monkeypatch, key)
         heads = 2
         dim = 8
         output = "classes"
-        padding = 0
+        padding_index = 0
         [lora]
         run = "run"
         rank = 2

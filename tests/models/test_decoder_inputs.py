@@ -56,7 +56,7 @@ def test_classes_are_those_of_the_last_token(name):
     def make(**options):
         return nf.gpt(7, block_size=8, **SIZES, **options) if name == "gpt" else nf.llama(7, **SIZES, **options)
 
-    model, body = make(output="classes", classes=3, padding=6, tied=True), make(output="hidden", tied=True)
+    model, body = make(output="classes", classes=3, padding_index=6, tied=True), make(output="hidden", tied=True)
     params, apply = drawn(model), jax.jit(model.apply)
     head, inner = params["head"]["weight"], {path: leaf for path, leaf in params.items() if path != "head"}
     states = jax.jit(body.apply)(inner, IDS)

@@ -115,6 +115,8 @@ def test_arguments_have_one_name_everywhere():
             names = set(arguments(value)) & other.keys()
             names -= {"rate"} if path in RATES or path.startswith("data.") else set()
             names -= {"peak"} if path.startswith("schedules.") else set()
+            if {"vocab_size", "padding"} <= set(arguments(value)):
+                wrong[f"{path}(padding=)"] = "padding_index"
             wrong |= {f"{path}({name}=)": other[name] for name in names}
     assert wrong == {}
 

@@ -95,7 +95,7 @@ def write_bert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     without(arguments, pool_activation="tanh")
     if not arguments["types"]:
         check.fail("to_pretrained", expected="types should be at least 1 in this family", actual=0)
-    padding = {} if arguments["padding"] is None else {"pad_token_id": arguments["padding"]}
+    padding = {} if arguments["padding_index"] is None else {"pad_token_id": arguments["padding_index"]}
     return write_classes(arguments) | padding | {"intermediate_size": arguments["hidden"] or 4 * arguments["dim"]}
 
 
@@ -132,7 +132,7 @@ LATE_POSITIONS = {"weight": ("weight", Change(lambda x: x[FIRST:], lambda x: np.
 
 def write_roberta(arguments: Mapping[str, Any]) -> dict[str, Any]:
     positions = {"max_position_embeddings": arguments["block_size"] + FIRST}
-    without(arguments, padding=FIRST - 1 if arguments["padding"] is not None else None)
+    without(arguments, padding_index=FIRST - 1 if arguments["padding_index"] is not None else None)
     return write_bert(arguments) | positions | pooled("Roberta", arguments)
 
 
@@ -175,7 +175,7 @@ def write_distilbert(arguments: Mapping[str, Any]) -> dict[str, Any]:
     check.choice("to_pretrained", outputs, output=arguments["output"])
     if arguments["output"] == "classes":
         without(arguments, pool_activation="relu")
-    padding = {} if arguments["padding"] is None else {"pad_token_id": arguments["padding"]}
+    padding = {} if arguments["padding_index"] is None else {"pad_token_id": arguments["padding_index"]}
     return write_classes(arguments) | padding | {"hidden_dim": arguments["hidden"] or 4 * arguments["dim"]}
 
 

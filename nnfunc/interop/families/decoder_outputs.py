@@ -29,12 +29,16 @@ def with_outputs(family: Family, *, name: str = "", token_classes: str = "score"
         if "classes" not in architectures.get(architecture, {}).get("output", ""):
             return family.read(config)
         padding = config.get("pad_token_id")
-        return {**family.read(config), **read_classes(config), **({} if padding is None else {"padding": padding})}
+        return {
+            **family.read(config),
+            **read_classes(config),
+            **({} if padding is None else {"padding_index": padding}),
+        }
 
     def write(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         config = dict(family.write(arguments))
         if "classes" not in arguments["output"]:
             return config
-        return config | write_classes(arguments) | {"pad_token_id": arguments["padding"]}
+        return config | write_classes(arguments) | {"pad_token_id": arguments["padding_index"]}
 
     return family._replace(rows=rows, architectures=architectures, read=read, write=write)
