@@ -27,6 +27,7 @@ def set_up_process(join: Mapping[str, Any] | None = None) -> None:
         agree({"versions": f"{platform.python_version()} {versions}"})
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+        os.dup2(sys.stdout.fileno(), 1)  # also of libraries, such as Gloo
     _start_device()
     _enable_compilation_cache()
 

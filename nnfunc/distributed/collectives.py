@@ -205,8 +205,11 @@ def _group(text: str) -> tuple[int, ...]:
         order = [int(axis) for axis in match[4].split(",")] if match[4] else range(len(sizes))
         devices = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
         return tuple(devices.reshape(-1)[: int(match[2])].tolist())
-    if match := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}", text):
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", text):
         return tuple(int(device) for device in match[1].split(","))
+    if match := re.search(r"source_target_pairs=\{(.*?)\}\}", text):  # a device may send to itself
+        pairs = [(int(source), int(target)) for source, target in re.findall(r"(\d+),(\d+)", match[1])]
+        return next((pair for pair in pairs if pair[0] != pair[1]), ())
     if match := re.search(r"replica_groups=mesh\[(.*?)\].*?\{(.*?)\}", text):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
         inside = re.findall(r"'(\w+)'", match[2])

@@ -37,7 +37,7 @@ def mesh(*, devices: Sequence[Any] | None = None, **axes: int) -> Mesh:
         check.fail("mesh", expected="at most one axis should be -1", actual=_describe(axes))
     count, fixed = len(devices), math.prod(size for size in axes.values() if size != -1)
     if fixed > count:
-        hint = "Make it smaller. To try more on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count=8."
+        hint = f"Make it smaller. To try more on a CPU, set JAX_NUM_CPU_DEVICES={fixed}."
         expected = f"{_describe(axes)} should use at most the {check.counted(count, 'device')} that there are"
         check.fail("mesh", expected=expected, actual=fixed, hint=hint)
     if -1 in axes.values() and count % fixed:

@@ -100,7 +100,7 @@ def trainer(
             model_state = _copy_like("state", state, model_state)
         new = TrainState(
             step=jnp.zeros((), jnp.int32),
-            key=key,
+            key=jnp.copy(key),  # as the params: training donates the state, and the key belongs to the caller
             params=params,
             model_state=model_state,
             opt_state=task.optimizer.init(params),

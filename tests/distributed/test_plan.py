@@ -221,6 +221,8 @@ def test_a_chip_is_consistent(name):
         ("replica_groups=[2,4]<=[4,2]T(1,0), use", (0, 2, 4, 6)),
         ("replica_groups={{0,2},{1,3}}, use", (0, 2)),
         ("source_target_pairs={{0,1},{1,0}}, use", (0, 1)),
+        ("source_target_pairs={{0,0},{1,4},{4,1}}, use", (1, 4)),
+        ("source_target_pairs={{0,0},{1,1}}, use", ()),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}, use", (0, 2)),
         ("channel_id=1", ()),
     ],

@@ -77,6 +77,18 @@ def test_the_jobset_has_the_required_fields():
     assert one["spec"]["network"]["enableDNSHostnames"]
 
 
+@pytest.mark.parametrize("name", PODS.values())
+def test_the_manifests_have_the_fields_of_kubernetes(name):
+    """With `pip install kubernetes-validate`. It does not know JobSet, of which it reads the Job inside."""
+    schema = pytest.importorskip("kubernetes_validate")
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "nnfunc"}, "spec": job_of(name)}
+    for one in (job, *(one for one in documents(name).values() if one["kind"] != "JobSet")):
+        schema.validate(one, "1.33", strict=True)
+    job["spec"]["completionmode"] = "Indexed"
+    with pytest.raises(schema.ValidationError, match="completionmode"):
+        schema.validate(job, "1.33", strict=True)
+
+
 @pytest.mark.parametrize(("pod", "name"), PODS.items())
 def test_the_pods_start_the_processes_of_one_run(pod, name):
     job = job_of(name)

@@ -43,12 +43,13 @@ def test_two_runs_in_a_row_are_one_run_for_plain_sgd(trained):
 
 
 def test_the_given_arrays_stay_as_they_are(trained):
-    before = jax.tree.map(np.array, (trained.params, trained.model_state))
-    nf.train(build, H, DATA, steps=3, key=KEY, params=trained.params, state=trained.model_state)
+    before, key = jax.tree.map(np.array, (trained.params, trained.model_state)), jax.random.key(0)
+    nf.train(build, H, DATA, steps=3, key=key, params=trained.params, state=trained.model_state)
     same(before, (trained.params, trained.model_state))
     init, step = nf.trainer(build)
-    state = init(H, jax.random.key(0), params=trained.params, state=trained.model_state)
+    state = init(H, key, params=trained.params, state=trained.model_state)
     jax.jit(step, donate_argnums=1)(H, state, DATA.batch(0))
+    assert not key.is_deleted()
     same(before, (trained.params, trained.model_state))
 
 
