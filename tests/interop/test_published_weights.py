@@ -424,6 +424,11 @@ def replace_by_a_folder(folder):
         (lambda f: (f / "config.json").write_text("{"), "config.json: it is not JSON"),
         (lambda f: (f / "config.json").unlink(), "no config.json with a model_type.* Pass the model that it is"),
         (lambda f: edit_config(f, n_embd="16"), r"config.json: n_embd should be an integer, got '16' \(str\)"),
+        (lambda f: edit_config(f, n_layer=0), "config.json: gpt: layers should be at least 1, got 0"),
+        (
+            lambda f: edit_config(f, architectures="GPT2Model"),
+            "architectures should be a list of names, got 'GPT2Model'",
+        ),
         (lambda f: edit_config(f, n_embd=None), "config.json: it has no n_embd, which sets dim of the model"),
         (lambda f: edit_config(f, activation_function="gelu_nwe"), "activation_function .* did you mean 'gelu_new'"),
         (
