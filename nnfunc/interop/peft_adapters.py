@@ -28,7 +28,7 @@ PARTS = {"down": "lora_A", "up": "lora_B"}
 MERGE = "Merge them first: nnfunc merge RUN FOLDER, or nf.merge_lora(...) and nf.to_pretrained(...)."
 FIXED: dict[str, Any] = {
     **{"peft_type": "LORA", "bias": "none", "use_dora": False, "modules_to_save": None, "layer_replication": None},
-    **{"rank_pattern": {}, "alpha_pattern": {}, "target_parameters": None, "trainable_token_indices": None},
+    **{"target_parameters": None, "trainable_token_indices": None},
 }
 """Settings with one value here."""
 
@@ -39,7 +39,7 @@ def lora_from_peft(
     """Adapters that PEFT saved, as `nf.lora` of the model: `adapted, params = nf.lora_from_peft(folder, model, base)`.
 
     Where the published model has query, key and value in one matrix, each of the three here begins with a copy of
-    the first matrix of the adapter.
+    the first matrix of the adapter, or with its part of one that `lora_to_peft` joined.
 
     folder: with adapter_config.json and adapter_model.safetensors. model, base: the model and its parameters, as
     `nf.pretrained` returns them. family: the name of the family of names, or a Family; by default the first one of
@@ -85,10 +85,22 @@ def lora_from_peft(
         )
     adapters: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
+    joined = _joined(config, chosen, str(folder / CONFIG))
     for entry in chosen:
-        down, up = (_read(tensors[_tensor_name(entry, part)], entry, part, rank) for part in PARTS)
+        parts = len(entry.paths) if _target(entry) in joined else 1
+        down, up = (_read(tensors[_tensor_name(entry, part)], entry, part, parts * rank) for part in PARTS)
         ends = np.cumsum([shapes[path].shape[-1] for path in entry.paths])[:-1]
-        for path, part in zip(entry.paths, np.split(up, ends, axis=-1), strict=True):
+        ups = np.split(up, ends, axis=-1)
+        downs = [down] * len(ups)
+        if parts > 1:
+            blocks = [np.split(part, parts) for part in ups]
+            if any(block.any() for i, row in enumerate(blocks) for j, block in enumerate(row) if i != j):
+                problem = f"{entry.name} has an adapter of rank {parts * rank} that is not {parts} of rank {rank}."
+                check.fail(str(folder / WEIGHTS), problem)
+            downs, ups = np.split(down, parts, axis=-1), [row[i] for i, row in enumerate(blocks)]
+        for path, down, part in zip(entry.paths, downs, ups, strict=True):
+            if parts > 1 and not down.any():  # the weight has no adapter
+                continue
             stack = shapes[path].shape[: len(entry.layer)]
             for name, array in (("down", down), ("up", part)):
                 whole = adapters.setdefault(f"{path}/{name}", np.zeros((*stack, *array.shape), array.dtype))
@@ -116,8 +128,10 @@ def lora_to_peft(
     write; it should be new or empty. family: as for `nf.to_pretrained`. base_name: of the base model, a folder or a
     name on the hub, for `AutoPeftModel`; None, the default, leaves it open.
     Returns: the path of the folder.
-    Raises: TypeError when the model is no result of `nf.lora`; ValueError when it has other trained parameters,
-    adapters of some layers alone, or different ones for parts of one published matrix.
+    Where the published model has query, key and value in one matrix, their adapters are joined: one of three times
+    the rank and the same factor, by rank_pattern and alpha_pattern, with zeros for those without an adapter.
+    Raises: TypeError when the model is no result of `nf.lora`; ValueError when it has other trained parameters, or
+    adapters of some layers alone.
 
     >>> import tempfile
     >>> model = nf.llama(65, dim=16, layers=2, heads=4, hidden=40)
@@ -148,23 +162,38 @@ def lora_to_peft(
             expected = f"{path} should be a weight of {options[0].name} with an adapter in every layer"
             check.fail(where, expected=expected, actual=f"shape {leaves[f'{path}/down'].shape}")
 
+    different = {_target(entry) for entry in entries if not _shares_down(entry, leaves)}
+    joined: dict[str, int] = {}
+
+    def matrix(path: str, part: str, layer: tuple[int, ...]) -> np.ndarray:
+        """That of an adapter, zeros where a weight has none."""
+        if path in adapted:
+            return leaves[f"{path}/{part}"][layer]
+        in_dim, out_dim = shapes[path].shape[-2:]
+        return np.zeros((in_dim, rank) if part == "down" else (rank, out_dim), np.float32)
+
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
         for entry in entries:
-            downs = [leaves[f"{path}/down"][entry.layer] for path in entry.paths if path in adapted]
-            if len(downs) < len(entry.paths) or not all(np.array_equal(down, downs[0]) for down in downs):
-                expected = f"{' and '.join(entry.paths)}, one matrix in {options[0].name}, should share `down`"
-                check.fail(where, expected=expected, actual="different adapters", hint=MERGE)
-            up = np.concatenate([leaves[f"{path}/up"][entry.layer] for path in entry.paths], axis=-1)
-            for part, array in (("down", downs[0]), ("up", up)):
+            downs, ups = ([matrix(path, part, entry.layer) for path in entry.paths] for part in PARTS)
+            if _target(entry) in different:
+                joined[_target(entry)] = len(downs)
+                down = np.concatenate(downs, axis=-1)
+                rows = [[up if i == j else np.zeros_like(up) for j, up in enumerate(ups)] for i in range(len(ups))]
+                up = np.block(rows)
+            else:
+                down, up = downs[0], np.concatenate(ups, axis=-1)
+            for part, array in (("down", down), ("up", up)):
                 yield f"{START}{_tensor_name(entry, part)}", np.swapaxes(array, -1, -2)
 
     arrays = dict(tensors())
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, arrays)
-    targets = sorted({".".join(entry.name.split(".")[-3:-1]) for entry in entries})
+    targets = sorted({*map(_target, entries)})
     config = FIXED | {
         "r": rank,
         "lora_alpha": float(alpha),
+        "rank_pattern": {name: count * rank for name, count in joined.items()},
+        "alpha_pattern": {name: count * float(alpha) for name, count in joined.items()},
         "lora_dropout": 0.0,
         "target_modules": targets,
         "fan_in_fan_out": not _is_transposed(entries[0]),
@@ -180,6 +209,33 @@ def _weights(family: Family, model: Model, shapes: Mapping[str, jax.ShapeDtypeSt
     """The published matrices of a model."""
     entries = expand(family.table(arguments_of(model)[1]), shapes)
     return [entry for entry in entries if entry.name.endswith(".weight") and len(entry.shape) == 2]
+
+
+def _target(entry: Entry) -> str:
+    """The module of a published matrix, in target_modules and the patterns of PEFT."""
+    return ".".join(entry.name.split(".")[-3:-1])
+
+
+def _shares_down(entry: Entry, leaves: Mapping[str, np.ndarray]) -> bool:
+    """Whether all matrices of a published one have adapters with the same first matrix."""
+    downs = [leaves[name] for path in entry.paths if (name := f"{path}/down") in leaves]
+    return len(downs) == len(entry.paths) and all(np.array_equal(down, downs[0]) for down in downs)
+
+
+def _joined(config: Mapping[str, Any], entries: list[Entry], where: str) -> set[str]:
+    """The modules with the adapters of several matrices here, as `lora_to_peft` joins them."""
+    counts = {_target(entry): len(entry.paths) for entry in entries}
+    patterns = {name: config.get(name) or {} for name in ("rank_pattern", "alpha_pattern")}
+    for name, value in (("rank_pattern", config["r"]), ("alpha_pattern", config["lora_alpha"])):
+        for target, actual in patterns[name].items():
+            count = counts.get(target, 1)
+            if count == 1 or actual != count * value or target not in patterns["rank_pattern"]:
+                expected = f"{name} should be {{}}, as nf.lora has one rank and one alpha"
+                check.fail(where, expected=expected, actual=repr(patterns[name]))
+    if {*patterns["rank_pattern"]} != {*patterns["alpha_pattern"]}:
+        expected = "rank_pattern and alpha_pattern should have the same modules"
+        check.fail(where, expected=expected, actual=repr(patterns))
+    return {*patterns["rank_pattern"]}
 
 
 def _tensor_name(entry: Entry, part: str) -> str:

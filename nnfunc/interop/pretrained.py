@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from nnfunc import check, documents, paths
 from nnfunc.base import DType, Key, Model, Params, PyTree
 from nnfunc.calls import explain_calls
+from nnfunc.errors import NnfuncError
 from nnfunc.interop.families.timm_configs import timm_family
 from nnfunc.interop.families.torch_modules import Table, table_family
 from nnfunc.interop.hub import HUB, fetch_snapshot
@@ -116,8 +117,7 @@ def pretrained(
     config.tensors = {*tensors}
     if model is None:
         chosen = _family_of_config(path, config, family)
-        arguments = chosen.arguments(config) | changes
-        model = chosen.factory(**arguments)
+        model = _build_model(chosen, config, changes)
     else:
         if changes:
             check.fail("pretrained", f"the model is given, so {', '.join(changes)} should be left out.")
@@ -125,7 +125,7 @@ def pretrained(
     tensors = tensors if chosen is None else chosen.rename(tensors)
     leaves = leaf_shapes(model)
     chosen, entries = _match_names(model, chosen, leaves, tensors, config.get("model_type"))
-    architecture, note = (config.get("architectures") or [""])[0], ""
+    architecture, note = config.architecture, ""
     if architecture and chosen.architectures and architecture not in chosen.architectures:
         known = ", ".join(chosen.architectures)
         note = f" Its architecture is {architecture}; those of {chosen.name} that are read are {known}."
@@ -170,8 +170,18 @@ def published_model(source: str, revision: str | None = None) -> PublishedModel:
     path, commit = _find_folder(source, revision)
     config = _read_config(path)
     family = _family_of_config(path, config, None)
-    arguments = arguments_of(family.factory(**family.arguments(config)))[1]
+    arguments = arguments_of(_build_model(family, config, {}))[1]
     return PublishedModel(inspect.unwrap(family.factory), arguments, family.name, config, commit)
+
+
+def _build_model(family: Family, config: PublishedConfig, changes: dict[str, Any]) -> Model:
+    """The model that a config.json sets, whose file is in the error of the factory. changes: of its arguments."""
+    try:
+        return family.factory(**family.arguments(config) | changes)
+    except NnfuncError as error:
+        if not changes and not error.where.startswith(config.where):
+            error.where = f"{config.where}: {error.where}"
+        raise
 
 
 def _read_config(path: Path) -> PublishedConfig:

@@ -69,6 +69,14 @@ class PublishedConfig(dict[str, Any]):
             check.fail(self.where, expected=f"{name} should be {expected}", actual=check.describe(value))
         return value
 
+    @property
+    def architecture(self) -> str:
+        """The first of architectures, which says what the model returns; empty without any."""
+        names = self.get("architectures") or [""]
+        if not (isinstance(names, list) and isinstance(names[0], str)):
+            check.fail(self.where, expected="architectures should be a list of names", actual=check.describe(names))
+        return names[0]
+
     def table(self, name: str) -> dict[str, Any]:
         """A setting that is a table, {} where it is not there."""
         value = self.get(name)
@@ -121,8 +129,7 @@ class Family(NamedTuple):
         config.require(**self.fixed)
         values = {setting.argument: config.read(setting) for setting in self.settings}
         present = {name: value for name, value in values.items() if value is not None}
-        architecture = (config.get("architectures") or [""])[0]
-        return present | dict(self.architectures.get(architecture, {})) | dict(self.read(config))
+        return present | dict(self.architectures.get(config.architecture, {})) | dict(self.read(config))
 
     def rename(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
         """The tensors of the file of several models that are of this one, by their names here."""
@@ -218,8 +225,7 @@ def write_classes(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_head(config: PublishedConfig) -> dict[str, Any]:
     """The classes of a model of images, None where its body alone was saved."""
-    headless = (config.get("architectures") or [""])[0].endswith("Model")
-    return {"classes": None} if headless else read_classes(config)
+    return {"classes": None} if config.architecture.endswith("Model") else read_classes(config)
 
 
 def write_head(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import math
 import mmap
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -196,7 +197,7 @@ def _open_torch(file: Path) -> dict[str, FileTensor]:
     except OSError as error:
         _fail_unreadable(file, error)
     except Exception as error:  # of PyTorch's unpickler: it names what it refuses
-        reason = str(error).splitlines()[0]
+        reason = _unpickler_reason(error)
         hint = "Only a dictionary of tensors is read, as torch.save(model.state_dict(), file) writes it."
         check.fail(str(file), f"PyTorch's weights_only loader refuses it ({reason}).", hint=hint)
     for name in ("state_dict", "model_state_dict", "model_state", "model"):  # of a training run
@@ -212,6 +213,14 @@ def _open_torch(file: Path) -> dict[str, FileTensor]:
         data = value.reshape(-1).view(torch.uint8).numpy()
         tensors[name] = FileTensor(file, tuple(value.shape), dtype, data, 0, is_view)
     return tensors
+
+
+def _unpickler_reason(error: Exception) -> str:
+    """What PyTorch refuses, without its advice to run the code of the file."""
+    match = re.search(r"WeightsUnpickler error:\s*(.+?)(?= was not an allowed|\n|$)", str(error))
+    if match:
+        return match[1]
+    return ": ".join(filter(None, (type(error).__name__, str(error).split("\n")[0].split(". ")[0])))
 
 
 def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], shard_bytes: int) -> list[Path]:

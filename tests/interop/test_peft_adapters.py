@@ -77,6 +77,37 @@ def test_adapters_come_back_as_they_were(bases, tmp_path):
     np.testing.assert_array_equal(again.apply(same, IDS, state=again.init_state()), y)
 
 
+@pytest.mark.parametrize("on", ["**/attend/*/weight", ("**/query/weight", "**/value/weight")])
+def test_adapters_of_one_published_matrix_are_joined(bases, tmp_path, on):
+    """query, key and value of GPT-2 are c_attn: an adapter of three times the rank, with zeros between the blocks."""
+    adapted = nf.lora(GPT, bases[GPT], on, rank=2, alpha=8)
+    params = drawn(jax.eval_shape(adapted.init, jax.random.key(0)))
+    folder = nf.lora_to_peft(adapted, params, tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["r"], config["rank_pattern"], config["alpha_pattern"]) == (
+        2,
+        {"attn.c_attn": 6},
+        {"attn.c_attn": 24},
+    )
+    tensors = load_file(folder / "adapter_model.safetensors")
+    a, b = (tensors[f"base_model.model.transformer.h.1.attn.c_attn.lora_{x}.weight"] for x in "AB")
+    merged = nf.merge_lora(adapted, params)["blocks"]["attend"]
+    names = ("query", "key", "value")
+    change = [merged[name]["weight"][1] - bases[GPT]["blocks"]["attend"][name]["weight"][1] for name in names]
+    np.testing.assert_allclose(24 / 6 * (b @ a).T, np.concatenate(change, axis=-1), rtol=1e-4, atol=1e-4)
+    again, same = nf.lora_from_peft(folder, GPT, bases[GPT])
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    y = adapted.apply(params, IDS, state=adapted.init_state())
+    np.testing.assert_array_equal(again.apply(same, IDS, state=again.init_state()), y)
+    file = folder / "adapter_model.safetensors"
+    save_file({name: np.ones_like(x) for name, x in tensors.items()}, file)
+    with pytest.raises(ValueError, match=r"c_attn.weight has an adapter of rank 6 that is not 3 of rank 2"):
+        nf.lora_from_peft(folder, GPT, bases[GPT])
+    edit(folder, rank_pattern={"attn.c_attn": 5})
+    with pytest.raises(ValueError, match=r"rank_pattern should be \{\}, as nf.lora has one rank and one alpha, got"):
+        nf.lora_from_peft(folder, GPT, bases[GPT])
+
+
 def drop_a_layer(folder):
     file = folder / "adapter_model.safetensors"
     save_file({name: x for name, x in load_file(file).items() if ".h.0." in name}, file)
@@ -117,9 +148,6 @@ def test_adapters_of_another_model_are_refused(bases, tmp_path):
 
 
 def test_adapters_that_the_format_does_not_have_are_refused(bases, tmp_path, key):
-    adapted = nf.lora(GPT, bases[GPT], "**/query/weight", rank=2)
-    with pytest.raises(ValueError, match=r"one matrix in gpt2, should share `down`, got .* Merge .* nnfunc merge RUN"):
-        nf.lora_to_peft(adapted, adapted.init(key), tmp_path / "out")
     trained = nf.lora(LLAMA, bases[LLAMA], "**/query/weight", rank=2, train="norm/scale")
     with pytest.raises(ValueError, match="PEFT's format holds only adapters, but norm/scale is trained fully"):
         nf.lora_to_peft(trained, trained.init(key), tmp_path / "out")
@@ -130,7 +158,10 @@ def test_adapters_that_the_format_does_not_have_are_refused(bases, tmp_path, key
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("model, on", [(LLAMA, ("**/query/weight", "**/mlp/*/weight")), (GPT, ("**/mlp/*/weight",))])
+@pytest.mark.parametrize(
+    "model, on",
+    [(LLAMA, ("**/query/weight", "**/mlp/*/weight")), (GPT, ("**/query/weight", "**/value/weight", "**/mlp/*/weight"))],
+)
 def test_peft_loads_what_is_written(bases, model, on, tmp_path):
     torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")

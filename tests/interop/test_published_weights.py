@@ -6,6 +6,7 @@ The golden numbers are float64, made with transformers 5.24 by scripts/golden/pu
 
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -424,6 +425,11 @@ def replace_by_a_folder(folder):
         (lambda f: (f / "config.json").write_text("{"), "config.json: it is not JSON"),
         (lambda f: (f / "config.json").unlink(), "no config.json with a model_type.* Pass the model that it is"),
         (lambda f: edit_config(f, n_embd="16"), r"config.json: n_embd should be an integer, got '16' \(str\)"),
+        (lambda f: edit_config(f, n_layer=0), "config.json: gpt: layers should be at least 1, got 0"),
+        (
+            lambda f: edit_config(f, architectures="GPT2Model"),
+            "architectures should be a list of names, got 'GPT2Model'",
+        ),
         (lambda f: edit_config(f, n_embd=None), "config.json: it has no n_embd, which sets dim of the model"),
         (lambda f: edit_config(f, activation_function="gelu_nwe"), "activation_function .* did you mean 'gelu_new'"),
         (
@@ -643,6 +649,39 @@ def test_pickled_files_need_pytorch(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(ModuleNotFoundError, match=r"torch is not installed. Pickled files .* Convert it where"):
         nf.pretrained(folder)
+
+
+ADVICE = "Weights only load failed. Re-running `torch.load` with `weights_only` set to `False` will likely succeed.\n"
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (EOFError(), "EOFError"),
+        (KeyError(101), "KeyError: 101"),
+        (
+            RuntimeError("failed finding central directory. This is an error."),
+            "RuntimeError: failed finding central dir",
+        ),
+        (
+            ValueError(f"{ADVICE}WeightsUnpickler error: \n\nUnsupported operand 149\n\nCheck"),
+            "Unsupported operand 149",
+        ),
+        (ValueError(f"{ADVICE}\tWeightsUnpickler error: GLOBAL io.open was not an allowed global"), "GLOBAL io.open"),
+    ],
+)
+def test_a_pickled_file_is_refused_without_bad_advice(error, reason, folder, monkeypatch):
+    """PyTorch's own, which is to run the code of the file."""
+
+    def load(*args, **kwargs):
+        raise error
+
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    monkeypatch.setitem(__import__("sys").modules, "torch", SimpleNamespace(load=load))
+    with pytest.raises(ValueError, match=rf"loader refuses it \({reason}") as raised:
+        nf.pretrained(folder)
+    assert "False" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

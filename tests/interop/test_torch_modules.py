@@ -160,7 +160,15 @@ def test_pickled_code_is_not_run(tmp_path):
         def __reduce__(self):
             return (tmp_path / "ran").touch, ()
 
-    torch.save({"weight_ih_l0": Evil()}, tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=r"PyTorch's weights_only loader refuses it .* Only a dictionary of tensors"):
-        nf.pretrained(tmp_path / "weights.pt", model=nf.lstm(2, 3))
+    for state in ({"weight_ih_l0": Evil()}, torch.nn.LSTM(2, 3)):
+        torch.save(state, tmp_path / "weights.pt")
+        refusal = (
+            r"PyTorch's weights_only loader refuses it \(Unsupported global: GLOBAL \S+\). Only a dictionary of ten"
+        )
+        with pytest.raises(ValueError, match=refusal):
+            nf.pretrained(tmp_path / "weights.pt", model=nf.lstm(2, 3))
     assert not (tmp_path / "ran").exists()
+    for content in (b"", b"hello world"):
+        (tmp_path / "weights.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"weights_only loader refuses it \((EOFError|KeyError: 101)\)"):
+            nf.pretrained(tmp_path / "weights.pt", model=nf.lstm(2, 3))

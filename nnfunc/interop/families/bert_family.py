@@ -106,7 +106,7 @@ def pooled(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_bert(config: PublishedConfig) -> dict[str, Any]:
     """The head of next sentences would be left out as beside that of masked tokens, where both are published."""
-    if config.get("architectures") == ["BertForNextSentencePrediction"]:
+    if config.architecture == "BertForNextSentencePrediction":
         expected = "architectures should be ['BertModel'], which leaves its head out"
         check.fail(config.where, expected=expected, actual=config["architectures"])
     return read_classes(config)

@@ -25,8 +25,7 @@ def with_outputs(family: Family, *, name: str = "", token_classes: str = "score"
         return [row if row[1] != "head" else (head, "head", LINEAR) for row in family.table(arguments)]
 
     def read(config: PublishedConfig) -> Mapping[str, Any]:
-        architecture = (config.get("architectures") or [""])[0]
-        if "classes" not in architectures.get(architecture, {}).get("output", ""):
+        if "classes" not in architectures.get(config.architecture, {}).get("output", ""):
             return family.read(config)
         padding = config.get("pad_token_id")
         return {

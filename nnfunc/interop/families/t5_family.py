@@ -44,8 +44,7 @@ def read_mt5(config: PublishedConfig, *, scaled: bool = False) -> dict[str, Any]
 
     A file of the body alone has none, so that the config says whether its head would be the table.
     """
-    body = (config.get("architectures") or [""])[0].endswith("T5Model")
-    untied = body and not config.get("tie_word_embeddings", True)
+    untied = config.architecture.endswith("T5Model") and not config.get("tie_word_embeddings", True)
     separate = not scaled and (untied or config.tensors is None or f"{HEAD}.weight" in config.tensors)
     head = {"tied": "tables" if separate else True} | ({"head_scale": config["d_model"] ** -0.5} if scaled else {})
     return {name: value for name, value in FIXED.items() if value is not None} | head

@@ -77,7 +77,7 @@ VIT = Family(
 
 def read_deit(config: PublishedConfig) -> dict[str, Any]:
     """The head of the first token alone, beside a second token, is no model here."""
-    if (config.get("architectures") or [""])[0] == "DeiTForImageClassification":
+    if config.architecture == "DeiTForImageClassification":
         expected = "architectures should be ['DeiTForImageClassificationWithTeacher'], with both heads"
         check.fail(config.where, expected=expected, actual=config["architectures"])
     return read_image(config)
