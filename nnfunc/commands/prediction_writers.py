@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from nnfunc import check, documents
+from nnfunc.config.config_errors import to_one_line
 
 Columns = Mapping[str, Sequence[Any]]
 Write = Callable[[Columns, Any], None]
@@ -93,6 +94,11 @@ def _texts(name: str, column: Sequence[Any]) -> Sequence[Any]:
     return [" ".join(map(str, value)) if isinstance(value, list) else value for value in column]
 
 
+def _parquet_column(column: Sequence[Any]) -> Any:
+    """A column as Parquet has it: "", an empty cell of CSV, is missing."""
+    return column if isinstance(column, np.ndarray) else [None if isinstance(x, str) and x == "" else x for x in column]
+
+
 @contextmanager
 def _parquet(path: Path) -> Iterator[Write]:
     check.package("predict", "pyarrow", "nnfunc[data]")
@@ -103,12 +109,18 @@ def _parquet(path: Path) -> Iterator[Write]:
 
     def write(columns: Columns, raw: Any) -> None:
         nonlocal writer
-        table = arrow.table(
-            {name: column if isinstance(column, np.ndarray) else list(column) for name, column in columns.items()}
-        )
-        if writer is None:
-            writer = parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table.cast(writer.schema))
+        try:
+            table = arrow.table({name: _parquet_column(column) for name, column in columns.items()})
+            if writer is None:  # a column without values may have texts later
+                types = {
+                    field.name: arrow.string() if field.type == arrow.null() else field.type for field in table.schema
+                }
+                writer = parquet.ParquetWriter(path, arrow.schema(types))
+            table = table.cast(writer.schema)
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError) as error:
+            problem = f"a column of a Parquet file should have values of one type: {to_one_line(error)}."
+            check.fail("predict", problem, hint="Write CSV or JSON lines, or keep other columns.")
+        writer.write_table(table)
 
     try:
         yield write

@@ -6,6 +6,8 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
 from typing import Any
 
 from nnfunc import check
@@ -30,6 +32,7 @@ FOLLOWS = "follows from the rest of the config"
 _END = "\0"
 _SECTIONS = re.compile(r"(?:^| )(?:Raises|Shapes?|Source|Paths|Returns): ")
 _RANGES = re.compile(r"\bin ([\[(][^\[\]()]+[\])])|\b(at least|at most|above|below) (\d[\d.e-]*)", re.IGNORECASE)
+_REFERENCES = re.compile(r"(?:As for|As in|That of|Those of) `(?:nf\.)?([\w.]+)`")
 _SHARED = {
     "activation": "The name of one of nf.activations, such as gelu.",
     "batch_size": "Examples per batch, at least 1.",
@@ -92,11 +95,12 @@ def argument_docs(function: Any) -> dict[str, str]:
     text = " ".join(text.split())
     names = list(inspect.signature(function).parameters)
     one = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    marks = list(re.finditer(rf"(?:^|(?<=[.?)] )|(?<={_END}))((?:{one})(?:, (?:{one}))*): ", text))
+    marks = list(re.finditer(rf"(?:^|(?<=[.?);] )|(?<={_END}))((?:{one})(?:, (?:{one}))*): ", text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)][: len(marks)]
     docs: dict[str, str] = {}
     for mark, end in zip(marks, ends, strict=True):
         body = _SECTIONS.split(text[mark.end() : end].partition(_END)[0])[0].strip()
+        body = f"{body[:-1]}." if body.endswith(";") else body
         docs |= {name: _capital(body) for name in mark[1].split(", ") if name not in docs}
     for mark in reversed(marks):
         text = text[: mark.start()] + _END + text[mark.start() :]
@@ -172,10 +176,7 @@ def _fail_unknown(table: str, names: Collection[str], argument: str) -> None:
 def _describe(table: str, name: str, argument: str) -> KeyHelp:
     schema = get_schema(table, name)
     value_type = schema.types[argument]
-    meaning = argument_docs(factories(table)[name]).get(argument, "")
-    other = re.match(r"As for `(?:nf\.)?(\w+)`", meaning)
-    if other and other[1] in factories(table):
-        meaning = argument_docs(factories(table)[other[1]]).get(argument, meaning)
+    meaning = _meaning(table, factories(table)[name], argument)
     field = schema.model.model_fields[f"{argument}_"]
     if argument in schema.defaults:
         default = to_toml(schema.defaults[argument])
@@ -197,6 +198,21 @@ def _describe(table: str, name: str, argument: str) -> KeyHelp:
             f"{table} = {{ {setting} }}" if table in FIXED_FACTORIES else f'{table} = {{ name = "{name}", {setting} }}'
         )
     return describe_argument(key, name, value_type, default, meaning, example)
+
+
+def _meaning(table: str, function: Any, argument: str) -> str:
+    """The docstring's sentences of an argument of a function of a `table`; those of another function that it names."""
+    meaning = argument_docs(function).get(argument, "")
+    match = _REFERENCES.match(meaning)
+    if match is None:
+        return meaning
+    *_, name = match[1].split(".")
+    public = reduce(lambda parent, part: getattr(parent, part, None), match[1].split("."), import_module("nnfunc"))
+    other = next((f for f in (factories(table).get(name), public) if f not in (None, function)), None)
+    if other is None or argument not in argument_docs(other):
+        return meaning
+    rest = meaning[match.end() :].lstrip(",;. ")
+    return " ".join(filter(None, [_meaning(table, other, argument), _capital(rest)]))
 
 
 def describe_argument(

@@ -12,8 +12,7 @@ from nnfunc import check
 from nnfunc.data.check_arrays import as_numpy
 from nnfunc.data.prediction_files import image_files, read_pieces
 from nnfunc.data.preprocessing import Preprocessing
-from nnfunc.data.sources.column_store import StringColumn
-from nnfunc.data.sources.columns import check_columns, parse_numbers, read_columns
+from nnfunc.data.sources.columns import as_column, check_columns, parse_numbers, read_columns
 from nnfunc.data.sources.forecasting import read_series, restore_series
 from nnfunc.data.sources.image_files import ImageReader
 from nnfunc.data.sources.image_layout import apply_layout
@@ -115,7 +114,7 @@ def _read_columns(preprocessing: Preprocessing, name: str, source: Any) -> tuple
         check.fail(WHERE, expected=expected, actual=check.describe(source), hint=hint, exc_type=TypeError)
     if isinstance(source, Mapping):
         describe_row = getattr(source, "describe_row", None)
-        values = {str(key): _one_axis(column) for key, column in source.items()}
+        values = {str(key): as_column(column) for key, column in source.items()}
     else:
         _, values, describe_row = read_columns(source, ",", columns, where=WHERE)
     check_columns(name, columns, values, where=WHERE)
@@ -128,10 +127,6 @@ def _read_columns(preprocessing: Preprocessing, name: str, source: Any) -> tuple
     special = {c for group in SPECIAL for c in facts.get("features", {}).get(group, {}).get("columns", ())}
     used = {column: values[column] for column in columns}
     return NumberStyle.of(facts).convert(WHERE, name, used, used.keys() - special, describe_row), describe_row
-
-
-def _one_axis(column: Any) -> Any:
-    return column if isinstance(column, StringColumn) else np.atleast_1d(np.asanyarray(column))
 
 
 def _prepare(x: np.ndarray, preprocessing: Preprocessing, name: str) -> np.ndarray:

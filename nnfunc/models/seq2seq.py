@@ -81,8 +81,8 @@ def seq2seq(
     encoder; memory and target give the same logits, so that a source is encoded once. While a sequence is
     generated, the decoder keeps its keys and values in the state. The target begins with a start token, and
     position t predicts token t + 1.
-    order: where the norms are (see `transformer_block`). final_norm: whether encoder and decoder end with one, by
-    default with "pre"; torch.nn.Transformer has it with "post" too.
+    order: where the norms are (see `transformer_block`). norm: "layer" or "rms". final_norm: whether encoder and
+    decoder end with one, by default with "pre"; torch.nn.Transformer has it with "post" too.
     tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in
     the paper; with "tables" the head has one of its own; otherwise three, and target_vocab_size may differ. hidden:
     4 * dim by default. head_dim: the width of a head, dim / heads by default.

@@ -1,11 +1,13 @@
 """`nnfunc config`: every key of every table, explained from the functions and their docstrings."""
 
 import inspect
+import re
 import tomllib
 
 import pytest
 from helpers.command_line import main
 
+import nnfunc as nf
 from nnfunc import sweeps
 from nnfunc.config.comparison_file import ComparisonFile
 from nnfunc.config.config_errors import ProblemList
@@ -27,6 +29,7 @@ def test_every_key_has_a_meaning_and_a_valid_example(table, name):
         (help_,) = explain_key(path, {table: name})
         assert help_.meaning.endswith((".", ")", '"')), help_
         assert "\0" not in help_.meaning
+        assert not re.match("(As|That|Those) (for|in|of) `", help_.meaning), "a reference does not explain"
         problems = ProblemList("example")
         fill_defaults(tomllib.loads(help_.example), problems)
         wrong = [problem for problem in problems.problems if problem.path == path]
@@ -43,7 +46,7 @@ def test_a_docstring_is_cut_into_arguments():
     def f(a, b, c, d, e):
         """Do it with e.
 
-        a, b: two numbers, at least 0. c: in [0, 1), as in
+        a, b: two numbers, at least 0; c: in [0, 1), as in
         a paper (b: not this one).
         Another sentence about d.
         Raises: ValueError for a: never.
@@ -54,6 +57,15 @@ def test_a_docstring_is_cut_into_arguments():
     assert docs["c"] == "In [0, 1), as in a paper (b: not this one)."
     assert docs["d"] == "Another sentence about d."
     assert docs["e"] == "Do it with e."
+
+
+def test_a_reference_becomes_what_it_refers_to():
+    for key, names, meaning in (
+        ("lora.rank", {}, "At least 1."),
+        ("objective.alpha", {"objective": "distillation"}, "The weight of the teacher, in [0, 1]."),
+        ("model.momentum", {"model": "resnet18"}, argument_docs(nf.resnet)["momentum"]),
+    ):
+        assert explain_key(key, names)[0].meaning == meaning
 
 
 def said(capsys, *words):

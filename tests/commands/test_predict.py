@@ -134,6 +134,24 @@ def test_inputs_with_other_columns_to_keep(work, tmp_path, capsys, name):
         assert not (tmp_path / f"other_{name}").exists()
 
 
+def test_kept_columns_of_several_types(work, tmp_path, capsys):
+    """Parquet has one type a column: empty cells are missing, and other values are a mistake in one line."""
+    pytest.importorskip("pyarrow")
+    row = {"weight": 1.0, "height": 2.0}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"n": n, **row}) + "\n" for n in (1, None)))
+    (tmp_path / "b.csv").write_text("n,weight,height\n,1,2\n")
+    words = ("predict", work / "table", tmp_path / "a.jsonl")
+    assert main(*words, tmp_path / "b.csv", "--keep", "n", "-o", tmp_path / "y.parquet") == 0
+    assert [row["n"] for row in read_output(tmp_path / "y.parquet")] == [1, None, None]
+    for other in ("x", [1, 2]):
+        (tmp_path / "c.jsonl").write_text("".join(json.dumps({"n": n, **row}) + "\n" for n in (other, [3])))
+        assert main(*words, tmp_path / "c.jsonl", "-o", tmp_path / "z.parquet") == 0
+        assert main(*words, tmp_path / "c.jsonl", "--keep", "n", "-o", tmp_path / "z.parquet") == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "a column of a Parquet file should have values of one type" in said
+
+
 def read_output(file):
     if file.suffix == ".csv":
         return list(csv.DictReader(io.StringIO(file.read_text())))

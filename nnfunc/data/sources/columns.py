@@ -55,6 +55,19 @@ HALF = "half of a surrogate pair, which is no character"
 CODE = re.compile(r"[+-]?0[0-9]")
 
 
+def as_column(values: Any) -> Any:
+    """The values of a column as an array [n] or a StringColumn. values: lists of unequal lengths stay as they are."""
+    if isinstance(values, StringColumn):
+        return values
+    try:
+        return np.atleast_1d(np.asanyarray(values))
+    except ValueError:
+        column = np.empty(len(values), object)
+        for i, value in enumerate(values):
+            column[i] = value
+        return column
+
+
 def read_columns(
     source: Any,
     separator: str,
@@ -72,10 +85,7 @@ def read_columns(
     if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
         source = {key: [row.get(key) for row in source] for key in dict.fromkeys(key for row in source for key in row)}
     if isinstance(source, Mapping):
-        columns = {
-            str(key): values if isinstance(values, StringColumn) else np.atleast_1d(np.asanyarray(values))
-            for key, values in source.items()
-        }
+        columns = {str(key): as_column(values) for key, values in source.items()}
         if len({len(values) for values in columns.values()}) > 1:
             lengths = {key: len(values) for key, values in columns.items()}
             check.fail(where, expected="the columns of the rows should have the same length", actual=lengths)
