@@ -49,7 +49,8 @@ def adapt(
     """Train low-rank adapters of the best checkpoint of another run, whose other parameters stay frozen.
 
     run: the folder of the run, which has the same model. on: patterns of the weights that get an adapter.
-    rank, alpha, train: as for `nf.lora`. base_saved_at: `last_saved(run)` when the config was built, by default now.
+    rank: at least 1. alpha: the strength of the corrections, whatever their rank. train: patterns of parameters that
+    are trained themselves. base_saved_at: `last_saved(run)` when the config was built, by default now.
     Raises: ValueError when a number is out of its range, there is no such run, or the run has adapters itself.
     """
     check.size("lora", rank=rank)
@@ -112,8 +113,10 @@ def start_from(
 ) -> Start:
     """Start from the parameters and the state, such as running statistics, of another run.
 
-    run: its folder. only, skip, resize: as for `nf.starting_from`, patterns of parameters and state; resize =
-    { "tokens/weight" = "part" } for a larger vocabulary. checkpoint: "best" or "last". base_saved_at: `last_saved(run)`
+    run: its folder. only: patterns of the parameters and state to take over. skip: patterns of those to leave as they
+    are, such as "head/**". resize: by pattern, what becomes of parameters with another size: "part" takes over the rows
+    and columns that both have, such as those of the known tokens of a larger vocabulary; "grid" interpolates positions
+    of a square grid of patches. checkpoint: "best" or "last". base_saved_at: `last_saved(run)`
     when the config was built, by default now.
     Raises: ValueError when there is no such run or checkpoint, or the run has adapters.
     """

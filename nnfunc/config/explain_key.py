@@ -6,8 +6,6 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import reduce
-from importlib import import_module
 from typing import Any
 
 from nnfunc import check
@@ -207,8 +205,8 @@ def _meaning(table: str, function: Any, argument: str) -> str:
     if match is None:
         return meaning
     *_, name = match[1].split(".")
-    public = reduce(lambda parent, part: getattr(parent, part, None), match[1].split("."), import_module("nnfunc"))
-    other = next((f for f in (factories(table).get(name), public) if f not in (None, function)), None)
+    imported = inspect.unwrap(function).__globals__  # of the module of the function
+    other = next((f for f in (factories(table).get(name), imported.get(name)) if f not in (None, function)), None)
     if other is None or argument not in argument_docs(other):
         return meaning
     rest = meaning[match.end() :].lstrip(",;. ")

@@ -61,7 +61,6 @@ def test_a_docstring_is_cut_into_arguments():
 
 def test_a_reference_becomes_what_it_refers_to():
     for key, names, meaning in (
-        ("lora.rank", {}, "At least 1."),
         ("objective.alpha", {"objective": "distillation"}, "The weight of the teacher, in [0, 1]."),
         ("model.momentum", {"model": "resnet18"}, argument_docs(nf.resnet)["momentum"]),
     ):
