@@ -61,7 +61,7 @@ def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
     from PIL import Image
 
     if charts[0].is_vega:
-        png = vl_convert.vega_to_png(json.dumps(charts[0].full_spec() | {"config": THEMES["picture"]}))
+        png = vl_convert.vega_to_png(_json(charts[0].full_spec() | {"config": THEMES["picture"]}))
     else:
         views = [_static_view(chart.full_spec()) | {"title": chart.title} for chart in charts]
         columns = min(columns, len(views))
@@ -69,9 +69,14 @@ def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
         views = [view | wide if view.get("width", "container") == "container" else view for view in views]
         spec: dict[str, Any] = {"concat": views, "columns": columns, "spacing": 30, "padding": 12}
         spec["resolve"] = {"scale": {"color": "independent"}, "legend": {"color": "independent"}}
-        png = vl_convert.vegalite_to_png(json.dumps(spec), config=THEMES["picture"])
+        png = vl_convert.vegalite_to_png(_json(spec), config=THEMES["picture"])
     with Image.open(io.BytesIO(png)) as image:  # a palette takes a tenth of the bytes
         return _png_bytes(image.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE))
+
+
+def _json(spec: dict[str, Any]) -> str:
+    """A spec as JSON, with "?" for bytes of file names that are not UTF-8: vl-convert refuses them."""
+    return json.dumps(spec, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def save_png(png: bytes, path: Path) -> None:

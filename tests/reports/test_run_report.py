@@ -198,6 +198,12 @@ def test_a_picture_has_no_cursor_and_no_idle_clips():
     assert vega._static_view(cut.full_spec())["layer"][0]["mark"]["clip"]
 
 
+def test_a_picture_takes_names_that_are_no_text():
+    """As Python reads the name of a file that is not UTF-8, here of a run."""
+    chart = lines("caf\udce9", "caf\udce9", {"series": ["caf\udce9-1"] * 2, "step": [1, 2], "value": [9.0, 8.0]})
+    assert len(vega.draw_png([chart])) > 1000
+
+
 def test_a_picture_joins_metrics_between_0_and_1():
     losses = [{"split": "train", "step": step, "loss": 2.0} for step in (1, 2)]
     more = {"f1": 0.25, "roc_auc": 0.5, "nats": 1.5}
