@@ -27,6 +27,8 @@ ANSWER = 30
 """Seconds in which the coordinator has to answer."""
 LOST = 20
 """Seconds after which a process that says nothing counts as lost."""
+HEARTBEAT = 3 * LOST
+"""Seconds after which JAX aborts a run without a word of ours. It counts from the last heartbeat, one in each half."""
 STALLED = 600.0
 """Seconds without a step after which a run counts as hung, unless NNFUNC_STALL_SECONDS is another number."""
 
@@ -279,7 +281,7 @@ def _initialize(arguments: dict[str, Any], address: str) -> None:
     def join() -> None:
         try:
             jax.distributed.initialize(
-                **arguments, initialization_timeout=10 * ANSWER, heartbeat_timeout_seconds=2 * LOST
+                **arguments, initialization_timeout=10 * ANSWER, heartbeat_timeout_seconds=HEARTBEAT
             )
         except Exception as error:  # JAX and its detection of clusters raise several types
             errors.append(error)

@@ -305,6 +305,14 @@ def test_a_coordinator_that_does_not_answer(monkeypatch):
         processes.start("127.0.0.1:1", 1, 2)
 
 
+def test_a_lost_process_is_named_before_jax_aborts(monkeypatch):
+    """JAX may abort half of its timeout after the process was lost."""
+    options = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: options.update(given))
+    processes.start(f"127.0.0.1:{free_port()}", 0, 2)
+    assert options["heartbeat_timeout_seconds"] / 2 > processes.LOST + 6  # until all have heard, and written it
+
+
 def test_a_process_that_nobody_joins(monkeypatch):
     """JAX would wait longer, and then abort."""
     ended = threading.Event()
