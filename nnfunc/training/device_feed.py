@@ -51,7 +51,7 @@ class DeviceFeed:
     def __init__(self, data: Data | Stream, placement: Placement | None = None, cut_data: float | None = None):
         self.data = data
         self._in_memory: Data | CutData | None = None
-        self._placement = placement
+        self._put = None if placement is None else placement.put_rows
         if (
             isinstance(data, Data)
             and placement is not None
@@ -75,14 +75,13 @@ class DeviceFeed:
             return self._in_memory
         if self._ahead is None or step != self._next:
             self.close()
-            put = None if self._placement is None else self._placement.put_rows
-            self._ahead = self.data.gathered_batches(step, put=put)
+            self._ahead = self.data.gathered_batches(step, put=self._put)
         self._next = step + 1
         return next(self._ahead)
 
     def sample(self) -> Any:
         """One of the kind that `at` returns, for its shapes."""
-        return self.data.gather(0) if isinstance(self.data, Stream) else self._in_memory
+        return self.data.gather(0, self._put) if isinstance(self.data, Stream) else self._in_memory
 
     def close(self) -> None:
         """Stop the thread that gathers ahead."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import nnfunc as nf
+from nnfunc.data.stream import Stream
 
 KEY = jax.random.key(0)
 PRESETS = {
@@ -241,11 +242,14 @@ def test_shard_without_a_mesh():
         nf.train(build, 0.1, data, steps=1, key=KEY, shard="fsdp")
 
 
-def test_a_stream_gives_its_rows_to_each_device():
+def test_a_stream_gives_its_rows_to_each_device(monkeypatch):
     x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
     splits = nf.data.Splits((x, x[:, :1]), validation=(x[:8], x[:8, :1]))
-    losses = []
+    losses, gather, puts = [], Stream.gather, []
+    monkeypatch.setattr(Stream, "gather", lambda self, step, put=None: puts.append(put) or gather(self, step, put))
     for mesh in (None, {"data": 4}):
+        puts.clear()
         model, objective = nf.linear(4, 1), nf.regression()
         losses.append(train(model, splits.stream(8), objective=objective, mesh=mesh)[1].train["loss"])
+    assert None not in puts  # each process reads its own rows, also for the shapes
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
