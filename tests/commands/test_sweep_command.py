@@ -866,7 +866,9 @@ def test_searches_by_name(work, name):
         pytest.importorskip("optuna")
     words = (PEAK, "--trials", 6, "--search", name, *LOOP, "--run", "run")
     lines = said_by("sweep", "small.toml", *words).splitlines()
-    assert f"search: {name}" in lines or lines[0].startswith("optuna proposes 6 settings; this is the plan for 6 random ones")
+    assert f"search: {name}" in lines or lines[0].startswith(
+        "optuna proposes 6 settings; this is the plan for 6 random ones"
+    )
     found, result = table(work / "run"), json_of(work / "run")
     assert (len(found), result["search"], result["best"]) == (6, name, found[0]["trial"])
     early = sum("early" in line for line in lines)

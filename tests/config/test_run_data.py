@@ -107,7 +107,7 @@ def test_appended_rows_change_no_metric(work, capsys):
 
 def test_what_no_run_can_go_on_with(work, capsys):
     for rows, head, message in (
-        ([*ROWS, "1,2,bird"], HEAD, "line 82 of column 'kind' has the class 'bird', which the run has"),
+        ([*ROWS, "1,2,bird"], HEAD, "line 82 of column 'kind' has the class 'bird', which the run does not have"),
         (ROWS, "mass,time,kind", "has no column 'weight'; there is 'mass'"),
         (ROWS, "mass,hours,kind", "has no columns 'weight', 'time'; columns that it has instead: 'mass', 'hours'."),
         ([f"{i},{i},{'cat' if i % 2 else 'dog'}" for i in range(90)], HEAD, "none of the 80 examples"),
