@@ -20,6 +20,7 @@ from nnfunc.config.held_out_rows import at_threshold, held_out_rows, threshold_m
 from nnfunc.config.restore import rebuild_task, restore
 from nnfunc.distributed import processes
 from nnfunc.documents import write_file
+from nnfunc.durations import format_duration
 from nnfunc.errors import NnfuncError
 from nnfunc.evaluation.held_out_metrics import compute_metrics
 from nnfunc.evaluation.readings import NUMBERS
@@ -187,7 +188,7 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
         result |= {"first": first_step, "seconds": round(training.seconds, 2)}
         trained = f"{steps} steps" if first_step == 0 else f"steps {first_step} to {steps}"
         early = f", stopped early of {config.train['steps']}" if training.history.stopped_early else ""
-        print(f"trained {trained}{early} in {training.seconds:.1f} s (best at step {step})")
+        print(f"trained {trained}{early} in {format_duration(training.seconds)} (best at step {step})")
     if training.history.stopped_early:
         result |= {"stopped_early": steps, "patience": config.train["patience"]}
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}

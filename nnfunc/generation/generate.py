@@ -10,7 +10,7 @@ import numpy as np
 from nnfunc import check
 from nnfunc.base import Array, Key, Layer, Params, PyTree, Scalar, as_model, canonicalize, indexed_keys, resolve_state
 from nnfunc.errors import InvalidValueError
-from nnfunc.generation.loop import NO_STOP, get_loop, window_size
+from nnfunc.generation.loop import NO_STOP, get_loop, uses_cache, window_size
 from nnfunc.generation.prompts import check_vocabulary, read_prompts
 from nnfunc.generation.sample_token import check_numbers
 
@@ -93,7 +93,7 @@ def generate(
     facts = loop.facts(params, state)
     total = width + int(steps)
     window = window_size(total, block_size)
-    facts = facts._replace(caches=loop.uses_cache(facts, params, rows, first, total, window))
+    facts = facts._replace(caches=uses_cache(facts, params, rows, first, total, window))
     check_vocabulary(ids, prompt_lengths, facts.vocab_size)
     for name, id_ in {"stop": stop, "pad": pad}.items():
         if id_ is not None and not check.is_traced(id_):

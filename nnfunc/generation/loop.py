@@ -86,20 +86,21 @@ class Loop:
             self.cached_facts[key] = probe_model(self.forward(), params, state)
         return self.cached_facts[key]
 
-    def uses_cache(self, facts: Facts, params: Params, rows: int, first: int, total: int, window: int) -> bool:
-        """Whether the steps that can use the cache of the model do.
-
-        They do not where most steps lie beyond the window and a pass over it is quick: compiling both forms takes
-        longer than it gains. facts, params: of the model. rows: of tokens. first, total, window: of `_run`.
-        """
-        is_quick = tree_bytes(jax.tree.map(shape_struct, params)) * rows * window <= SMALL_PASS
-        return facts.caches and not (is_quick and total - window - 1 > window + 1 - first)
-
     def verify(self, params: Params, state: PyTree, facts: Facts, size: int) -> None:
         """Call `check_consistency`, once for each pair of facts and size. params, state, facts, size: its arguments."""
         if size > 1 and (facts, size) not in self.verified:
             check_consistency(self.forward(), params, state, facts, size)
             self.verified.add((facts, size))
+
+
+def uses_cache(facts: Facts, params: Params, rows: int, first: int, total: int, window: int) -> bool:
+    """Whether the steps that can use the cache of the model do.
+
+    They do not where most steps lie beyond the window and a pass over it is quick: compiling both forms takes
+    longer than it gains. facts, params: of the model. rows: of tokens. first, total, window: of `_run`.
+    """
+    is_quick = tree_bytes(jax.tree.map(shape_struct, params)) * rows * window <= SMALL_PASS
+    return facts.caches and not (is_quick and total - window - 1 > window + 1 - first)
 
 
 def _run(

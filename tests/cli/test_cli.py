@@ -91,7 +91,7 @@ def test_metrics_have_a_line_a_report(work):
 def test_train_ends_with_the_test_accuracy_and_the_report(work):
     *lines, trained, test, report = (work / "printed").read_text().splitlines()
     accuracy = json.loads((work / "runs/small-1/result.json").read_text())["test"]["accuracy"]
-    assert re.fullmatch(r"trained 40 steps in \d+\.\d s \(best at step \d+\)", trained)
+    assert re.fullmatch(r"trained 40 steps in [\d.]+ (s|min) \(best at step \d+\)", trained)
     assert re.fullmatch(rf"test    loss \d\.\d+  accuracy {accuracy:.2%}", test)
     assert report == "report  runs/small-1/report.html"
     pattern = (

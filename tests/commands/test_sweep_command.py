@@ -961,7 +961,7 @@ def test_every_execution_gives_the_same_table(place, work, case):
 def test_trials_that_diverge_or_are_refused_harm_no_other(work, pictures, capsys):
     words = ("schedule.warmup_steps=[2,15]", "train.steps=[10,20]", *LOOP, "--run")
     said = said_by("sweep", "small.toml", "schedule.peak=[1e-2,1e12]", *words, "run")
-    assert re.search(r"^8 runs in [\d.]+ s, 3 diverged, 2 refused$", said, re.M)
+    assert re.search(r"^8 runs in [\d.]+ (s|min), 3 diverged, 2 refused$", said, re.M)
     assert "trial 2 is refused: warmup_cosine: total_steps should be above 15" in said
     found = table(work / "run")
     fine = [row for row in found if row["diverged_at"] == "" and row["refused"] == ""]
@@ -983,7 +983,7 @@ def test_trials_that_diverge_or_are_refused_harm_no_other(work, pictures, capsys
 def test_a_sweep_of_which_nothing_is_left_ends_well(work, pictures, capsys, seeds):
     words = ("schedule.peak=[1e12,1e15]", "--seeds", seeds, *LOOP, "--run", "run")
     said = said_by("sweep", "small.toml", *words)
-    assert re.search(rf"^{2 * seeds} runs in [\d.]+ s, {2 * seeds} diverged$", said, re.M)
+    assert re.search(rf"^{2 * seeds} runs in [\d.]+ (s|min), {2 * seeds} diverged$", said, re.M)
     problem = "none: every setting has a trial without" if seeds > 1 else "none: no trial has a finite"
     assert f"\nbest    {problem}" in said
     assert "config  " not in said

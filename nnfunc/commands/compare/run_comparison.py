@@ -18,6 +18,7 @@ from nnfunc.config import restore
 from nnfunc.config.config_errors import nearest_hint
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.restore import save_base, save_run
+from nnfunc.durations import format_duration
 from nnfunc.runs import run_folder
 from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.checkpointing import saved_forms
@@ -59,7 +60,7 @@ def compare(
             if not (folder / "runs" / run.name / "result.json").exists():
                 result = _train_run(run, folder / "runs" / run.name, plan, hint)
                 line = f"{number:3d} of {len(plan.runs)}  {run.name:<{width}}  test {metrics_line(result['test'])}"
-                print(f"{line}  ({result['seconds']:.0f} s)", flush=True)
+                print(f"{line}  ({format_duration(result['seconds'])})", flush=True)
         _report(plan, folder)
     return folder
 

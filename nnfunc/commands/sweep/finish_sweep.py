@@ -10,6 +10,7 @@ from nnfunc.check import counted
 from nnfunc.commands.terminal import metrics_line, print_lines
 from nnfunc.config.held_out_rows import at_threshold, threshold_metric, threshold_names
 from nnfunc.config.sweep.study import Study
+from nnfunc.durations import format_duration
 from nnfunc.evaluation import bootstrap, compute_metrics, metric_names
 from nnfunc.reports.format import format_labelled, format_metric, format_settings
 from nnfunc.reports.sweep.sweep_page import Interval, write_page
@@ -56,7 +57,7 @@ def write_results(study: Study, result: Result, folder: Path) -> None:
         summary["test"] = {name: value for name, (value, _, _) in test.items()}
         summary["test_interval"] = {name: ends for name, (_, *ends) in test.items() if np.isfinite(ends).all()}
     run_folder.write_json(folder / "result.json", summary)
-    line = f"{counted(len(result.hypers), 'run')} in {summary['seconds']:.1f} s"
+    line = f"{counted(len(result.hypers), 'run')} in {format_duration(summary['seconds'])}"
     outcomes = {"diverged": result.diverged, "stopped early": result.stopped_at, "refused": result.refused}
     print(line + "".join(f", {len(trials)} {outcome}" for outcome, trials in outcomes.items() if trials))
     if best is None:

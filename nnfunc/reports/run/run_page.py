@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnfunc.check import counted
+from nnfunc.durations import format_duration
 from nnfunc.reports.charts import Chart
 from nnfunc.reports.format import format_metric, sort_metrics
 from nnfunc.reports.html_page import (
@@ -105,7 +106,8 @@ def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
         text = f"Stopped early at step {early:.0f} of {steps}"
     if math.isfinite(seconds := to_float(result.get("seconds"))):
         first = to_float(result.get("first"))
-        text += f" in {seconds:.1f} s" if not first > 0 else f"; the time from step {first:.0f} on is {seconds:.1f} s"
+        took = format_duration(seconds)
+        text += f" in {took}" if not first > 0 else f"; the time from step {first:.0f} on is {took}"
     if "loop" in result:
         text += f", with the “{result['loop']}” loop"
     text += "."
