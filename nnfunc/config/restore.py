@@ -14,6 +14,7 @@ import numpy as np
 from nnfunc import check, checkpoint, device_memory
 from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.calls import explain_call
+from nnfunc.checkpoint.checkpoint_files import check_inside
 from nnfunc.config import Config, load
 from nnfunc.config.data_records import DataRecords
 from nnfunc.config.schema import RUN_TABLES
@@ -237,7 +238,7 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
     root, refused = folder / "checkpoints", []
     if checkpoint_name == "best" and (root / "best").exists():
         try:
-            checkpoint.check_inside(root / "best", folder)
+            check_inside(root / "best", folder)
             read = partial(checkpoint.load, root / "best")
             _, state = load_either(read, like, lambda state: state)
             return state, int(state.step)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, checkpoint, documents, sharded_tensors
+from nnfunc import check, checkpoint, documents
 from nnfunc.base import Key
+from nnfunc.checkpoint import sharded_tensors
 from nnfunc.distributed import processes
 from nnfunc.distributed.arrays import local_arrays, put_like
 from nnfunc.runs import metrics_log

@@ -24,6 +24,7 @@ from nnfunc.base import (
     vary_like,
 )
 from nnfunc.calls import Described, explain_call
+from nnfunc.checkpoint.checkpoint_leaves import named_leaves
 from nnfunc.distributed.mesh import as_mesh
 from nnfunc.distributed.model_partition import divided
 from nnfunc.distributed.placement import Placement, Shard
@@ -202,5 +203,5 @@ def _copy_like(name: str, tree: PyTree, like: PyTree) -> PyTree:
         hint = "Build the model with the settings it was trained with."
         problem = f"{name} should have the paths, shapes and dtypes of the model. {hint}{differences}"
         check.fail("train", problem)
-    leaves = checkpoint.named_leaves(tree)[0]
+    leaves = named_leaves(tree)[0]
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.array(leaves[path]) for path in expected])

@@ -19,7 +19,8 @@ import warnings
 
 import numpy as np
 
-from nnfunc import checkpoint_files, cli
+from nnfunc import cli
+from nnfunc.checkpoint import checkpoint_files
 
 SECONDS, BYTES = 10, 2 * 2**30
 CLASSES = """

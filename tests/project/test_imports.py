@@ -16,6 +16,7 @@ cli
 -> debug sweeps
 -> training
 -> data distributed evaluation generation layers models optimizers runs
+-> checkpoint schedules
 """
 """The folders of nnfunc: each may import those of the rows below, and the flat modules, which import
 only each other. It is in CONTRIBUTING, too."""

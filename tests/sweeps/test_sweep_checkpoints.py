@@ -151,9 +151,9 @@ def test_two_at_once_are_refused(tmp_path):
 
 def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, saving, monkeypatch):
     folder, writes = tmp_path / "sweep", []
-    from nnfunc import checkpoint
+    from nnfunc.checkpoint import save_load
 
-    write = checkpoint.write_synced
+    write = save_load.write_synced
 
     def full(file, content):
         writes.append(file)
@@ -162,7 +162,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, saving, monkeypatch)
         return write(file, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_synced", full)
+        patch.setattr(save_load, "write_synced", full)
         with pytest.raises(OSError, match="No space left"):
             swept(6, folder=folder)
     kept = len(list((folder / "segments").iterdir()))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from nnfunc import check
-from nnfunc.checkpoint_files import refuse
+from nnfunc.checkpoint.checkpoint_files import refuse
 
 
 class _Save(threading.Thread):

@@ -1,18 +1,5 @@
-"""Checkpoints with checksums and atomic saves: a damaged checkpoint is never loaded.
+"""One checkpoint: saving it atomically, loading it, and what it says of itself."""
 
-A checkpoint is a folder with `tensors-<hash>.safetensors` and `manifest.json`. The manifest has the
-name, size and SHA-256 of that file, the path, shape and dtype of each leaf, the versions of the
-libraries, the caller's metadata, and the SHA-256 of itself. Loading detects any flipped bit in either file.
-
-A save writes a hidden folder beside its target, syncs it to the disk, and then renames the folder, or, over
-an older checkpoint, the manifest. If it is interrupted, the old or the new checkpoint is complete.
-
-Arrays that are cut over several processes are in a folder `arrays-<hash>` of orbax-checkpoint instead, and the
-manifest has the sizes and SHA-256 of its files. All processes save them together, and `save` returns before they are
-on the disk; `wait` waits for that. They may be loaded by one process, or with another sharding.
-"""
-
-import contextlib
 import hashlib
 import json
 import os
@@ -21,17 +8,17 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from nnfunc import check, documents, sharded_tensors
+from nnfunc import check, documents
 from nnfunc.base import PyTree
-from nnfunc.calls import explain_calls
-from nnfunc.checkpoint_files import (
+from nnfunc.checkpoint import sharded_tensors
+from nnfunc.checkpoint.checkpoint_files import (
     MANIFEST,
     check_inside,
     damage,
@@ -46,10 +33,9 @@ from nnfunc.checkpoint_files import (
     temporary_path,
     write_synced,
 )
-from nnfunc.checkpoint_leaves import (
+from nnfunc.checkpoint.checkpoint_leaves import (
     flatten_leaves,
     is_in_part,
-    leaf_entries,
     leaf_entry,
     list_differences,
     named_leaves,
@@ -58,25 +44,7 @@ from nnfunc.checkpoint_leaves import (
 )
 from nnfunc.errors import CheckpointError
 
-__all__ = [
-    "CheckpointError",
-    "LoadedCheckpoint",
-    "consolidate",
-    "inspect",
-    "latest_good",
-    "leaf_entries",
-    "list_differences",
-    "load",
-    "remove",
-    "save",
-    "save_best",
-    "save_step",
-    "steps",
-    "wait",
-]
-
 FORMAT = 1
-BEST = "best"
 NAMES = {"file": r"tensors-[0-9a-f]{16}\.safetensors", "arrays": r"arrays-[0-9a-f]{16}"}
 """What holds the tensors: a file, or the folder of arrays that are cut over processes (`sharded_tensors`)."""
 CHECKSUM = {"bytes": range(2**63), "sha256": str}
@@ -87,19 +55,6 @@ FORM = {
     "leaves": {str: {"shape?": [range(2**63)], "dtype?": str, "impl?": str, "python?": str, "value?": object}},
 }
 """The form of a manifest; see `documents`."""
-
-
-class LoadedCheckpoint(NamedTuple):
-    """The result of `latest_good`.
-
-    step: of the checkpoint. tree, metadata: as they were saved. warnings: one for each newer checkpoint that
-    is damaged, with the reason.
-    """
-
-    step: int
-    tree: PyTree
-    metadata: dict[str, Any]
-    warnings: tuple[str, ...]
 
 
 def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
@@ -116,10 +71,10 @@ def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any]
     >>> float(load(folder, {"head": {"weight": jnp.zeros((2, 3))}})["head"]["weight"].sum())
     6.0
     """
-    return _save(folder, tree, metadata)
+    return save_then(folder, tree, metadata)
 
 
-def _save(
+def save_then(
     folder: str | os.PathLike, tree: PyTree, metadata: Mapping[str, Any] | None, then: Callable[[], None] = lambda: None
 ) -> Path:
     """Save a checkpoint. then: called, in process 0, once it is on the disk."""
@@ -294,117 +249,6 @@ def inspect(folder: str | os.PathLike) -> dict[str, Any]:
     return manifest
 
 
-def save_step(
-    root: str | os.PathLike,
-    step: int,
-    tree: PyTree,
-    *,
-    metadata: Mapping[str, Any] | None = None,
-    keep: int = 3,
-    replaced: Collection[int] = (),
-) -> Path:
-    """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest ones.
-
-    root: the folder of the checkpoints. step: at least 0. tree, metadata: as for `save`. keep: the number of
-    checkpoints to keep, this one and those before it; at least 1. replaced: earlier steps to remove whatever their
-    number. An old checkpoint is removed once the new one is on the disk. `best`, and checkpoints of later steps, are
-    not removed.
-    Raises: as `save`.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)}).name
-    'step-00000020'
-    """
-    check.size("save_step", 0, step=step)
-    check.size("save_step", keep=keep)
-
-    def remove_old() -> None:
-        others = [result for result in steps(root) if result <= step and result not in replaced]
-        remove(root, [*others[:-keep], *replaced])
-
-    return _save(_folder(root, step), tree, metadata, remove_old)
-
-
-def remove(root: str | os.PathLike, removed_steps: Iterable[int]) -> None:
-    """Remove the checkpoints of some steps, each atomically. root: their folder. removed_steps: the steps.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> _ = nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)})
-    >>> nf.checkpoint.remove(folder, [20])
-    >>> nf.checkpoint.steps(folder)
-    []
-    """
-    for step in removed_steps:
-        with contextlib.suppress(OSError):
-            temporary = temporary_path(_folder(root, step))
-            _folder(root, step).rename(temporary)
-            shutil.rmtree(temporary)
-
-
-def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Save the best checkpoint so far as `root/best`, which it replaces.
-
-    root: the folder of the checkpoints. tree, metadata: as for `save`.
-    Raises: as `save`.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> nf.checkpoint.save_best(folder, {"weight": jnp.ones(2)}).name
-    'best'
-    """
-    return save(Path(root) / BEST, tree, metadata=metadata)
-
-
-def steps(root: str | os.PathLike) -> list[int]:
-    """The steps that have a checkpoint, which may be damaged, in order. root: the folder of the checkpoints.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> _ = nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)})
-    >>> nf.checkpoint.steps(folder)
-    [20]
-    """
-    root = Path(root)
-    names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
-    result = (re.fullmatch(r"step-(\d+)", name) for name in names)
-    return sorted(int(match[1]) for match in result if match)
-
-
-def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> LoadedCheckpoint:
-    """The newest undamaged checkpoint of `save_step`, with a warning for each newer one.
-
-    root: the folder of the checkpoints. like, part: as for `load`.
-    Raises: CheckpointError when there is none; ValueError, as `load`, when the newest undamaged checkpoint is
-    of another model.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> _ = nf.checkpoint.save_step(folder, 20, {"weight": jnp.ones(2)})
-    >>> nf.checkpoint.latest_good(folder, {"weight": jnp.ones(2)}).step
-    20
-    """
-    refused = []
-    for step in reversed(steps(root)):
-        folder = _folder(root, step)
-        try:
-            check_inside(folder, root)
-            tree = load(folder, like, part=part)
-            return LoadedCheckpoint(step, tree, inspect(folder)["metadata"], tuple(refused))
-        except CheckpointError as error:
-            refused.append(f"The checkpoint of step {step} cannot be loaded. {error}")
-    problem, hint = "it has no checkpoint", f"Start again, or use the weights in {Path(root) / BEST}."
-    if refused:
-        problem = f"it has no undamaged checkpoint among those of steps {', '.join(map(str, steps(root)))}"
-        hint = f"{hint} {refused[0]}"
-    check.fail(str(root), f"{problem}.", hint=hint, exc_type=CheckpointError)
-
-
-def _folder(root: str | os.PathLike, step: int) -> Path:
-    return Path(root) / f"step-{step:08d}"
-
-
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata after a round trip through JSON; numbers of NumPy and JAX become Python numbers."""
 
@@ -423,6 +267,3 @@ def _versions() -> dict[str, str]:
     modules = sys.modules["nnfunc"], jax, np, safetensors
     result = {module.__name__: getattr(module, "__version__", "unknown") for module in modules}
     return result | {"python": platform.python_version()}
-
-
-explain_calls(__name__)

@@ -23,7 +23,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import nnfunc as nf
-from nnfunc import checkpoint, checkpoint_files, sharded_tensors
+from nnfunc.checkpoint import checkpoint_files, save_load, sharded_tensors
 
 
 class State(NamedTuple):
@@ -260,7 +260,7 @@ def test_missing_and_unreadable_files_are_named(tmp_path):
 
 
 def test_a_later_format_is_refused_with_the_cure(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(save_load, "FORMAT", 2)
     folder = nf.checkpoint.save(tmp_path / "it", small())
     monkeypatch.undo()
     refused(folder, "its format should be 1, got 2. Load it with the version")
@@ -352,7 +352,7 @@ def test_a_power_cut_at_any_point_leaves_the_old_or_the_new_one(over, tmp_path, 
 
             for module, names in (
                 (os, ["mkdir", "rename", "replace", "unlink", "rmdir", "fsync"]),
-                (checkpoint, ["write_synced"]),
+                (save_load, ["write_synced"]),
             ):
                 for name in names:
                     patch.setattr(module, name, stop(name, getattr(module, name)))

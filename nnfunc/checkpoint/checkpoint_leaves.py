@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnfunc import check, sharded_tensors
+from nnfunc import check
 from nnfunc.base import PyTree, to_device
-from nnfunc.checkpoint_files import refuse
+from nnfunc.checkpoint import sharded_tensors
+from nnfunc.checkpoint.checkpoint_files import refuse
 
 
 def named_leaves(tree: PyTree, part: str = "") -> tuple[dict[str, Any], Any]:
