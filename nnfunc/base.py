@@ -52,6 +52,7 @@ from nnfunc.model_state import (
     runs_eagerly,
     trace_state,
 )
+from nnfunc.pickling import by_name, call_by_names, unpacked_pair
 from nnfunc.random_keys import draws_same_under_vmap, fold, fold_in, indexed_keys, vmap_keys
 from nnfunc.signatures import (
     factory_name,
@@ -240,7 +241,7 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         factory, args, kwargs = self.factory_call
-        return _remake, (factory, _by_name(args), _by_name(kwargs))
+        return call_by_names, (factory, by_name(args), by_name(kwargs))
 
     def __repr__(self) -> str:
         factory, args, kwargs = self.factory_call
@@ -250,70 +251,6 @@ class Model:
 
     def _repr_html_(self) -> str:
         return html_text(repr(self))
-
-
-class _Name(NamedTuple):
-    """A function by its module and name, as `jax.nn.relu`, which does not pickle itself."""
-
-    module: str
-    name: str
-
-
-class _NamedPartial(NamedTuple):
-    """A functools.partial whose function and arguments are by name."""
-
-    function: Any
-    args: tuple[Any, ...]
-    keywords: dict[str, Any]
-
-
-class _Call(NamedTuple):
-    """A function that a factory returned, such as `nf.initializers.normal(0.02)`, as this call."""
-
-    factory: Any
-    args: tuple[Any, ...]
-    keywords: dict[str, Any]
-
-
-def unpacked_model(pair: tuple[Any, ...]) -> Model | None:
-    """The Model whose `init, apply` the pair is, or None."""
-    owner = getattr(pair[1], "__self__", None) if len(pair) == 2 else None
-    return owner if isinstance(owner, Model) and pair[0] is owner.init else None
-
-
-def _by_name(value: Any) -> Any:
-    """The arguments of a call, with the functions that stand in a module as names."""
-    if isinstance(value, dict):
-        return {name: _by_name(one) for name, one in value.items()}
-    if isinstance(value, tuple) and (model := unpacked_model(value)) is not None:
-        return model
-    if type(value) in (tuple, list):
-        return type(value)(map(_by_name, value))
-    if type(value) is functools.partial:
-        return _NamedPartial(_by_name(value.func), _by_name(value.args), _by_name(value.keywords))
-    call = getattr(value, "factory_call", None) if isinstance(value, FunctionType) else None
-    if call is not None and call is not getattr(getattr(value, "__wrapped__", None), "factory_call", None):
-        return _Call(*map(_by_name, call))  # functools.wraps copies the call of the function that it wraps
-    module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
-    is_public = callable(value) and getattr(sys.modules.get(str(module)), str(name), None) is value
-    return _Name(str(module), str(name)) if is_public else value
-
-
-def _from_names(value: Any) -> Any:
-    """The inverse of `_by_name`."""
-    if isinstance(value, _Name):
-        return getattr(importlib.import_module(value.module), value.name)
-    if isinstance(value, _NamedPartial):
-        return functools.partial(_from_names(value.function), *_from_names(value.args), **_from_names(value.keywords))
-    if isinstance(value, _Call):
-        return _from_names(value.factory)(*_from_names(value.args), **_from_names(value.keywords))
-    if isinstance(value, dict):
-        return {name: _from_names(one) for name, one in value.items()}
-    return type(value)(map(_from_names, value)) if type(value) in (tuple, list) else value
-
-
-def _remake(factory: Callable[..., Model], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
-    return factory(*_from_names(args), **_from_names(kwargs))
 
 
 def resolve_state(model: Model, state: PyTree | None, where: str) -> PyTree:
@@ -355,7 +292,7 @@ def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     if isinstance(layer, Model):
         return layer
     if isinstance(layer, tuple) and len(layer) == 2 and all(map(callable, layer)):
-        unpacked = unpacked_model(layer)
+        unpacked = unpacked_pair(layer)
         return Model(layer[0], layer[1]) if unpacked is None else unpacked
     if callable(layer):
         name = function_name(layer)
