@@ -106,8 +106,8 @@ def _summary(config: dict[str, Any], result: dict[str, Any]) -> str:
         text = f"Stopped early at step {early:.0f} of {steps}"
     if math.isfinite(seconds := to_float(result.get("seconds"))):
         first = to_float(result.get("first"))
-        took = format_duration(seconds)
-        text += f" in {took}" if not first > 0 else f"; the time from step {first:.0f} on is {took}"
+        time = format_duration(seconds)
+        text += f" in {time}" if not first > 0 else f"; the time from step {first:.0f} on is {time}"
     if "loop" in result:
         text += f", with the “{result['loop']}” loop"
     text += "."
