@@ -134,7 +134,7 @@ def test_odd_surroundings(tmp_path):
     )
     assert (code, err) == (0, "")
     assert "caf\\udce9" in out
-    for words in (("runs", "."), ("runs", ".", "--plot", "p.html"), ("watch", "caf\udce9", "--once")):
+    for words in (("runs", "."), ("runs", ".", "--html", "p.html"), ("watch", "caf\udce9", "--once")):
         code, _, err = run(tmp_path, *words, **odd)
         assert (code, err) == (0, ""), words
 

@@ -227,7 +227,7 @@ def test_a_script_without_a_main_guard_is_told_so(guard, tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert (done.returncode == 0) == bool(guard)
     if not guard:
-        assert "has to begin its work under if __name__" in done.stderr
+        assert "should do its work under if __name__" in done.stderr
 
 
 @pytest.mark.slow
