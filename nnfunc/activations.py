@@ -238,8 +238,9 @@ def mish(x: Array) -> Array:
 def softplus(x: Array, beta: Scalar = 1.0, threshold: Scalar = math.inf) -> Array:
     """`y = log(1 + exp(beta * x)) / beta`, exact for large x too.
 
-    beta: above 0; the larger, the nearer to `relu`. threshold: y is x where beta * x is above it, 20 in PyTorch;
-    infinity, the default, is off, for nothing overflows.
+    beta: above 0; the larger, the nearer to `relu`.
+    threshold: y is x where beta * x is above it, 20 in PyTorch; infinity, the default, is off, for nothing
+        overflows.
 
     >>> softplus(jnp.array([-1e4, 1e4])).tolist()
     [0.0, 10000.0]

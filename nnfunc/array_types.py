@@ -47,7 +47,9 @@ def cast_floating(tree: PyTree, dtype: DType) -> PyTree:
 
 
 def wide_dtype(x: Any) -> DType:
-    """The dtype to compute in: float64 for float64, else float32. x: an array, a number or a dtype.
+    """The dtype to compute in: float64 for float64, else float32.
+
+    x: an array, a number or a dtype.
 
     >>> wide_dtype(jnp.ones(2, jnp.bfloat16)).__name__
     'float32'

@@ -43,7 +43,11 @@ class Activation(NamedTuple):
 
 
 class LayerInputs(NamedTuple):
-    """What the backward pass reads of layer l. a: its input a^(l-1), [n, width]. z: the pre-activations z^l."""
+    """What the backward pass reads of layer l.
+
+    a: its input a^(l-1), [n, width].
+    z: the pre-activations z^l.
+    """
 
     a: Array
     z: Array
@@ -87,7 +91,9 @@ def gradients(
 ) -> Params:
     """dC/dparams in the layout of params; C is the mean of `nf.losses.cross_entropy` or `nf.losses.mse`.
 
-    params: of an `nf.mlp`. activation: a name of ACTIVATIONS, or an Activation. loss: "cross_entropy" or "mse".
+    params: of an `nf.mlp`.
+    activation: a name of ACTIVATIONS, or an Activation.
+    loss: "cross_entropy" or "mse".
     Shapes: x [..., in]; target [...] class indices for cross_entropy, [..., out] for mse.
     Raises: ValueError when params are not those of an `nf.mlp` of linear layers and activations.
 
@@ -103,7 +109,8 @@ def gradients(
 def forward(params: Params, x: Array, *, activation: str | Activation = "relu") -> tuple[Array, list[LayerInputs]]:
     """z^l = a^(l-1) W^l + b^l and a^l = f(z^l), layer by layer: y = z^L, and the `LayerInputs` of each layer.
 
-    params: of an `nf.mlp`. activation: a name of ACTIVATIONS, or an Activation.
+    params: of an `nf.mlp`.
+    activation: a name of ACTIVATIONS, or an Activation.
     Shapes: x [..., in] -> y [..., out].
 
     >>> model = nf.mlp([3, 4, 2])
@@ -147,8 +154,10 @@ def backward(
 ) -> Params:
     """The gradients of all weights and biases, from delta^L = dC/dy back to the first layer.
 
-    params: as for `forward`. saved: the second result of `forward`. delta: the gradient of the loss with
-    respect to y, such as `loss_delta` gives. activation: that of `forward`.
+    params: as for `forward`.
+    saved: the second result of `forward`.
+    delta: the gradient of the loss with respect to y, such as `loss_delta` gives.
+    activation: that of `forward`.
     Shapes: delta [..., out], as y; the result has the layout and shapes of params.
 
     >>> model = nf.mlp([3, 4, 2])

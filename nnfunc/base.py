@@ -78,13 +78,13 @@ class Model:
     A layer is written in one of two forms: `Model(init, apply)`, or, where it keeps state or reports values,
     `Model(init, forward=forward, init_state=init_state)`.
 
-    init, apply, forward, init_state: the functions above. apply may omit `key` and `state`; it can read the
-    state, but only forward can change it. init_state may omit `key`; one without a default is required.
+    init, apply, forward, init_state: the functions above. apply may omit `key` and `state`; it can read the state,
+        but only forward can change it. init_state may omit `key`; one without a default is required.
     name: the name of an unnamed layer in a `serial`; by default that of the factory that defined its function.
-    full_precision: whether `precision` leaves its parameters in float32, as norms need. A forward casts its parameters
-    itself, with `ctx.cast`, and names here those that it does not, because some may be cast before they are gathered
-    from other devices. parts: the models inside, by the paths of their parameters; `*` is a
-    stacked axis.
+    full_precision: whether `precision` leaves its parameters in float32, as norms need. A forward casts its
+        parameters itself, with `ctx.cast`, and names here those that it does not, because some may be cast before
+        they are gathered from other devices.
+    parts: the models inside, by the paths of their parameters; `*` is a stacked axis.
     A model pickles as the call of the factory that made it, so the arguments of that call have to pickle too.
     Raises: TypeError unless either apply or forward is given.
 
@@ -130,9 +130,10 @@ class Model:
     def apply(self, params: Params, x: PyTree, *, key: Key | None = None, state: PyTree | None = None) -> PyTree:
         """y = the model of x, which changes no state.
 
-        params: as `init` makes them. x: an array, or any pytree that the model takes.
-        key: switches dropout on; None by default, which is deterministic. state: what the model keeps, such
-        as running statistics; required where `init_state()` is not empty.
+        params: as `init` makes them.
+        x: an array, or any pytree that the model takes.
+        key: switches dropout on; None by default, which is deterministic.
+        state: what the model keeps, such as running statistics; required where `init_state()` is not empty.
         Raises: InvalidValueError without a state that is needed; what the layers raise, before arithmetic.
 
         >>> model = nf.serial(nf.linear(2, 3), nf.batch_norm(3))
@@ -150,10 +151,12 @@ class Model:
         For a training loop written by hand. Every model returns this pair; without state it is (y, {}).
         With the key `fold_in(key, step)` it computes what `nf.trainer` computes in that step.
 
-        params: as `init` makes them. state: what `init_state()` or the last call returned.
-        x: an array, or any pytree that the model takes. key: switches dropout on; None is deterministic.
-        Raises: MissingKeyError when a layer cannot work without a key; InvalidValueError when the state
-        does not have the structure and shapes of `init_state()`; what the layers raise, before arithmetic.
+        params: as `init` makes them.
+        state: what `init_state()` or the last call returned.
+        x: an array, or any pytree that the model takes.
+        key: switches dropout on; None is deterministic.
+        Raises: MissingKeyError when a layer cannot work without a key; InvalidValueError when the state does not
+        have the structure and shapes of `init_state()`; what the layers raise, before arithmetic.
 
         >>> model = nf.serial(nf.linear(2, 3), nf.batch_norm(3), nf.dropout(0.1))
         >>> params, state = model.init(jax.random.key(0)), model.init_state()
@@ -282,8 +285,9 @@ Layer = Model | tuple[Callable[..., Any], Callable[..., Any]] | Callable[..., An
 def as_model(layer: Layer, *, where: str = "as_model") -> Model:
     """The Model of a layer.
 
-    layer: a Model, a bare (init, apply) pair or a plain function x -> y; one with several required parameters
-    takes them from a tuple x. where: the name for the error.
+    layer: a Model, a bare (init, apply) pair or a plain function x -> y; one with several required parameters takes
+        them from a tuple x.
+    where: the name for the error.
     Raises: TypeError when it is none of these.
 
     >>> as_model(jax.nn.relu).init(jax.random.key(0))

@@ -45,8 +45,8 @@ SYNONYMS = {
 def explain_call(function: Callable[P, R], name: str = "") -> Callable[P, R]:
     """The function, whose TypeError for wrong arguments names the ones that it takes.
 
-    function: any Python function. A TypeError from inside of it is left alone. name: what the error calls
-    it; by default its own name.
+    function: any Python function. A TypeError from inside of it is left alone.
+    name: what the error calls it; by default its own name.
 
     Raises: InvalidTypeError when the arguments do not fit the signature.
 
@@ -88,7 +88,8 @@ class Described:
 def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """A call as short text, such as `gpt(vocab_size=65, block_size=64, activation=gelu)`.
 
-    function: what was called. args, kwargs: the arguments.
+    function: what was called.
+    args, kwargs: the arguments.
     """
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
@@ -109,7 +110,8 @@ def describe_call(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
 def factory_hint(value: Any, result: Any = None) -> str:
     """The hint for a factory that came instead of its result: `Call it: adam(learning_rate, ...).`, or "".
 
-    value: what came. result: the type that the factory says it returns; None for any function.
+    value: what came.
+    result: the type that the factory says it returns; None for any function.
     """
     if not isinstance(value, FunctionType):
         return ""

@@ -34,8 +34,8 @@ def fail(
 ) -> NoReturn:
     """Raise the error of nnfunc that is an `exc_type`; combinators add the layer's path.
 
-    problem: a whole sentence; or, instead of it, expected ("width should be at least 1") and actual ("0"),
-    which give "width should be at least 1, got 0."
+    problem: a whole sentence; or, instead of it, expected ("width should be at least 1") and actual ("0"), which
+        give "width should be at least 1, got 0."
     """
     error_class = exc_type if issubclass(exc_type, NnfuncError) else ERRORS[exc_type]
     raise error_class(problem, where=where, expected=expected, actual=str(actual), hint=hint)
@@ -361,7 +361,9 @@ def join_names(names: Sequence[str], limit: int = 3) -> str:
 
 
 def package(where: str, name: str, install: str) -> Any:
-    """An optional package. install: the argument of `pip install` that provides it.
+    """An optional package.
+
+    install: the argument of `pip install` that provides it.
 
     Raises: ModuleNotFoundError that names the command.
 

@@ -134,13 +134,13 @@ def wire(flow: Callable[..., PyTree], /, **children: Layer) -> Model:
     The parameters are `{name: parameters of the child}`, without the children that have none.
 
     flow: an ordinary function, in which `net.name(x)` calls the child `name`, `net.name.params` are the parameters
-    of the child, and `net.key` is a random key. Several values: `flow(net, x, t)`, whose arguments after net have
-    no defaults, takes x and t from a tuple, as in `model.apply(params, (x, t))`, and as a child is called as
-    `net.name(x, t)`.
-    Inside a transformation such as `jax.vmap` or `jax.lax.scan` of the flow a child works, but its values cannot
-    be captured, its calls share one key and so one dropout mask, and state cannot change, which is an error: call
-    the child on all values at once, put the transformation around the model, or use `repeat` and `remat`, which
-    carry all of it.
+        of the child, and `net.key` is a random key. Several values: `flow(net, x, t)`, whose arguments after net
+        have no defaults, takes x and t from a tuple, as in `model.apply(params, (x, t))`, and as a child is called
+        as `net.name(x, t)`.
+    Inside a transformation such as `jax.vmap` or `jax.lax.scan` of the flow a child works, but its values cannot be
+    captured, its calls share one key and so one dropout mask, and state cannot change, which is an error: call the
+    child on all values at once, put the transformation around the model, or use `repeat` and `remat`, which carry
+    all of it.
     children: the layers by name; a name has no '/', '*' or '@' and no leading '_'.
     Raises: TypeError when a child is no layer, or x is not the tuple that the flow takes; ValueError when a name
     cannot be part of a path.
@@ -201,9 +201,9 @@ def _name_layers(where: str, layers: Sequence[Layer], named: dict[str, Layer]) -
 def serial(*layers: Layer, **named: Layer) -> Model:
     """One layer after another: `serial(a, b)(x)` is `b(a(x))`; without layers it is the identity.
 
-    layers: unnamed layers, which come first and are called after their factories: `linear`, `relu`,
-    `linear_1`. named: further layers by name; their names, initial values and dropout masks stay the same
-    when layers are inserted between them.
+    layers: unnamed layers, which come first and are called after their factories: `linear`, `relu`, `linear_1`.
+    named: further layers by name; their names, initial values and dropout masks stay the same when layers are
+        inserted between them.
 
     >>> model = nf.serial(nf.linear(2, 8), jax.nn.relu, head=nf.linear(8, 1))
     >>> sorted(model.init(jax.random.key(0)))
@@ -222,7 +222,8 @@ def serial(*layers: Layer, **named: Layer) -> Model:
 def parallel(*layers: Layer, **named: Layer) -> Model:
     """Every layer on the same x: a tuple of results, or a dict by name when all are named.
 
-    layers: unnamed layers, called after their factories as in `serial`. named: layers by name.
+    layers: unnamed layers, called after their factories as in `serial`.
+    named: layers by name.
 
     >>> both = nf.parallel(nf.linear(4, 2), jnp.tanh)
     >>> [y.shape for y in both.apply(both.init(jax.random.key(0)), jnp.ones((3, 4)))]
@@ -240,7 +241,8 @@ def parallel(*layers: Layer, **named: Layer) -> Model:
 def residual(body: Layer) -> Model:
     """`x + body(x)`: the body learns a correction to its input.
 
-    body: a layer that keeps the shape of x. Raises: ValueError when it does not.
+    body: a layer that keeps the shape of x.
+    Raises: ValueError when it does not.
     Source: He et al. 2015, arXiv:1512.03385.
 
     >>> block = nf.residual(nf.linear(4, 4))
@@ -259,8 +261,9 @@ def residual(body: Layer) -> Model:
 def tie(model: Layer, shared: dict[str, str | tuple[str, Callable[[Array], Array]]]) -> Model:
     """The model with some parameters shared: they are one leaf, trained together.
 
-    model: the layer. shared: {path of the parameter to drop: path of the one to use}, or (path, function of
-    it) to use it transposed or scaled.
+    model: the layer.
+    shared: {path of the parameter to drop: path of the one to use}, or (path, function of it) to use it transposed
+        or scaled.
     Raises: ValueError when a path is not a parameter or the shapes differ.
 
     >>> body = nf.serial(encode=nf.linear(4, 2, bias=False), decode=nf.linear(2, 4, bias=False))
@@ -300,7 +303,9 @@ def precision(body: Layer, compute: DType = jnp.bfloat16, *, output: DType = jnp
     Floating-point inputs are cast first. Layers with `full_precision` (the norms) get their parameters
     unchanged and compute in float32.
 
-    body: the layer. compute: the dtype of the computation. output: the dtype of y.
+    body: the layer.
+    compute: the dtype of the computation.
+    output: the dtype of y.
 
     >>> half = nf.precision(nf.linear(4, 2), jnp.bfloat16)
     >>> half.apply(half.init(jax.random.key(0)), jnp.ones((3, 4))).dtype

@@ -17,7 +17,8 @@ from nnfunc.signatures import named_parameters
 class Out(NamedTuple):
     """The outputs of a layer besides y.
 
-    state: the new state of the layer, nested dicts; {} without one. taps: the captured values by path.
+    state: the new state of the layer, nested dicts; {} without one.
+    taps: the captured values by path.
     """
 
     state: PyTree = {}
@@ -28,10 +29,12 @@ class Out(NamedTuple):
 class Watch:
     """A record of one traced call, written in Python while it is traced.
 
-    paths: the path of every value, in the order of computation, and whether the value exists only for a
-    pattern that ends with its name; calls: one entry for each layer call,
-    (path, child, params, x, ctx) as shapes; repeats: the path of every `repeat`; hidden: the path of every
-    child that was called inside a transformation of its flow, where no value may leave the trace.
+    paths: the path of every value, in the order of computation, and whether the value exists only for a pattern
+        that ends with its name.
+    calls: one entry for each layer call, (path, child, params, x, ctx) as shapes.
+    repeats: the path of every `repeat`.
+    hidden: the path of every child that was called inside a transformation of its flow, where no value may leave
+        the trace.
     """
 
     paths: dict[str, bool] = field(default_factory=dict)
@@ -54,8 +57,8 @@ class Watch:
 class Nudge(NamedTuple):
     """A patch that is added to the value instead of replacing it. Its gradient at 0 is that of the value.
 
-    delta: an array that broadcasts to the value, such as one vector for all positions, or a pytree of them where the
-    value is one.
+    delta: an array that broadcasts to the value, such as one vector for all positions, or a pytree of them where
+        the value is one.
 
     >>> model = nf.serial(act=jax.nn.relu, double=lambda x: 2 * x)
     >>> nudged = lambda delta: nf.patch(model, {"act": nf.Nudge(delta)}).apply({}, jnp.array(1.0))
@@ -99,9 +102,10 @@ class Partition(Protocol):
     """How the values inside a model are divided over devices; `nnfunc.distributed` makes it.
 
     gathers: whether parameters are divided over the devices of the batch. gather(params, ctx, full_precision):
-    those of the layer of this context, of a `repeat` one layer at a time, as it computes with them, and in the dtype
-    that it casts them to; full_precision: of the `Model`. between(x): what the blocks of a repeat hand
-    on, divided. enter(name, x), leave(name, y): the input and the output of a layer, by the name of its factory.
+        those of the layer of this context, of a `repeat` one layer at a time, as it computes with them, and in the
+        dtype that it casts them to; full_precision: of the `Model`. between(x): what the blocks of a repeat hand
+        on, divided. enter(name, x), leave(name, y): the input and the output of a layer, by the name of its
+        factory.
     """
 
     gathers: bool
@@ -119,16 +123,22 @@ class Partition(Protocol):
 class Context:
     """The inputs of a layer besides params and x: arrays (key, state, patch, layer) and static settings.
 
-    key: the random key of the layer, None without randomness. train: whether running statistics are updated.
-    state: the state of the layer. path: the names that lead to it. capture: patterns of the values to report.
+    key: the random key of the layer, None without randomness.
+    train: whether running statistics are updated.
+    state: the state of the layer.
+    path: the names that lead to it.
+    capture: patterns of the values to report.
     patch: in their order, values that replace computed ones, a Nudge that is added to them, or a function of them.
-    layer: the index of the layer in each surrounding `repeat` or `ensemble`. sizes: their numbers of layers.
-    compute: the dtype of layers without full precision. cache: while a sequence is generated, the number of
-    positions that the state of a layer holds: with an empty state x is the start of the sequence, later its
-    continuation; None otherwise. remat: how `repeat` recomputes its blocks in the backward pass, None for not.
+    layer: the index of the layer in each surrounding `repeat` or `ensemble`.
+    sizes: their numbers of layers.
+    compute: the dtype of layers without full precision.
+    cache: while a sequence is generated, the number of positions that the state of a layer holds: with an empty
+        state x is the start of the sequence, later its continuation; None otherwise.
+    remat: how `repeat` recomputes its blocks in the backward pass, None for not.
     names: inside `remat` with a policy, patterns of the values to store, () to name each value after its layer;
-    None otherwise. partition: how values are divided over devices, None for not. watch: the record of this traced
-    call, None for none.
+        None otherwise.
+    partition: how values are divided over devices, None for not.
+    watch: the record of this traced call, None for none.
 
     It is a pytree, so that transformations take it: `jax.checkpoint(model.forward)(params, x, ctx)`.
     """

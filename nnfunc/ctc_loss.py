@@ -28,10 +28,11 @@ def ctc(
     loss = -log sum over the alignments of labels, product over frames t of softmax(logits[t])[alignment[t]].
 
     Shapes: logits [..., time, classes], labels [..., length] integers in [0, classes) without blank -> [...].
-    logit_lengths, label_lengths: integers [...], the number of frames and of labels that count; None counts all. The
-    others may hold anything. blank: the class without a label, in [0, classes), 0 by default.
-    Labels that no alignment fits, because there are too few frames, cost infinity, with a slope of 0. A label
-    that is no class, or the blank, gives NaN.
+    logit_lengths, label_lengths: integers [...], the number of frames and of labels that count; None counts all.
+        The others may hold anything.
+    blank: the class without a label, in [0, classes), 0 by default.
+    Labels that no alignment fits, because there are too few frames, cost infinity, with a slope of 0. A label that
+    is no class, or the blank, gives NaN.
     Raises: ValueError when the shapes differ, a length is longer than its axis or blank is no class; TypeError when
     labels or lengths are not integers.
     Source: Graves et al. 2006, "Connectionist temporal classification", section 4.1; the log-probabilities that

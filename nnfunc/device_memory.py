@@ -56,7 +56,10 @@ def _size_on_device(leaf: Any) -> int:
 def check_fits(where: str, needed: float, problem: str, hint: str) -> None:
     """Raise an error if more bytes are needed than this process can use.
 
-    where: begins the message. needed: bytes. problem: a clause that says what needs them. hint: what to do.
+    where: begins the message.
+    needed: bytes.
+    problem: a clause that says what needs them.
+    hint: what to do.
     """
     total = total_bytes()
     if total is not None and needed > total:
@@ -73,7 +76,8 @@ def check_params(where: str, params: Any) -> None:
 def check_arrays(where: str, closed: Any) -> None:
     """Raise an error if a traced program has an array larger than any device, on which XLA would abort.
 
-    where: begins the message. closed: the closed jaxpr.
+    where: begins the message.
+    closed: the closed jaxpr.
     """
     for aval in _values(closed.jaxpr):
         check.array_bytes(where, aval.shape, _itemsize(aval.dtype))
@@ -82,8 +86,12 @@ def check_arrays(where: str, closed: Any) -> None:
 def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
     """The compiled program of a jitted function for these arguments; an error if it does not fit into memory.
 
-    where: begins the message. function: jitted. what: the program, for the message. hint: what to do. args: of
-    the function, or their shapes. detail: appended to the bytes in the message.
+    where: begins the message.
+    function: jitted.
+    what: the program, for the message.
+    hint: what to do.
+    args: of the function, or their shapes.
+    detail: appended to the bytes in the message.
     """
     traced = function.trace(*args)
     check_arrays(where, traced.jaxpr)
@@ -107,13 +115,16 @@ def peak_bytes(closed: Any) -> int:
     """The peak memory of a traced program without fusion, in bytes.
 
     A value is live from its operation to the last one that reads it; arguments do not count. A compiled program
-    needs less. closed: the closed jaxpr.
+    needs less.
+    closed: the closed jaxpr.
     """
     return _peak(closed.jaxpr)
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes as text, in a suitable unit. count: bytes.
+    """A number of bytes as text, in a suitable unit.
+
+    count: bytes.
 
     >>> format_bytes(1234), format_bytes(19.2e9)
     ('1.23 kB', '19.2 GB')

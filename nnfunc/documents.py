@@ -31,7 +31,8 @@ TYPE_NAMES = {
 def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
     """The bytes of a file. Pipes are refused, because reading them could block.
 
-    path: of the file. most: the largest size in bytes.
+    path: of the file.
+    most: the largest size in bytes.
     Raises: OSError; ValueError when it is not a regular file, or larger than most.
     """
     nonblock = getattr(os, "O_NONBLOCK", 0)
@@ -52,7 +53,8 @@ def make_parent(path: Path) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Write a file completely or not at all: a reader sees the previous content or the new one.
 
-    path: of the file. content: of the file.
+    path: of the file.
+    content: of the file.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # others may write it at the same time
     try:
@@ -66,7 +68,9 @@ def write_file(path: Path, content: bytes) -> None:
 def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged.") -> Any:
     """The value in a JSON file.
 
-    path: of the file. form: of the value. hint: for the error when the value has another form.
+    path: of the file.
+    form: of the value.
+    hint: for the error when the value has another form.
     Raises: OSError; ValueError when the value has another form.
     """
     try:
@@ -85,7 +89,9 @@ def read_json(path: Path, form: Any, hint: str = "It was edited, or is damaged."
 def find_mismatch(value: Any, form: Any, path: str = "") -> str:
     """The first mismatch between a value and a form, as a clause; "" if there is none.
 
-    value: as `json.loads` gives it. form: see the module. path: of the value, for the message.
+    value: as `json.loads` gives it.
+    form: see the module.
+    path: of the value, for the message.
 
     >>> find_mismatch({"runs": "x"}, {"runs": int}), find_mismatch({"runs": [1, 2]}, {"runs": [int]})
     ("runs should be an integer, got 'x' (str)", '')

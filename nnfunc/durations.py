@@ -2,7 +2,9 @@
 
 
 def format_seconds(seconds: float) -> str:
-    """A short time in seconds or milliseconds. seconds: at least 0.
+    """A short time in seconds or milliseconds.
+
+    seconds: at least 0.
 
     >>> format_seconds(0.00123), format_seconds(12.3)
     ('1.23 ms', '12.3 s')
@@ -11,7 +13,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_clock(seconds: float) -> str:
-    """Hours, minutes and seconds as on a clock. seconds: "?" for NaN and negative ones.
+    """Hours, minutes and seconds as on a clock.
+
+    seconds: "?" for NaN and negative ones.
 
     >>> format_clock(65), format_clock(7209), format_clock(float("nan"))
     ('1:05', '2:00:09', '?')
@@ -24,7 +28,9 @@ def format_clock(seconds: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration in the unit that suits it. seconds: at least 0.
+    """A duration in the unit that suits it.
+
+    seconds: at least 0.
 
     >>> format_duration(2.51), format_duration(57), format_duration(600), format_duration(9000)
     ('2.5 s', '57 s', '10 min', '2.5 h')

@@ -23,10 +23,12 @@ __all__ = [
 class NnfuncError(Exception):
     """A mistake that its message explains; the base of every error that nnfunc raises on purpose.
 
-    problem: a whole sentence, or empty when `expected` and `actual` say it. where: the function, layer
-    or file that refuses. path: the path of the layer inside its model, such as `blocks/3/up`, empty
-    outside of one. expected: what was expected, such as "width should be at least 1". actual: what came
-    instead. hint: what to do; if it starts in lower case, it continues the sentence after a semicolon.
+    problem: a whole sentence, or empty when `expected` and `actual` say it.
+    where: the function, layer or file that refuses.
+    path: the path of the layer inside its model, such as `blocks/3/up`, empty outside of one.
+    expected: what was expected, such as "width should be at least 1".
+    actual: what came instead.
+    hint: what to do; if it starts in lower case, it continues the sentence after a semicolon.
 
     >>> error = InvalidValueError(where="linear", expected="width should be at least 1", actual="0")
     >>> str(error), error.actual

@@ -68,14 +68,16 @@ def count(function: Callable[..., Any], *args: Any) -> int:
 def of(closed: Any, dtype: Any = None) -> int:
     """The FLOPs of a traced function, as in `count`.
 
-    closed: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`. dtype: count only operations whose first input has
-    it; None for all.
+    closed: a closed jaxpr, such as `jax.jit(f).trace(x).jaxpr`.
+    dtype: count only operations whose first input has it; None for all.
     """
     return _of(closed.jaxpr, None if dtype is None else jax.numpy.dtype(dtype))
 
 
 def primitives(closed: Any) -> set[str]:
-    """The names of all operations of a traced function. closed: a closed jaxpr.
+    """The names of all operations of a traced function.
+
+    closed: a closed jaxpr.
 
     >>> sorted(primitives(jax.make_jaxpr(lambda x: jax.jit(jnp.sin)(x) + 1)(1.0)))
     ['add', 'jit', 'sin']

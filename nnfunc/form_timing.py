@@ -26,9 +26,9 @@ def time_forms(key: str, call: Call, seconds: float, *, looped: bool = False) ->
     """The median time of each form in seconds, of the result and its gradients. Forms take turns.
 
     A form that needs more memory than there is has no time.
-    key, call: of an operation that is timed alone. seconds: until the last round begins, compilations included; but
-    there are at least three rounds. looped: whether to time it inside of a loop, where the gradients of some forms can
-    take 50 times as long.
+    key, call: of an operation that is timed alone.
+    seconds: until the last round begins, compilations included; but there are at least three rounds.
+    looped: whether to time it inside of a loop, where the gradients of some forms can take 50 times as long.
     """
     assert call.function is not None
     end = time.perf_counter() + seconds
@@ -50,7 +50,8 @@ def time_forms(key: str, call: Call, seconds: float, *, looped: bool = False) ->
 def time_programs(programs: Mapping[str, Callable[[], Any]], end: float) -> dict[str, float]:
     """The median time of each program in seconds. Programs take turns.
 
-    programs: functions without arguments that return arrays, by name. end: of the last round, in `time.perf_counter`.
+    programs: functions without arguments that return arrays, by name.
+    end: of the last round, in `time.perf_counter`.
     """
     times: dict[str, list[float]] = {name: [] for name in programs}
     for run in programs.values():
@@ -69,7 +70,9 @@ def choose_form(key: str, call: Call, times: Mapping[str, float], seconds: float
     """The fastest form; the default where it is as fast, up to noise.
 
     Another form of an operation that is timed alone has to be the fastest inside of a loop too.
-    key, call: as for `time_forms`. times: of `time_forms` or `time_programs`. seconds: for the times inside of a loop.
+    key, call: as for `time_forms`.
+    times: of `time_forms` or `time_programs`.
+    seconds: for the times inside of a loop.
     """
     form = fastest(call, times)
     if call.function is None or form == call.default:

@@ -49,7 +49,8 @@ __all__ = [
 def zeros(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """All 0.
 
-    key: not used. shape, dtype: of the array.
+    key: not used.
+    shape, dtype: of the array.
 
     >>> nf.initializers.zeros(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -61,7 +62,8 @@ def zeros(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
 def ones(key: Key, shape: Shape, dtype: DType = jnp.float32) -> Array:
     """All 1.
 
-    key: not used. shape, dtype: of the array.
+    key: not used.
+    shape, dtype: of the array.
 
     >>> nf.initializers.ones(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -107,9 +109,9 @@ def truncated_normal(
 
     std is that of the normal before truncation, as in PyTorch, jax and the models trained with
     std 0.02: truncated at 2, the values have a standard deviation of 0.8796 * std. With `corrected` theirs is
-    std, and the bounds are [lower, upper] times the larger std of the normal. mean: of the normal before
-    truncation, 0 by default; the bounds move with it. PyTorch's bounds are not in units of std: its usual [-2, 2]
-    at std 0.02 truncates nothing, and its bounds stay where they are.
+    std, and the bounds are [lower, upper] times the larger std of the normal.
+    mean: of the normal before truncation, 0 by default; the bounds move with it. PyTorch's bounds are not in units
+        of std: its usual [-2, 2] at std 0.02 truncates nothing, and its bounds stay where they are.
     Raises: ValueError when plain numbers are given and not std >= 0, lower < upper.
     Source: the variance of the truncated normal: Johnson, Kotz and Balakrishnan 1994, section 13.10.1.
 
@@ -154,9 +156,11 @@ def xavier_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: S
     """Normal weights that balance the variance of activations and gradients, for sigmoid and tanh.
 
     std = gain * sqrt(2 / (fan_in + fan_out)).
-    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
-    Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward
-    neural networks", equation 12. PyTorch suggests gain 5/3 for tanh.
+    key: a random key.
+    shape: of the weights, fan_in in all axes but the last.
+    dtype: float32 by default.
+    Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks",
+    equation 12. PyTorch suggests gain 5/3 for tanh.
 
     >>> nf.initializers.xavier_normal(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -169,7 +173,9 @@ def xavier_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: S
 def xavier_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """Uniform weights with the variance of `xavier_normal`, in gain * sqrt(6 / (fan_in + fan_out)) * [-1, 1].
 
-    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+    key: a random key.
+    shape: of the weights, fan_in in all axes but the last.
+    dtype: float32 by default.
     Source: Glorot and Bengio 2010, equation 16.
 
     >>> w = xavier_uniform(jax.random.key(0), (4, 2))
@@ -185,7 +191,9 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scala
     """Normal weights that keep the variance of activations constant through relu layers.
 
     std = gain * sqrt(2 / fan_in), which includes the sqrt(2) of relu that PyTorch calls its gain.
-    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+    key: a random key.
+    shape: of the weights, fan_in in all axes but the last.
+    dtype: float32 by default.
     Source: He et al. 2015, arXiv:1502.01852, equation 10.
 
     >>> nf.initializers.he_normal(jax.random.key(0), (3, 2)).shape
@@ -198,7 +206,9 @@ def he_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scala
 def he_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """Uniform weights with the variance of `he_normal`, in gain * sqrt(6 / fan_in) * [-1, 1].
 
-    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+    key: a random key.
+    shape: of the weights, fan_in in all axes but the last.
+    dtype: float32 by default.
 
     >>> nf.initializers.he_uniform(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -211,7 +221,9 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Sc
     """Normal weights that keep the variance through linear layers, and through selu.
 
     std = gain * sqrt(1 / fan_in).
-    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+    key: a random key.
+    shape: of the weights, fan_in in all axes but the last.
+    dtype: float32 by default.
     Source: LeCun et al. 1998, "Efficient backprop", equation 16; Klambauer et al. 2017 for selu.
 
     >>> nf.initializers.lecun_normal(jax.random.key(0), (3, 2)).shape
@@ -224,7 +236,9 @@ def lecun_normal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Sc
 def lecun_uniform(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scalar = 1.0) -> Array:
     """Uniform weights with the variance of `lecun_normal`, in gain * sqrt(3 / fan_in) * [-1, 1].
 
-    key: a random key. shape: of the weights, fan_in in all axes but the last. dtype: float32 by default.
+    key: a random key.
+    shape: of the weights, fan_in in all axes but the last.
+    dtype: float32 by default.
 
     >>> nf.initializers.lecun_uniform(jax.random.key(0), (3, 2)).shape
     (3, 2)
@@ -238,7 +252,9 @@ def orthogonal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scal
 
     Axes before the last count as rows. Drawn evenly over all such matrices: the sign of each column
     is that which makes the diagonal of R positive.
-    key: a random key. shape: of the weights; all axes but the last are one. dtype: float32 by default.
+    key: a random key.
+    shape: of the weights; all axes but the last are one.
+    dtype: float32 by default.
     Source: Saxe et al. 2013, arXiv:1312.6120; Mezzadri 2006, arXiv:math-ph/0609050, for the sign.
 
     >>> w = orthogonal(jax.random.key(0), (5, 3), gain=2.0)
@@ -258,8 +274,10 @@ def orthogonal(key: Key, shape: Shape, dtype: DType = jnp.float32, *, gain: Scal
 def variance_scaling(scale: Scalar = 1.0, mode: str = "fan_in", distribution: str = "normal") -> Initializer:
     """Weights of variance scale / n, where n is fan_in, fan_out or fan_avg, their mean.
 
-    mode: "fan_in", "fan_out" or "fan_avg". distribution: "normal", "truncated_normal" (truncated at 2
-    deviations, then scaled to that variance) or "uniform". scale: at least 0.
+    mode: "fan_in", "fan_out" or "fan_avg".
+    distribution: "normal", "truncated_normal" (truncated at 2 deviations, then scaled to that variance) or
+        "uniform".
+    scale: at least 0.
     (2, "fan_in") is He, (1, "fan_avg") Xavier, (1, "fan_in") LeCun.
     Source: He et al. 2015 for the principle; the names are those of jax and TensorFlow.
 
@@ -353,12 +371,12 @@ def init_for(
     Sigmoid, tanh, softsign, their hard forms, shrinkage, softmax: Xavier. Relu and its variants, smooth and gated ones
     too: He; for leaky relu and prelu with std = sqrt(2 / ((1 + slope^2) * fan_in)). Selu, identity
     and the bilinear glu, where it keeps the variance exactly: LeCun.
-    distribution: "normal" or "uniform". slope: of leaky_relu (0.01 if not given, or what a
-    functools.partial of it holds) and prelu (0.25, from which He et al. start it).
-    Raises: ValueError for an activation without a rule, naming the nearest, and for a slope
-    elsewhere.
-    Source: Glorot and Bengio 2010; He et al. 2015, equation 15; Klambauer et al. 2017; Dauphin et
-    al. 2016, section 4, for He before glu.
+    distribution: "normal" or "uniform".
+    slope: of leaky_relu (0.01 if not given, or what a functools.partial of it holds) and prelu (0.25, from which He
+        et al. start it).
+    Raises: ValueError for an activation without a rule, naming the nearest, and for a slope elsewhere.
+    Source: Glorot and Bengio 2010; He et al. 2015, equation 15; Klambauer et al. 2017; Dauphin et al. 2016, section
+    4, for He before glu.
 
     >>> init_for("tanh") is xavier_normal
     True

@@ -40,7 +40,8 @@ def capture(model: Layer, patterns: str | Sequence[str]) -> Callable[..., tuple[
     The returned function takes `key` and `state` as apply does, and `train`, whether batch norm uses the
     statistics of the batch, False by default.
 
-    model: any layer. patterns: one or several path patterns (`nf.paths`), such as `blocks/*/act`.
+    model: any layer.
+    patterns: one or several path patterns (`nf.paths`), such as `blocks/*/act`.
     Raises: ValueError when a pattern fits no path of the model, naming the nearest; or only values that are
     computed inside `jax.vmap`, `jax.lax.scan` and the like of a flow (`wire`), which cannot leave it.
 
@@ -67,7 +68,8 @@ def tapped(model: Layer, patterns: str | Sequence[str]) -> Model:
     For losses on inner values: `y, taps = predict(x)` in an objective. Parameters, state and random keys are those
     of the model, and so are the paths, also where it is part of a larger one.
 
-    model: any layer. patterns: one or several, relative to the model, as in `capture`.
+    model: any layer.
+    patterns: one or several, relative to the model, as in `capture`.
     Raises: ValueError as `capture` does, when the model is called.
 
     >>> model = nf.tapped(nf.serial(up=nf.linear(4, 8), act=jax.nn.relu, down=nf.linear(8, 1)), "act")
@@ -125,12 +127,12 @@ def _pick_layers(patterns: Sequence[str], taps: dict[str, PyTree], by_name: Coll
 def patch(model: Layer, values: Mapping[str, Any]) -> Model:
     """The model with the values at some paths replaced. It can be differentiated with respect to them.
 
-    model: any layer. values: by path,
-    an array of the shape and dtype that `capture` returns there, which replaces the value: inside `repeat` that
-    of all layers at `blocks/*/act`, [n, ...], of one layer at `blocks/3/act`;
-    `nf.Nudge(delta)`, which is added to it;
-    or a function whose result replaces it, of the value, and of the `layer` if it has a parameter of this name:
-    the index in the surrounding `repeat`, None outside of one, a tuple in nested ones. Here the path is a pattern.
+    model: any layer.
+    values: by path,
+    an array of the shape and dtype that `capture` returns there, which replaces the value: inside `repeat` that of
+    all layers at `blocks/*/act`, [n, ...], of one layer at `blocks/3/act`; `nf.Nudge(delta)`, which is added to it;
+    or a function whose result replaces it, of the value, and of the `layer` if it has a parameter of this name: the
+    index in the surrounding `repeat`, None outside of one, a tuple in nested ones. Here the path is a pattern.
     Where several fit one value, all apply, in the order of the dict.
     A patched layer is seen by all that follow it; one at `blocks/*/act` replaces what all layers compute. Of
     attention the `scores`, `weights` and `heads` can be patched, by paths that end with this name.

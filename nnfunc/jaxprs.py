@@ -27,7 +27,8 @@ def run_equations(
 ) -> list[Any]:
     """The outputs of a program, each of whose equations is run by `run(equation, inputs)`, which returns its outputs.
 
-    consts, args: the values of its constants and arguments. equations: those to run, all by default.
+    consts, args: the values of its constants and arguments.
+    equations: those to run, all by default.
     """
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values |= dict(zip(jaxpr.invars, args, strict=True))
@@ -48,8 +49,9 @@ def run_scan(
 ) -> tuple[list[Any], list[Sequence[Any]]]:
     """A scan written out: the last carry, and the outputs of each step in the order of their axis.
 
-    eqn, inputs: the equation and its inputs. step: (i, inputs of the body) -> outputs of the body. row: (x, i) -> the
-    part of an array over the steps that step i gets.
+    eqn, inputs: the equation and its inputs.
+    step: (i, inputs of the body) -> outputs of the body.
+    row: (x, i) -> the part of an array over the steps that step i gets.
     """
     consts, carry, xs = scan_operands(eqn, inputs)
     rows = []

@@ -51,8 +51,8 @@ def class_inputs(
 ) -> tuple[Array, Array, Array, Array | None]:
     """(logits, hit, valid, ignored): hit [..., classes] marks the label, valid that it is a class.
 
-    Comparing with every class fuses into the sums around it; gathering scatters in the gradient. name: of the
-    logits, for errors.
+    Comparing with every class fuses into the sums around it; gathering scatters in the gradient.
+    name: of the logits, for errors.
     """
     check.floating(where, **{name: logits})
     labels = check.as_int32(where, "For distributions as targets: cross_entropy_dense.", labels=labels)

@@ -96,15 +96,15 @@ def cross_entropy(
     with p = softmax(logits).
 
     Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
-    label_smoothing: in [0, 1]. weight: one per class, [classes]; 1 by default. ignore_index: the label of
-    positions that do not count, -100 in many corpora: loss and gradient are 0 there, whatever the
-    logits hold. For the mean over the positions that count: `masked_mean(cross_entropy(...,
-    ignore_index=-100), labels != -100)`. Any other label outside [0, classes) gives NaN, also one that int32
-    cannot hold. Logits of -inf switch a class off.
-    Raises: ValueError when labels.shape is not logits.shape[:-1]; TypeError when labels are not
-    integers.
-    Source: the convention of torch.nn.functional.cross_entropy(reduction="none"); label smoothing
-    is Szegedy et al. 2016, arXiv:1512.00567, section 7.
+    label_smoothing: in [0, 1].
+    weight: one per class, [classes]; 1 by default.
+    ignore_index: the label of positions that do not count, -100 in many corpora: loss and gradient are 0 there,
+        whatever the logits hold. For the mean over the positions that count: `masked_mean(cross_entropy(...,
+        ignore_index=-100), labels != -100)`. Any other label outside [0, classes) gives NaN, also one that int32
+        cannot hold. Logits of -inf switch a class off.
+    Raises: ValueError when labels.shape is not logits.shape[:-1]; TypeError when labels are not integers.
+    Source: the convention of torch.nn.functional.cross_entropy(reduction="none"); label smoothing is Szegedy et al.
+    2016, arXiv:1512.00567, section 7.
 
     >>> loss = nf.losses.cross_entropy(jnp.array([[0.0, 0.0], [1e4, -1e4]]), jnp.array([0, 0]))
     >>> [round(float(value), 4) for value in loss]
@@ -141,7 +141,8 @@ def cross_entropy_dense(
     q = (1 - label_smoothing) * probabilities + label_smoothing / classes.
 
     Shapes: logits [..., classes], probabilities [..., classes], which should add up to 1 -> [...].
-    label_smoothing: in [0, 1]. weight: one per class, [classes]; 1 by default.
+    label_smoothing: in [0, 1].
+    weight: one per class, [classes]; 1 by default.
     Raises: ValueError when the shapes differ.
     Source: the convention of torch.nn.functional.cross_entropy with probabilities.
 
@@ -173,9 +174,10 @@ def nll(
 
     Shapes: log_probabilities [..., classes], such as jax.nn.log_softmax makes them, labels [...] integers in
     [0, classes) -> [...]. That they add up to 1 is not checked.
-    weight: one per class, [classes]; 1 by default. ignore_index: as in `cross_entropy`; any other label outside
-    [0, classes) gives NaN.
-    Raises: ValueError when labels.shape is not log_probabilities.shape[:-1]; TypeError when labels are not integers.
+    weight: one per class, [classes]; 1 by default.
+    ignore_index: as in `cross_entropy`; any other label outside [0, classes) gives NaN.
+    Raises: ValueError when labels.shape is not log_probabilities.shape[:-1]; TypeError when labels are not
+    integers.
     Source: torch.nn.functional.nll_loss(reduction="none").
 
     >>> float(nf.losses.nll(jnp.array([-0.25, -1.5]), jnp.array(1)))
@@ -202,8 +204,8 @@ def focal(
     loss = alpha[y] * (1 - p[y]) ** gamma * -log p[y], p = softmax(logits).
 
     Shapes: logits [..., classes], labels [...] integers in [0, classes) -> [...].
-    gamma: at least 0; 0 is `cross_entropy`. alpha: one number, or one per class [classes]; 1 by
-    default.
+    gamma: at least 0; 0 is `cross_entropy`.
+    alpha: one number, or one per class [classes]; 1 by default.
     ignore_index: as in `cross_entropy`; any other label outside [0, classes) gives NaN.
     Raises: ValueError when labels.shape is not logits.shape[:-1], or there is only one class.
     Source: Lin et al. 2017, arXiv:1708.02002, section 3.
@@ -239,8 +241,8 @@ def binary_cross_entropy(probabilities: Array, target: Array, *, label_smoothing
     For logits `binary_cross_entropy_with_logits` is more exact.
 
     Shapes: probabilities [...] in [0, 1], target [...] in [0, 1], of any type -> [...].
-    label_smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its
-    slope at most 1e12 (30000 for float16), of the right sign. Values outside [0, 1] give NaN.
+    label_smoothing: in [0, 1]. At p of exactly 0 and 1 the loss is at most 27.6 (-log 1e-12) and its slope at most
+        1e12 (30000 for float16), of the right sign. Values outside [0, 1] give NaN.
     Raises: ValueError when the shapes differ.
     Source: torch.nn.functional.binary_cross_entropy, but for the bound (there 100, and slope 1e12).
 
@@ -270,8 +272,9 @@ def binary_cross_entropy_with_logits(
     t = (1 - label_smoothing) * target + label_smoothing / 2.
 
     Shapes: logits [...], target [...] in [0, 1], of any type -> [...]; other targets give NaN.
-    label_smoothing: in [0, 1]. pos_weight: at least 0; negatives / positives balances the two. One number, or one per
-    label, [labels], the last axis of the logits.
+    label_smoothing: in [0, 1].
+    pos_weight: at least 0; negatives / positives balances the two. One number, or one per label, [labels], the last
+        axis of the logits.
     Raises: ValueError when the shapes differ.
     Source: the convention of torch.nn.functional.binary_cross_entropy_with_logits.
 
@@ -302,7 +305,8 @@ def binary_focal(logits: Array, target: Array, *, gamma: Scalar = 2.0, alpha: Sc
     p = sigmoid(logits) and a = alpha; without alpha both a and 1 - a are 1.
 
     Shapes: logits [...], target [...] in [0, 1], of any type -> [...]; other targets give NaN.
-    gamma: at least 0; 0 is `binary_cross_entropy_with_logits`. alpha: in [0, 1], 0.25 in the paper.
+    gamma: at least 0; 0 is `binary_cross_entropy_with_logits`.
+    alpha: in [0, 1], 0.25 in the paper.
     Raises: ValueError when the shapes differ.
     Source: Lin et al. 2017, arXiv:1708.02002, equation 5.
 
@@ -431,9 +435,9 @@ def kl_divergence(
 
     Shapes: logits [..., classes], probabilities [..., classes], which should add up to 1 -> [...].
     A negative probability gives NaN.
-    log_probabilities: whether `logits` are log p as they stand, such as jax.nn.log_softmax makes them:
-    the slope is then -q, as in PyTorch. Without it log-probabilities give the same loss, for they are
-    logits too, but the slope p - q; through the log_softmax that made them, both come to p - q.
+    log_probabilities: whether `logits` are log p as they stand, such as jax.nn.log_softmax makes them: the slope is
+        then -q, as in PyTorch. Without it log-probabilities give the same loss, for they are logits too, but the
+        slope p - q; through the log_softmax that made them, both come to p - q.
     per_class: whether to return the terms of the sum, [..., classes], instead of the sum.
     Raises: ValueError when the shapes differ.
     Source: Kullback and Leibler 1951; the direction of torch.nn.functional.kl_div.
@@ -467,7 +471,7 @@ def poisson_nll(
     Shapes: log_rate [...], counts [...] of at least 0, of any type -> [...]; negative counts give
     NaN.
     full: whether to add the term that no gradient sees, for a true likelihood: exact by log-gamma, or, as
-    "stirling", counts * log(counts) - counts + log(2 pi counts) / 2 for counts above 1, which is PyTorch's.
+        "stirling", counts * log(counts) - counts + log(2 pi counts) / 2 for counts above 1, which is PyTorch's.
     log_input: False takes the first argument as the rate itself, of at least 0; negative rates give NaN.
     eps: at least 0, added to a rate before the logarithm.
     Raises: ValueError when the shapes differ.
@@ -512,8 +516,7 @@ def gaussian_nll(prediction: tuple[Array, Array], target: Array, *, floor: Scala
     full.
 
     prediction: the pair (mean, variance); make the variance by softplus or exp.
-    Shapes: mean [...], variance [...] of at least 0, target [...] -> [...]; negative variance gives
-    NaN.
+    Shapes: mean [...], variance [...] of at least 0, target [...] -> [...]; negative variance gives NaN.
     floor: above 0; below it the slope is that at the floor, so a variance of 0 can grow again.
     full: whether to add the term that no gradient sees, for a true likelihood.
     Raises: ValueError when the shapes differ; TypeError when prediction is not a pair.

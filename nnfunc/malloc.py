@@ -26,8 +26,8 @@ def keep_memory(*, large: bool = False) -> bool:
     Call it before the first computation. It needs Linux with glibc, and has an effect on CPUs only.
 
     large: for steps with more than about 64 MB of temporary memory, which is what glibc's arena of a thread holds:
-    threads then share two arenas. It took 0.8 of the time of a step with 300 MB, but 1.05 to 1.2 of small ones,
-    because threads wait for each other. On the command line: NNFUNC_MALLOC=large.
+        threads then share two arenas. It took 0.8 of the time of a step with 300 MB, but 1.05 to 1.2 of small ones,
+        because threads wait for each other. On the command line: NNFUNC_MALLOC=large.
     Source: the manual page mallopt(3).
     """
     global _is_keeping

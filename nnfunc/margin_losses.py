@@ -119,7 +119,9 @@ def multiclass_margin(
     loss = w[y] / classes * sum over classes c other than y of max(0, margin - scores[y] + scores[c]) ** p.
 
     Shapes: scores [..., classes], labels [...] integers in [0, classes) -> [...].
-    p: at least 1; 2 squares the shortfall. margin: at least 0. weight: one per class, [classes]; 1 by default.
+    p: at least 1; 2 squares the shortfall.
+    margin: at least 0.
+    weight: one per class, [classes]; 1 by default.
     ignore_index: as in `cross_entropy`; any other label outside [0, classes) gives NaN.
     Raises: ValueError when labels.shape is not scores.shape[:-1]; TypeError when labels are not integers.
     Source: Crammer and Singer 2001, with the sum over classes of torch.nn.functional.multi_margin_loss.
@@ -172,8 +174,8 @@ def cosine_distance(prediction: Array, target: Array, *, eps: Scalar = 1e-8) -> 
     loss = 1 - (x . y) / (max(|x|, eps) * max(|y|, eps)).
 
     Shapes: prediction [..., features], target [..., features] -> [...].
-    eps: above 0; shorter vectors count as that long, so the distance to a zero vector is 1. For
-    float16 it is at least 3e-5: slopes are up to 1 / eps.
+    eps: above 0; shorter vectors count as that long, so the distance to a zero vector is 1. For float16 it is at
+        least 3e-5: slopes are up to 1 / eps.
     Raises: ValueError when the shapes differ.
     Source: torch.nn.functional.cosine_similarity.
 
@@ -236,8 +238,10 @@ def triplet(
     1e-6 ** p added under the root, so that the slope at equal points is 0.
 
     Shapes: anchor, positive and negative [..., features] -> [...].
-    margin: at least 0. p: of the norm, at least 1; 2 is the Euclidean length. swap: whether |positive - negative|
-    replaces |anchor - negative| where it is smaller. eps: at least 0, added to each difference, 1e-6 in PyTorch.
+    margin: at least 0.
+    p: of the norm, at least 1; 2 is the Euclidean length.
+    swap: whether |positive - negative| replaces |anchor - negative| where it is smaller.
+    eps: at least 0, added to each difference, 1e-6 in PyTorch.
     Raises: ValueError when the shapes differ.
     Source: Balntas et al. 2016, sections 2.2 and 3.2; torch.nn.functional.triplet_margin_loss.
 

@@ -198,8 +198,8 @@ def top_k(k: int = 5) -> Metric:
 def perplexity(*, ignore_index: int | None = None) -> Metric:
     """exp of the mean cross-entropy: the number of equally likely tokens that the model chooses among.
 
-    update takes logits [..., classes] and labels [...]. ignore_index: the label of positions that do not
-    count. A label outside [0, classes) makes it NaN.
+    update takes logits [..., classes] and labels [...].
+    ignore_index: the label of positions that do not count. A label outside [0, classes) makes it NaN.
 
     >>> metric = nf.metrics.perplexity()
     >>> state = metric.update(metric.init(), jnp.zeros((2, 3, 8)), jnp.ones((2, 3), jnp.int32))
@@ -239,8 +239,8 @@ def r2(outputs: int | None = None) -> Metric:
 
     update takes prediction [...] and target [...] of one shape; mask [...], for the leading axes or
     all.
-    outputs: without it all numbers count as one output; with it, the size of the last axis, R2 is
-    the mean over the R2 of each.
+    outputs: without it all numbers count as one output; with it, the size of the last axis, R2 is the mean over the
+        R2 of each.
     Source: sklearn.metrics.r2_score; the running variance is Chan et al. 1983.
 
     >>> metric = nf.metrics.r2()
@@ -373,9 +373,9 @@ def f1(classes: int, *, average: Average = "macro") -> Metric:
 
     update takes labels [...] and either logits [..., classes] or predicted classes [...]. A row of
     logits with a NaN is missed by its class; a label outside [0, classes) makes the score NaN.
-    average: "macro", the mean over classes; "weighted", by how many examples each has; "micro",
-    from the counts of all classes; "none", one score for each class, [classes]. A class that
-    neither occurs nor is predicted scores 0.
+    average: "macro", the mean over classes; "weighted", by how many examples each has; "micro", from the counts of
+        all classes; "none", one score for each class, [classes]. A class that neither occurs nor is predicted
+        scores 0.
     Source: sklearn.metrics.f1_score with labels=range(classes), zero_division=0.
 
     >>> metric = nf.metrics.f1(2, average="none")
@@ -400,7 +400,8 @@ def calibration(bins: int = 15) -> Metric:
     Examples fall into equal bins ((b - 1) / bins, b / bins] by confidence, the largest probability;
     error = sum over bins of (fraction of examples in it) * |its accuracy - its mean confidence|.
 
-    update takes logits [..., classes] and labels [...]. bins: their number, at least 1.
+    update takes logits [..., classes] and labels [...].
+    bins: their number, at least 1.
     Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
 
     >>> metric = nf.metrics.calibration(bins=10)

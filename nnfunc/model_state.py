@@ -42,7 +42,9 @@ def trace_state() -> Any:
 def check_unchanged_state(where: str, state: PyTree, ctx: Context) -> None:
     """Refuse state that changes inside a transformation of a flow or an objective: it could not leave the trace.
 
-    where: the child, for the error. state: its new state; buffers that are the same arrays pass. ctx: of the call.
+    where: the child, for the error.
+    state: its new state; buffers that are the same arrays pass.
+    ctx: of the call.
     """
     new, old = jax.tree.leaves(state), jax.tree.leaves(ctx.state)
     changed = len(new) != len(old) or any(a is not b for a, b in zip(new, old, strict=True))
@@ -64,7 +66,8 @@ def match_state(new: PyTree, old: PyTree) -> PyTree:
 def check_new_state(where: str, new: PyTree, old: PyTree) -> None:
     """Refuse a new state of another structure, with other shapes, or with floats for integers.
 
-    where: the layer. new, old: the states.
+    where: the layer.
+    new, old: the states.
     """
     expected, actual = (jax.tree.map(np.shape, tree) for tree in (old, new))
     if expected != actual:

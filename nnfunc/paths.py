@@ -111,8 +111,10 @@ def select(
 ) -> list[str]:
     """The paths that match at least one of the patterns, in the order of `paths`.
 
-    patterns: one or several. paths: the paths to choose from. where: the name for the error. by_name: those of
-    the paths that only a pattern with their last name matches.
+    patterns: one or several.
+    paths: the paths to choose from.
+    where: the name for the error.
+    by_name: those of the paths that only a pattern with their last name matches.
     Raises: ValueError when a pattern matches none of them, naming the nearest paths.
 
     >>> select("**/bias", ["body/weight", "body/bias"], where="freeze")
@@ -189,7 +191,9 @@ LayerMask = bool | np.ndarray
 def match_params(patterns: str | Sequence[str], leaves: Mapping[str, Any], *, where: str) -> dict[str, LayerMask]:
     """Whether each parameter matches at least one of the patterns, by path; of a stacked one, which layers.
 
-    patterns: one or several. leaves: the parameters by path. where: the name for the error.
+    patterns: one or several.
+    leaves: the parameters by path.
+    where: the name for the error.
     Raises: ValueError when a pattern matches nothing, or a number in it is not a layer.
 
     >>> leaves = {"blocks/bias": jnp.ones((3, 2)), "blocks/weight": jnp.ones((3, 2, 2)), "head": jnp.ones(2)}
@@ -283,7 +287,8 @@ def _simplify(on: np.ndarray) -> LayerMask:
 def where_on(on: LayerMask, new: Any, old: Any) -> Any:
     """`new` where the mask of a leaf is true, else `old`.
 
-    on: the mask of a leaf. new, old: arrays of its shape, or numbers.
+    on: the mask of a leaf.
+    new, old: arrays of its shape, or numbers.
 
     >>> where_on(True, 1.0, None), where_on(np.array([[False], [True]]), jnp.ones((2, 1)), 0.0).tolist()
     (1.0, [[0.0], [1.0]])
@@ -295,7 +300,9 @@ def mask(tree: PyTree, patterns: str | Sequence[str], *, where: str = "mask") ->
     """A tree of booleans in the shape of `tree`: True where the path of the leaf matches a pattern.
 
     A leaf of which a pattern with a number picks some layers has an array, which broadcasts to its shape.
-    tree: any pytree. patterns: one or several. where: the name for the error.
+    tree: any pytree.
+    patterns: one or several.
+    where: the name for the error.
     Raises: ValueError when a pattern matches no leaf.
 
     >>> mask({"head": {"weight": 1, "bias": 2}}, "**/weight")
@@ -312,7 +319,9 @@ Leaves = str | tuple[str, ...] | Callable[[Params], PyTree]
 def leaves_mask(where: str, params: Params, leaves: Leaves, *, by_layer: bool = False) -> PyTree:
     """A tree of Python booleans in the shape of params: True for the chosen leaves.
 
-    where: the name for the error. params: the tree. leaves: "matrices", patterns or a function of params.
+    where: the name for the error.
+    params: the tree.
+    leaves: "matrices", patterns or a function of params.
     by_layer: whether patterns may pick single layers, as in `mask`.
     Raises: ValueError when a pattern matches no leaf.
 
@@ -354,7 +363,10 @@ def values_by_pattern(
     The order is that of the dict as written. JAX sorts a dict by its keys whenever it goes through a
     transformation: write it inside of `build`, with numbers from hypers.
 
-    where: the name for the error. params: the tree. values: a value for each pattern. other: for other leaves.
+    where: the name for the error.
+    params: the tree.
+    values: a value for each pattern.
+    other: for other leaves.
     other_layers: for the layers that no pattern matches of a leaf in which one matches a layer.
     Raises: ValueError when a pattern matches no leaf, or only leaves that earlier patterns match, or an array has
     another number than layers.

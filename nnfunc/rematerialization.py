@@ -61,7 +61,8 @@ def gathering(layer: Model | Callable[..., Any], ctx: Context) -> Callable[..., 
     """The forward of a layer, with its parameters gathered from all devices, again in the backward pass.
 
     So none of them is stored whole. Layers with parts leave it to these, so that `remat` inside is what it was.
-    layer: a model, or a function (params, x, ctx) -> (y, Out) that casts and reads its parameters. ctx: of the call.
+    layer: a model, or a function (params, x, ctx) -> (y, Out) that casts and reads its parameters.
+    ctx: of the call.
     """
     is_model = isinstance(layer, Model)
     forward, parts, full = (layer.forward, layer.parts, layer.full_precision) if is_model else (layer, {}, False)
@@ -81,11 +82,12 @@ def gathering(layer: Model | Callable[..., Any], ctx: Context) -> Callable[..., 
 def remat(body: Layer, *, policy: RematPolicy = None) -> Model:
     """The body, recomputed in the backward pass instead of stored: less memory, more time.
 
-    body: the layer. policy: which values to store all the same. None, the default: only the inputs. A list of path
-    patterns (`nf.paths`) of values inside of the body, as `nf.capture` takes them. "dots": the results of matrix
-    products; "dots_with_no_batch_dims": of those without a batch of matrices, so not the scores of attention;
-    "everything"; "nothing". Or one of `jax.checkpoint_policies`, in which every value inside has the name of its
-    layer: `save_only_these_names("attend")`.
+    body: the layer.
+    policy: which values to store all the same. None, the default: only the inputs. A list of path patterns
+        (`nf.paths`) of values inside of the body, as `nf.capture` takes them. "dots": the results of matrix
+        products; "dots_with_no_batch_dims": of those without a batch of matrices, so not the scores of attention;
+        "everything"; "nothing". Or one of `jax.checkpoint_policies`, in which every value inside has the name of
+        its layer: `save_only_these_names("attend")`.
     Raises: ValueError when a pattern matches no value of the body, naming the nearest, or there is no such policy.
 
     >>> block = nf.remat(nf.serial(nf.linear(4, 8), jax.nn.relu))
@@ -107,8 +109,8 @@ def remat_repeats(model: Layer, *, policy: RematPolicy = None) -> Model:
     It stores the values between blocks, and of those inside them the ones that the policy chooses.
     In a config: `task = { remat = true }`, `"dots"` or `["blocks/*/attend"]`.
 
-    model: a layer with a `repeat` inside. policy: as in `remat`, None by default; the patterns are of values of
-    the model, such as `blocks/*/attend`.
+    model: a layer with a `repeat` inside.
+    policy: as in `remat`, None by default; the patterns are of values of the model, such as `blocks/*/attend`.
     Raises: ValueError when there is no repeat inside, a pattern matches no value, or there is no such policy.
 
     >>> deep = nf.remat_repeats(nf.repeat(nf.residual(nf.linear(4, 4)), 100))

@@ -64,7 +64,8 @@ def required_parameters(function: Any) -> list[str]:
 def unpack_parts(function: Callable[..., R], where: str, *, skip: int = 0) -> Callable[..., R]:
     """The function of one x; one with several required parameters gets the parts of x, a tuple of that length.
 
-    where: the name for the error. skip: the number of parameters before x.
+    where: the name for the error.
+    skip: the number of parameters before x.
     """
     names = required_parameters(function)[skip:]
     if len(names) < 2:

@@ -22,9 +22,11 @@ def repeat(block: Layer, n: int, *, unroll: int = 1) -> Model:
     jit a block that reads values, as to print them, runs layer by layer.
     Taps inside are named `*/act`, the outputs of the layers `*`; they come stacked, [n, ...].
 
-    block: the layer. n: the number of copies, at least 1. unroll: the number of copies written out in each
-    step of the loop, at least 1; it changes speed only, not parameters, keys, taps or checkpoints. With 1, the default,
-    all of up to 16 copies are written out where `nnfunc tune` has measured that this is faster.
+    block: the layer.
+    n: the number of copies, at least 1.
+    unroll: the number of copies written out in each step of the loop, at least 1; it changes speed only, not
+        parameters, keys, taps or checkpoints. With 1, the default, all of up to 16 copies are written out where
+        `nnfunc tune` has measured that this is faster.
     Shapes: the block keeps the shape and type of x; every parameter [...] becomes [n, ...].
     Raises: ValueError when the block changes the shape of its input.
 
@@ -93,7 +95,8 @@ def ensemble(model: Layer, n: int) -> Model:
 
     Copy i has the key `fold_in(key, i)`. `serial(ensemble(model, 5), lambda y: y.mean(0))` averages.
 
-    model: the layer to copy. n: the number of copies, at least 1.
+    model: the layer to copy.
+    n: the number of copies, at least 1.
 
     >>> models = nf.ensemble(nf.linear(4, 2), 5)
     >>> models.apply(models.init(jax.random.key(0)), jnp.ones((3, 4))).shape

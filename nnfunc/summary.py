@@ -17,8 +17,11 @@ from nnfunc.display import html_table, text_table
 class Row(NamedTuple):
     """One layer of a `Summary`.
 
-    path: of the layer. layer: its name, such as "linear". output: dtype and shape. params, bytes: the number
-    and the bytes of its parameters. flops: the floating-point operations of one forward pass.
+    path: of the layer.
+    layer: its name, such as "linear".
+    output: dtype and shape.
+    params, bytes: the number and the bytes of its parameters.
+    flops: the floating-point operations of one forward pass.
     """
 
     path: str
@@ -32,8 +35,10 @@ class Row(NamedTuple):
 class Summary(NamedTuple):
     """The layers of a model, and the totals; as text, a table.
 
-    rows: the layers without inner layers, in the order of computation. output: dtype and shape of the
-    result. params, bytes, flops: of the model. note: what the rows cannot show, or empty.
+    rows: the layers without inner layers, in the order of computation.
+    output: dtype and shape of the result.
+    params, bytes, flops: of the model.
+    note: what the rows cannot show, or empty.
     """
 
     rows: tuple[Row, ...]
@@ -60,10 +65,12 @@ class Summary(NamedTuple):
 def summary(model: Layer, shape: Sequence[int] | PyTree, dtype: DType = jnp.float32) -> Summary:
     """The paths, output shapes, parameters, bytes and FLOPs of a model for inputs of one shape.
 
-    model: a layer or model. shape: of the input, batch included; or, for models whose input is not one array,
-    a pytree of `jax.ShapeDtypeStruct`. dtype: of the input when shape is a tuple. FLOPs are those of one
-    forward pass: two for a multiply-add of matrix products and convolutions, one for each elementwise result;
-    a layer of `repeat` counts n times. Parameters that two layers share count once in the total.
+    model: a layer or model.
+    shape: of the input, batch included; or, for models whose input is not one array, a pytree of
+        `jax.ShapeDtypeStruct`.
+    dtype: of the input when shape is a tuple. FLOPs are those of one forward pass: two for a multiply-add of matrix
+        products and convolutions, one for each elementwise result; a layer of `repeat` counts n times. Parameters
+        that two layers share count once in the total.
     Raises: the error of the model when the shape does not fit.
 
     >>> print(nf.summary(nf.mlp([4, 8, 2]), (1, 4)))

@@ -51,7 +51,8 @@ def _flagged() -> bool:
 def sum_over(x: Array, axes: tuple[int, ...]) -> Array:
     """The sum over the axes, which keep the size 1.
 
-    x: floats. axes: 0 or more neighbours, as numbers from 0, and perhaps the last axis.
+    x: floats.
+    axes: 0 or more neighbours, as numbers from 0, and perhaps the last axis.
 
     >>> sum_over(jnp.array([[1.0, 2.0], [3.0, 6.0]]), (0,)).tolist()
     [[4.0, 8.0]]
@@ -77,7 +78,9 @@ def mean_over(x: Array, axes: tuple[int, ...]) -> Array:
 def spread_over(v: Array, axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     """v, whose axes have the size 1, repeated along them. The gradient of v is the sum over the axes.
 
-    v: floats of as many axes as the shape. axes: as for `sum_over`. shape: that of the result.
+    v: floats of as many axes as the shape.
+    axes: as for `sum_over`.
+    shape: that of the result.
 
     >>> spread_over(jnp.array([[1.0, 2.0]]), (0,), (2, 2)).tolist()
     [[1.0, 2.0], [1.0, 2.0]]
@@ -128,7 +131,8 @@ def without_sums(policy: Callable[..., Any]) -> Callable[..., Any]:
 def is_sum(avals: Sequence[Any], dimension_numbers: Any) -> bool:
     """Whether a product of two matrices has one of a single row or column, as the products here have.
 
-    avals: the types of its two operands. dimension_numbers: those of its `dot_general`.
+    avals: the types of its two operands.
+    dimension_numbers: those of its `dot_general`.
     """
     contracted, batched = dimension_numbers
     sizes = {math.prod(avals[0].shape[axis] for axis in contracted[0])}

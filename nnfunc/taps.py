@@ -44,7 +44,8 @@ def call_watched(
 ) -> tuple[PyTree, Out, Watch]:
     """The results of `forward(params, x, ctx)`, and the record of this call.
 
-    where: the name for the error. patterns: of values, relative to the path of the context.
+    where: the name for the error.
+    patterns: of values, relative to the path of the context.
     Raises: ValueError when a pattern matches no value, naming the nearest.
     """
     watch, start = Watch(), len("/".join((*ctx.path, "")))

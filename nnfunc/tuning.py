@@ -43,10 +43,14 @@ _calls: ContextVar["dict[str, Call] | None"] = ContextVar("calls", default=None)
 class Call:
     """A choice that a trace asks for: operation and shapes.
 
-    default: the form without a pinned one. options: the names of the forms. function: the operation, which is timed
-    alone with each form pinned; None where the whole training step is timed. arguments: of the function, in shapes.
-    cost: proportional to the arithmetic of one call. count: how often it is asked for. has_input_gradient: whether the
-    trace differentiates by the first argument.
+    default: the form without a pinned one.
+    options: the names of the forms.
+    function: the operation, which is timed alone with each form pinned; None where the whole training step is
+        timed.
+    arguments: of the function, in shapes.
+    cost: proportional to the arithmetic of one call.
+    count: how often it is asked for.
+    has_input_gradient: whether the trace differentiates by the first argument.
     """
 
     default: str
@@ -61,7 +65,9 @@ class Call:
 def choose(key: str, default: Form, options: Collection[Form]) -> Form:
     """The form to trace: the pinned one if it is one of the options, else the default.
 
-    key: of operation and shapes. default: the form that is not measured. options: the forms of the operation.
+    key: of operation and shapes.
+    default: the form that is not measured.
+    options: the forms of the operation.
     """
     if (calls := _calls.get()) is not None:
         calls.setdefault(key, Call(default, tuple(options))).count += 1
@@ -106,8 +112,10 @@ def record(
     """Record how a choice can be timed alone, inside of `recorded`, before it is made: of the costliest call of a key.
 
     Return x, through which the record sees whether a gradient passes.
-    key, default, options: as in `choose`. function: the operation, which makes the choice. x, others: its arguments,
-    pytrees of floats. cost: proportional to the arithmetic.
+    key, default, options: as in `choose`.
+    function: the operation, which makes the choice.
+    x, others: its arguments, pytrees of floats.
+    cost: proportional to the arithmetic.
     """
     calls = _calls.get()
     if calls is None:

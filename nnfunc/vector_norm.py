@@ -17,10 +17,12 @@ from nnfunc.sums import sum_all
 def vector_norm(x: Array, axes: Sequence[int] | None = None, *, keepdims: bool = False) -> Array:
     """sqrt(sum x**2) over the axes, all of them by default, in float32 at least.
 
-    x: floats of any shape. axes: those to sum over. keepdims: whether they stay, with size 1.
+    x: floats of any shape.
+    axes: those to sum over.
+    keepdims: whether they stay, with size 1.
     Shapes: x [...] -> [...] without the axes.
-    The gradient at 0 is 0. An infinite value makes the norm infinite, NaN makes it NaN. Values below
-    1.2e-38 may count as 0, as everywhere in float32 on CPU.
+    The gradient at 0 is 0. An infinite value makes the norm infinite, NaN makes it NaN. Values below 1.2e-38 may
+    count as 0, as everywhere in float32 on CPU.
 
     >>> [float(vector_norm(x * jnp.array([3.0, 4.0]))) for x in (1.0, 2.0**90, 0.0)]
     [5.0, 6.189700196426901e+27, 0.0]

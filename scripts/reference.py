@@ -105,8 +105,25 @@ def _text(doc: str) -> str:
     """A docstring in Markdown: its examples are blocks of Python."""
     lines: list[str] = []
     for block in doc.split("\n\n"):
-        lines.append(f"```python\n{block}\n```" if block.lstrip().startswith(">>>") else block)
+        lines.append(f"```python\n{block}\n```" if block.lstrip().startswith(">>>") else _list(block))
     return "\n\n".join(lines)
+
+
+def _list(block: str) -> str:
+    """A paragraph in Markdown: its lines `name: meaning` are items of a list, and Raises and the like begin another."""
+    lines: list[str] = []
+    in_list = False
+    for line in block.split("\n"):
+        if match := re.match(r"(\*{0,2}[a-z_]\w*(?:(?:,| and|, and) \*{0,2}[a-z_]\w*)*): ", line):
+            names = re.sub(r"\*{0,2}\b(?!and\b)\w+", r"`\g<0>`", match[1])
+            lines += ([""] if lines and not in_list else []) + [f"- {names}: {line[match.end() :]}"]
+            in_list = True
+        else:
+            ends = in_list and not line.startswith(" ")
+            begins = bool(lines and lines[-1] and re.match(r"(Shapes|Returns|Raises|Source): ", line))
+            lines += ([""] if ends or begins else []) + [line]
+            in_list = in_list and not ends
+    return "\n".join(lines)
 
 
 def _first(doc: str | None) -> str:

@@ -27,7 +27,8 @@ def named_leaves(tree: PyTree, part: str = "") -> tuple[dict[str, Any], Any]:
 def is_in_part(path: str, part: str) -> bool:
     """Whether a leaf is in a part of a tree.
 
-    path: of the leaf, such as "params/head/weight". part: the path of the part, or "" for the whole tree.
+    path: of the leaf, such as "params/head/weight".
+    part: the path of the part, or "" for the whole tree.
 
     >>> is_in_part("params/head/weight", "params/head"), is_in_part("params/header", "params/head")
     (True, False)

@@ -20,8 +20,9 @@ BEST = "best"
 class LoadedCheckpoint(NamedTuple):
     """The result of `latest_good`.
 
-    step: of the checkpoint. tree, metadata: as they were saved. warnings: one for each newer checkpoint that
-    is damaged, with the reason.
+    step: of the checkpoint.
+    tree, metadata: as they were saved.
+    warnings: one for each newer checkpoint that is damaged, with the reason.
     """
 
     step: int
@@ -41,10 +42,12 @@ def save_step(
 ) -> Path:
     """Save the checkpoint of a step as `root/step-<step>`, then remove the oldest ones.
 
-    root: the folder of the checkpoints. step: at least 0. tree, metadata: as for `save`. keep: the number of
-    checkpoints to keep, this one and those before it; at least 1. replaced: earlier steps to remove whatever their
-    number. An old checkpoint is removed once the new one is on the disk. `best`, and checkpoints of later steps, are
-    not removed.
+    root: the folder of the checkpoints.
+    step: at least 0.
+    tree, metadata: as for `save`.
+    keep: the number of checkpoints to keep, this one and those before it; at least 1.
+    replaced: earlier steps to remove whatever their number. An old checkpoint is removed once the new one is on the
+        disk. `best`, and checkpoints of later steps, are not removed.
     Raises: as `save`.
 
     >>> import tempfile
@@ -63,7 +66,10 @@ def save_step(
 
 
 def remove(root: str | os.PathLike, removed_steps: Iterable[int]) -> None:
-    """Remove the checkpoints of some steps, each atomically. root: their folder. removed_steps: the steps.
+    """Remove the checkpoints of some steps, each atomically.
+
+    root: their folder.
+    removed_steps: the steps.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -82,7 +88,8 @@ def remove(root: str | os.PathLike, removed_steps: Iterable[int]) -> None:
 def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Save the best checkpoint so far as `root/best`, which it replaces.
 
-    root: the folder of the checkpoints. tree, metadata: as for `save`.
+    root: the folder of the checkpoints.
+    tree, metadata: as for `save`.
     Raises: as `save`.
 
     >>> import tempfile
@@ -94,7 +101,9 @@ def save_best(root: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, A
 
 
 def steps(root: str | os.PathLike) -> list[int]:
-    """The steps that have a checkpoint, which may be damaged, in order. root: the folder of the checkpoints.
+    """The steps that have a checkpoint, which may be damaged, in order.
+
+    root: the folder of the checkpoints.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -111,9 +120,10 @@ def steps(root: str | os.PathLike) -> list[int]:
 def latest_good(root: str | os.PathLike, like: PyTree, *, part: str = "") -> LoadedCheckpoint:
     """The newest undamaged checkpoint of `save_step`, with a warning for each newer one.
 
-    root: the folder of the checkpoints. like, part: as for `load`.
-    Raises: CheckpointError when there is none; ValueError, as `load`, when the newest undamaged checkpoint is
-    of another model.
+    root: the folder of the checkpoints.
+    like, part: as for `load`.
+    Raises: CheckpointError when there is none; ValueError, as `load`, when the newest undamaged checkpoint is of
+    another model.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()

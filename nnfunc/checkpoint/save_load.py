@@ -60,9 +60,10 @@ FORM = {
 def save(folder: str | os.PathLike, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> Path:
     """Write a pytree of arrays as the checkpoint `folder`, atomically, and return its path.
 
-    folder: of the checkpoint. An existing checkpoint is replaced, other files in the folder are not changed,
-    and the temporary folders of interrupted saves beside it are removed. tree: any pytree of JAX or NumPy
-    arrays, random keys and Python numbers. metadata: a dictionary that JSON can hold; `inspect` returns it.
+    folder: of the checkpoint. An existing checkpoint is replaced, other files in the folder are not changed, and
+        the temporary folders of interrupted saves beside it are removed.
+    tree: any pytree of JAX or NumPy arrays, random keys and Python numbers.
+    metadata: a dictionary that JSON can hold; `inspect` returns it.
     Raises: TypeError when a leaf or the metadata cannot be saved; OSError when the disk is full or cannot be
     written to. Earlier checkpoints are not lost then.
 
@@ -179,10 +180,10 @@ def consolidate(folder: str | os.PathLike) -> bool:
 def load(folder: str | os.PathLike, like: PyTree, *, part: str = "") -> PyTree:
     """Load a checkpoint into the structure of `like`, bit for bit as it was saved.
 
-    folder: of the checkpoint. like: the expected tree, of arrays or `jax.ShapeDtypeStruct`, for example
-    `jax.eval_shape(model.init, key)`. Leaves are NumPy arrays or Python numbers where those of `like` are,
-    otherwise uncommitted JAX arrays. part: the path of a subtree, such as "params", if `like` is the structure
-    of that subtree only.
+    folder: of the checkpoint.
+    like: the expected tree, of arrays or `jax.ShapeDtypeStruct`, for example `jax.eval_shape(model.init, key)`.
+        Leaves are NumPy arrays or Python numbers where those of `like` are, otherwise uncommitted JAX arrays.
+    part: the path of a subtree, such as "params", if `like` is the structure of that subtree only.
     Raises: CheckpointError when a file is damaged or missing; ValueError when the checkpoint has other paths,
     shapes or dtypes than `like`, with the first few of them.
 

@@ -50,7 +50,8 @@ def is_cut(leaf: Any) -> bool:
 def write(folder: Path, arrays: Mapping[str, Any], then: Callable[[], None]) -> None:
     """Begin to write arrays to a new folder; all processes call it with the same ones, and it returns early.
 
-    folder: absolute, the same in all processes. arrays: by path, on the devices, or on the host where all have them.
+    folder: absolute, the same in all processes.
+    arrays: by path, on the devices, or on the host where all have them.
     then: called in process 0 when all arrays are on the disk. `wait` raises its errors.
     """
     orbax = check.package("save", "orbax.checkpoint", "nnfunc[distributed]")
@@ -85,8 +86,10 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
 def read(folder: Path, files: Mapping[str, Mapping[str, Any]], likes: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays of the paths of `likes`, after the files are checked.
 
-    folder: that `write` wrote. files: its `checksums`. likes: an array on a mesh gives the shardings of the result,
-    whatever those of the run that saved it; another leaf becomes a NumPy array.
+    folder: that `write` wrote.
+    files: its `checksums`.
+    likes: an array on a mesh gives the shardings of the result, whatever those of the run that saved it; another
+        leaf becomes a NumPy array.
     Raises: CheckpointError when a file is damaged or missing, in every process.
     """
     orbax = check.package("load", "orbax.checkpoint", "nnfunc[distributed]")

@@ -29,8 +29,9 @@ from nnfunc.training.train_state import TrainState
 def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The metrics of the constant prediction, by split; {} where there is none.
 
-    config: of the run. state: of the checkpoint, whose step the objective may depend on. splits: the
-    arrays of each split by name.
+    config: of the run.
+    state: of the checkpoint, whose step the objective may depend on.
+    splits: the arrays of each split by name.
     """
     task, data = rebuild_task(config, state), config.data()
     output_type = getattr(task.objective, "output_type", "")
@@ -56,8 +57,9 @@ def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> d
 def constant_prediction(output_type: str, options: Mapping[str, Any], data: Any) -> np.ndarray | None:
     """The output [...] that is best for all training examples at once, or None when it is unknown.
 
-    output_type: of the objective's outputs. options: the config's table of the objective. data: the data set; a stream
-    is not read for this, and gives None.
+    output_type: of the objective's outputs.
+    options: the config's table of the objective.
+    data: the data set; a stream is not read for this, and gives None.
     """
     target = _counted_target(data, options)
     if target is None:
@@ -70,7 +72,8 @@ def constant_prediction(output_type: str, options: Mapping[str, Any], data: Any)
 def restored_target(config: Config, data: Any) -> np.ndarray | None:
     """The targets of the training examples as in `held_out_rows`: in the units of the file, those that count.
 
-    config: of the run. data: its data set. Returns: None where `training_target` does.
+    config: of the run.
+    data: its data set. Returns: None where `training_target` does.
     """
     target = _counted_target(data, config.tables["objective"])
     return None if target is None else restore_rows(config, data, "train", target)
@@ -103,7 +106,9 @@ def training_target(data: Any) -> np.ndarray | None:
 def warn_if_not_better(split: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]) -> None:
     """Print a warning when a model does not beat the constant prediction.
 
-    split: the split's name. metrics: of the model on it. baselines: of the constant prediction by split.
+    split: the split's name.
+    metrics: of the model on it.
+    baselines: of the constant prediction by split.
     """
     baseline = baselines.get(split)
     if baseline and not status.beats_baseline(metrics, baseline):
@@ -113,7 +118,9 @@ def warn_if_not_better(split: str, metrics: dict[str, float], baselines: dict[st
 def print_naive_forecasts(split: str, metrics: Mapping[str, float], config: Config) -> None:
     """Print the metrics of the forecasts without a model that `nf.data.forecasting` computed.
 
-    split: its name. metrics: of the model on it. config: of the run.
+    split: its name.
+    metrics: of the model on it.
+    config: of the run.
     """
     for name, parts in config.preprocessing.facts.get("baselines", {}).items():
         if naive := parts.get(split):

@@ -32,7 +32,8 @@ NO_FINDINGS = (
 def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
     """Check a config for common mistakes; print and return the findings.
 
-    config_file: a TOML file. settings: its overrides.
+    config_file: a TOML file.
+    settings: its overrides.
     """
     config = load(config_file, settings)
     findings = debug.doctor(config.build, config.hypers, config.data(), key=config.key())
@@ -49,8 +50,10 @@ def doctor(config_file: Path, settings: list[str]) -> list[Finding]:
 def overfit(config_file: Path, settings: list[str], *, steps: int = 200, examples: int = 32) -> Verdict:
     """Train a config's model on one batch; print and return the verdict.
 
-    config_file: a TOML file. settings: its overrides. steps: of the training. examples: at most so many
-    in the batch.
+    config_file: a TOML file.
+    settings: its overrides.
+    steps: of the training.
+    examples: at most so many in the batch.
     """
     config = load(config_file, settings)
     verdict = debug.overfit(
@@ -72,8 +75,11 @@ def find_lr(
 ) -> RangeTest:
     """Try 64 learning rates on a config; print, plot and return the result.
 
-    config_file: a TOML file. settings: its overrides. steps: of each run, at least 8. at_once: runs in one
-    program; by default 8 on a CPU, 64 elsewhere. plot: a .png or .svg file to write.
+    config_file: a TOML file.
+    settings: its overrides.
+    steps: of each run, at least 8.
+    at_once: runs in one program; by default 8 on a CPU, 64 elsewhere.
+    plot: a .png or .svg file to write.
     Raises: ValueError for a plot with another suffix.
     """
     if plot is not None and plot.suffix not in (".png", ".svg"):
@@ -98,8 +104,8 @@ def find_lr(
 def find_nan(folder: Path, *, changed_data: bool = False) -> list[Fault]:
     """Train on from a run's last good checkpoint until it diverges; print and return where.
 
-    folder: of the run. changed_data: accept data files that changed since the run began; their original
-    rows keep their splits.
+    folder: of the run.
+    changed_data: accept data files that changed since the run began; their original rows keep their splits.
     """
     config = read_config(folder, changed_data=changed_data, needs_start=True)
     forms = saved_forms(folder)

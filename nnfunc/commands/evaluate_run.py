@@ -62,10 +62,13 @@ def evaluate(
 ) -> dict[str, float]:
     """Print the evaluation of a run's checkpoint, and return the metrics of its objective.
 
-    folder: of the run. split: "test", "validation" or "train", of which at most 10,000 rows are used. checkpoint:
-    "best" or "last". batch_size: examples per batch, at least 1; by default as in the run's evaluations, which fit the
-    memory. file: of labelled rows like those of the training data, which are evaluated instead of a split. metrics:
-    names; () for those of the type of outputs, and those of the config. json_file: for the whole result, or None.
+    folder: of the run.
+    split: "test", "validation" or "train", of which at most 10,000 rows are used.
+    checkpoint: "best" or "last".
+    batch_size: examples per batch, at least 1; by default as in the run's evaluations, which fit the memory.
+    file: of labelled rows like those of the training data, which are evaluated instead of a split.
+    metrics: names; () for those of the type of outputs, and those of the config.
+    json_file: for the whole result, or None.
     changed_data: accept data files that changed since the run began; their original rows keep their splits.
     Raises: ValueError when the data has no such split, or the outputs have no such metric.
     """
@@ -149,8 +152,12 @@ def evaluation_result(
 ) -> dict[str, Any]:
     """The metrics with intervals and baselines, those by class, confusion, calibration and the worst examples.
 
-    held_out: outputs and targets. names: of the metrics. train_target: of the training examples, or None. losses: loss
-    and baseline, of the objective. levels: of quantiles. codec: of tokens, or None.
+    held_out: outputs and targets.
+    names: of the metrics.
+    train_target: of the training examples, or None.
+    losses: loss and baseline, of the objective.
+    levels: of quantiles.
+    codec: of tokens, or None.
     """
     values, intervals = compute_metrics(held_out, names), bootstrap(held_out, names)
     constants = {} if train_target is None else baseline(train_target, held_out, names, levels=levels)
@@ -243,7 +250,8 @@ def _plain(value: Any) -> Any:
 def _file_data(config: Config, file: Path) -> Any:
     """The rows of a file as the training split of a data set, treated as the training data of the run.
 
-    config: of the run. file: of the type of files that the run was trained on.
+    config: of the run.
+    file: of the type of files that the run was trained on.
     """
     _, name, values = config.part("data")
     keys = path_keys("data", name)
@@ -267,8 +275,10 @@ def _file_data(config: Config, file: Path) -> Any:
 def split_metrics(config: Config, state: TrainState, split: str, data: Any) -> dict[str, float]:
     """The metrics of a split, computed by the program that evaluates the run during training.
 
-    config: of the run. state: of the checkpoint. split: "test" or "validation". data: the data set of
-    the config, or one with another eval_batch_size.
+    config: of the run.
+    state: of the checkpoint.
+    split: "test" or "validation".
+    data: the data set of the config, or one with another eval_batch_size.
     """
     run, numbers = run_programs(config)
     batches = split_batches(rebuild_task(config, state), data, split)

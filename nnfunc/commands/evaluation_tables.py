@@ -19,7 +19,8 @@ MOST_EXAMPLES = 8  # of the worst
 def print_tables(console: Console, result: Mapping[str, Any]) -> None:
     """Print the tables of an evaluation.
 
-    console: to print on. result: of `evaluate_run.evaluation_result`.
+    console: to print on.
+    result: of `evaluate_run.evaluation_result`.
     """
     sections: list[tuple[str, RenderableType | None]] = [
         ("", _metrics(result)),

@@ -39,7 +39,10 @@ def export(
 
     The preprocessing of images and of tables of numbers is a part of the file's program, and so are the units of scaled
     targets; the names of the classes, the tokenizer, the config and what other tables fitted are in its metadata.
-    folder: of the run. file: to write. to: "stablehlo", "onnx", "litert" or "numpy". checkpoint: "best" or "last".
+    folder: of the run.
+    file: to write.
+    to: "stablehlo", "onnx", "litert" or "numpy".
+    checkpoint: "best" or "last".
     quantize, tolerance: as in `nf.export`.
     Raises: ValueError when the model cannot be exported, or its outputs differ; nothing is written then.
     """

@@ -31,8 +31,11 @@ def export_pretrained(folder: Path, target: Path, checkpoint: str = "best", *, t
     It has config.json with the names of the classes, model.safetensors, tokenizer.json of a language model, the
     settings of the image processor, and README.md: a model card with metrics, data and config. Of a run of adapters it
     has these alone, in the format of PEFT; `nnfunc merge` makes a run of the whole model.
-    folder: of the run. target: a new folder. checkpoint: "best" or "last". tolerance: how far the outputs of the
-    folder, read again, may be from those of the run, in parts of the largest output or of 1.
+    folder: of the run.
+    target: a new folder.
+    checkpoint: "best" or "last".
+    tolerance: how far the outputs of the folder, read again, may be from those of the run, in parts of the largest
+        output or of 1.
     Raises: ValueError when no published model has these layers; FileExistsError when the folder is not empty.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -53,12 +53,16 @@ def import_weights(
     or of images (ViT, DeiT, ResNet, ConvNeXt). `sample` or `predict`, `evaluate`, `nf.load_run`,
     `start = { run = ... }` and `lora = { run = ... }` accept the run. imported.json names its origin. Parameters are
     float32. A BERT or a model of images that was published without a head for classes gets a new one.
-    source: a folder with config.json, weights, and tokenizer.json or preprocessor_config.json, or "hf://owner/name".
-    folder: a new or empty one. data: to evaluate on: a text of which the last tenth is the validation split; a table or
-    folder of texts, or a folder of images, of the classes of the model. block_size: tokens per example, by default what
-    the model reads, 256 at most. revision: of the hub, as in `nf.pretrained`.
+    source: a folder with config.json, weights, and tokenizer.json or preprocessor_config.json, or
+        "hf://owner/name".
+    folder: a new or empty one.
+    data: to evaluate on: a text of which the last tenth is the validation split; a table or folder of texts, or a
+        folder of images, of the classes of the model.
+    block_size: tokens per example, by default what the model reads, 256 at most.
+    revision: of the hub, as in `nf.pretrained`.
     Raises: ValueError when no run stands for the model, as for encoder-decoders, and for data without a head for
-    classes; FileNotFoundError without its tokenizer or image settings; FileExistsError when the folder is not empty.
+    classes; FileNotFoundError without its tokenizer or image settings; FileExistsError when the folder is not
+    empty.
     """
     result = _read(source, revision)
     factory, arguments = arguments_of(result.stateless)

@@ -54,8 +54,9 @@ def _exit_on_signal(signum: int, frame: object) -> NoReturn:
 def catch_signals(notify: Callable[[str], None] = write_message, *, together: bool = False) -> Iterator[list[int]]:
     """Collect the signals that arrive while the block runs; a second one raises KeyboardInterrupt.
 
-    notify: shows the message after the first signal, because the current step or its compilation may
-    take a while; by default on standard error. together: whether several processes have to stop at the same step:
+    notify: shows the message after the first signal, because the current step or its compilation may take a while;
+        by default on standard error.
+    together: whether several processes have to stop at the same step:
     JAX then answers SIGTERM, as which Ctrl-C counts (`nnfunc.distributed.processes.stops_at`).
     """
     caught: list[int] = []
@@ -82,8 +83,8 @@ def catch_signals(notify: Callable[[str], None] = write_message, *, together: bo
 def interrupt_message(message: str, undo: Callable[[], object] = lambda: None) -> Iterator[None]:
     """End the program with `message` when a signal arrives while the block runs.
 
-    message: also the text of the `Stopped` that a KeyboardInterrupt becomes. undo: removes what the
-    block has written, before the program ends.
+    message: also the text of the `Stopped` that a KeyboardInterrupt becomes.
+    undo: removes what the block has written, before the program ends.
     """
     _messages.append((message, undo))
     try:
@@ -98,7 +99,8 @@ def interrupt_message(message: str, undo: Callable[[], object] = lambda: None) -
 def explain_full_disk(folder: Path, hint: str) -> Iterator[None]:
     """Explain in the error of a full disk what is saved, and what to do.
 
-    folder: of the run that the block writes. hint: how to continue once there is space.
+    folder: of the run that the block writes.
+    hint: how to continue once there is space.
     """
     try:
         yield

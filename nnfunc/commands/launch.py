@@ -20,9 +20,10 @@ def launch(command: Sequence[str], *, processes: int, devices: int | None = None
     """Run a command of nnfunc in several processes, and return the exit code.
 
     When one of them fails, the others end within a minute. Signals go to all of them.
-    command: the arguments of nnfunc, such as ["train", "config.toml"]. processes: how many, 1 to 1024. devices: the
-    simulated CPU devices of each, to try a mesh without accelerators; None for the devices that there are, of which
-    each process gets its part.
+    command: the arguments of nnfunc, such as ["train", "config.toml"].
+    processes: how many, 1 to 1024.
+    devices: the simulated CPU devices of each, to try a mesh without accelerators; None for the devices that there
+        are, of which each process gets its part.
     """
     check.size("launch", 1, MOST, processes=processes)
     if not command:

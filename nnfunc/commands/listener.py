@@ -9,7 +9,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def bind(command: str, host: str, port: int) -> socket.socket:
-    """A socket that is bound to the host and port, and does not listen yet. command: for the error.
+    """A socket that is bound to the host and port, and does not listen yet.
+
+    command: for the error.
 
     Raises: OSError when the port is in use, or the host is not of this machine.
     """
@@ -37,7 +39,8 @@ def address_of(listener: socket.socket, host: str) -> str:
 def allowed_hosts(host: str, what: str) -> list[str]:
     """The names by which browsers may call the server; "*" for any, with a warning.
 
-    host: that it listens on. what: others may do then, for the warning.
+    host: that it listens on.
+    what: others may do then, for the warning.
     """
     if host in LOOPBACK:
         return [*LOOPBACK[:2], "[::1]", host]

@@ -27,8 +27,9 @@ def merge(run: Path, folder: Path, checkpoint: str = "best") -> Path:
 
     Its metrics and outputs equal those of the run of adapters exactly. `evaluate`, `predict`, `sample`,
     `nf.load_run` and `lora = { run = ... }` accept it; it cannot be resumed. merged.json names its origin.
-    run: the folder of the run of adapters. folder: a new or empty one. checkpoint: "best" or
-    "last".
+    run: the folder of the run of adapters.
+    folder: a new or empty one.
+    checkpoint: "best" or "last".
     Raises: ValueError when the run has no adapters; FileExistsError when the folder is not empty.
     """
     adapted = read_config(run)

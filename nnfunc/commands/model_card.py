@@ -25,7 +25,8 @@ PIPELINES = {
 def model_card(run: Run, folder: Path, checkpoint: str, exported: Path) -> str:
     """README.md of an exported folder: what the model is, its metrics and data, how to load it, and its config.
 
-    run, folder, checkpoint: the run. exported: the folder with config.json and the weights.
+    run, folder, checkpoint: the run.
+    exported: the folder with config.json and the weights.
     """
     config, name = run.config, exported.name
     state, step = restore(config, folder, checkpoint)

@@ -40,9 +40,15 @@ TEMPORARIES = "activations, gradients and buffers, as XLA's CPU compiler plans t
 class StepPlan:
     """What one training step takes on each device.
 
-    axes: of the mesh. compiled: those of the mesh that was compiled. batch_size: of all devices. memory: bytes of
-    the arguments by name. temporaries: bytes of the program beside them. updated: bytes of the results. flops: by
-    dtype. collectives: of a step, on the whole mesh. mesh: lines about it, and what stays whole.
+    axes: of the mesh.
+    compiled: those of the mesh that was compiled.
+    batch_size: of all devices.
+    memory: bytes of the arguments by name.
+    temporaries: bytes of the program beside them.
+    updated: bytes of the results.
+    flops: by dtype.
+    collectives: of a step, on the whole mesh.
+    mesh: lines about it, and what stays whole.
     """
 
     axes: dict[str, int]
@@ -72,9 +78,12 @@ def plan(
 ) -> None:
     """Print what a training step of a config takes on each of many devices, for which it is compiled here.
 
-    config_file: a TOML file. settings: its overrides. devices: how many; by default the product of the mesh. axes:
-    of the mesh, such as "data=8,model=8"; by default those of the config, or data. shard: a preset; by default that of
-    the config. chip: of `nnfunc.distributed.chips.CHIPS`, for the time of a step at least.
+    config_file: a TOML file.
+    settings: its overrides.
+    devices: how many; by default the product of the mesh.
+    axes: of the mesh, such as "data=8,model=8"; by default those of the config, or data.
+    shard: a preset; by default that of the config.
+    chip: of `nnfunc.distributed.chips.CHIPS`, for the time of a step at least.
     Raises: ConfigError; ValueError for a mesh, a shard or a chip that does not fit.
     """
     on = None if chip is None else find_chip(chip)
@@ -96,8 +105,9 @@ def plan_step(config: Config, axes: Mapping[str, int], gpu: bool = False) -> Ste
     Of more, the axis `data` and the batch are halved until the rest compiles. The program of a device is the same,
     because its part of the batch is. Its arguments, its FLOPs and the groups of its collectives are those of the whole
     mesh; its temporaries may be larger by the parts of gradients that twice as many devices would halve.
-    config: with any mesh. axes: the sizes of the mesh. gpu: whether attention is fused where cuDNN's would be; a loop
-    over blocks of queries stands for it.
+    config: with any mesh.
+    axes: the sizes of the mesh.
+    gpu: whether attention is fused where cuDNN's would be; a loop over blocks of queries stands for it.
     Raises: ValueError when the axes do not divide the batch, or the smaller mesh divides other arrays.
     """
     with located(config), tuning.pinned({}):
@@ -143,7 +153,10 @@ def plan_step(config: Config, axes: Mapping[str, int], gpu: bool = False) -> Ste
 
 
 def widen_group(part: Collective, compiled: Mapping[str, int], axes: Mapping[str, int]) -> Collective:
-    """A collective on a larger mesh: its group spans the same axes. part: on the mesh `compiled`. axes: of the larger.
+    """A collective on a larger mesh: its group spans the same axes.
+
+    part: on the mesh `compiled`.
+    axes: of the larger.
 
     >>> widen_group(Collective("all-gather", 8, 2, 1, "", (0, 2)), {"a": 2, "b": 2}, {"a": 4, "b": 2}).group
     (0, 2, 4, 6)

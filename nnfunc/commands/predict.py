@@ -30,11 +30,13 @@ def predict(
     """Write the predictions for the rows of files, one row for each.
 
     The files are read and written in pieces of some batches, so that they may be larger than the memory.
-    folder: of the run. inputs: files, folders of images, or "-" for standard input; see `read_pieces`. output: the
-    file to write, or None for standard output; it appears when all rows are predicted. checkpoint: "best" or "last".
-    batch_size: rows per batch, at least 1; by default as in the run's evaluations, which fit the memory. keep: the
-    columns of the inputs to write before the predictions; "all" keeps all. format_name: csv, jsonl, parquet or npy
-    (the raw outputs of the model); by default by the ending of output.
+    folder: of the run.
+    inputs: files, folders of images, or "-" for standard input; see `read_pieces`.
+    output: the file to write, or None for standard output; it appears when all rows are predicted.
+    checkpoint: "best" or "last".
+    batch_size: rows per batch, at least 1; by default as in the run's evaluations, which fit the memory.
+    keep: the columns of the inputs to write before the predictions; "all" keeps all.
+    format_name: csv, jsonl, parquet or npy (the raw outputs of the model); by default by the ending of output.
     Raises: ValueError when an input does not fit the model, with the file, line and column.
     """
     output = None if output is None or str(output) == "-" else output

@@ -38,7 +38,9 @@ def prediction_columns(
     Of classes "class", a name or an index, and "p_NAME", the probability of each class; of several labels each label
     as 0 or 1, and "p_LABEL"; of numbers the labels' names, with "_deviation" or "_q0", "_q1", ... behind each; of
     tags "tags", a list; of tokens "token", the most likely next one.
-    run: a trained run. output: of its model, [n, ...], as `predict_batches` gives it. names: of `load_inputs`.
+    run: a trained run.
+    output: of its model, [n, ...], as `predict_batches` gives it.
+    names: of `load_inputs`.
     lengths: of `sentence_lengths`, None for all positions.
     """
     output_type, preprocessing = run.output_type, run.config.preprocessing

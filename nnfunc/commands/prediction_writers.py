@@ -41,7 +41,8 @@ def choose_format(output: Path | None, name: str | None) -> str:
 def open_writer(output: Path | None, format_name: str) -> Iterator[Write]:
     """A function that appends rows to a file; the file appears when the block ends without an error.
 
-    output: the file, None for standard output. format_name: a key of FORMATS.
+    output: the file, None for standard output.
+    format_name: a key of FORMATS.
     """
     if output is None:
         yield _row_writer(sys.stdout, format_name)

@@ -33,9 +33,11 @@ ROWS = 10
 class Profile(NamedTuple):
     """What `profile` has measured.
 
-    once: seconds of what a run does once, by name: data, trace, compile. step: median seconds of the parts of a step:
-    data, host, device. operations: seconds a step of each operation of the program, the costliest first. memory: bytes
-    by layer: parameters, optimizer, outputs. folder: with the trace.
+    once: seconds of what a run does once, by name: data, trace, compile.
+    step: median seconds of the parts of a step: data, host, device.
+    operations: seconds a step of each operation of the program, the costliest first.
+    memory: bytes by layer: parameters, optimizer, outputs.
+    folder: with the trace.
     """
 
     once: dict[str, float]
@@ -48,8 +50,9 @@ class Profile(NamedTuple):
 def profile(config_file: Path, settings: list[str], folder: Path | None = None) -> Profile:
     """Time ten training steps of a config and trace three more; print and return what they take.
 
-    config_file: a TOML file. settings: its overrides. folder: a new one for the trace, by default the next of
-    runs/NAME-profile-1.
+    config_file: a TOML file.
+    settings: its overrides.
+    folder: a new one for the trace, by default the next of runs/NAME-profile-1.
     """
     start = time.perf_counter()
     config = load(config_file, settings)
@@ -145,7 +148,9 @@ def _describe(op_name: str) -> str:
 def operation_times(folder: Path, layers: Mapping[str, str], steps: int) -> dict[str, float]:
     """Seconds a step of each layer's operations in a trace, the costliest first.
 
-    folder: of the trace. layers: of `operation_layers`. steps: how many were traced.
+    folder: of the trace.
+    layers: of `operation_layers`.
+    steps: how many were traced.
     """
     times: Counter[str] = Counter()
     for file in folder.rglob("*.xplane.pb"):

@@ -18,9 +18,11 @@ BAR = 8  # columns
 class TrainingProgress:
     """Call it with each report of the training; `tick(step)` moves the bar between reports.
 
-    steps: of the whole training. bar: a rich.progress.Progress, or None to print lines. lines: whether to
-    print lines where there is no bar. best: the name of the metric of the best checkpoint, which is shown too.
-    first_step: where the training began or resumed, None until then.
+    steps: of the whole training.
+    bar: a rich.progress.Progress, or None to print lines.
+    lines: whether to print lines where there is no bar.
+    best: the name of the metric of the best checkpoint, which is shown too. first_step: where the training began or
+        resumed, None until then.
     """
 
     def __init__(self, steps: int, bar: Any = None, *, lines: bool = True, best: str = "loss"):
@@ -108,8 +110,9 @@ def fit_metrics(metrics: dict[str, dict[str, str]], best: str, room: int) -> str
 def show_progress(steps: int, *, lines: bool = True, best: str = "loss") -> Iterator[TrainingProgress]:
     """A TrainingProgress for the time of the block.
 
-    steps: of the whole training. lines: False for one of many runs: without a terminal nothing is printed,
-    and the bar disappears at the end. best: the name of the metric of the best checkpoint.
+    steps: of the whole training.
+    lines: False for one of many runs: without a terminal nothing is printed, and the bar disappears at the end.
+    best: the name of the metric of the best checkpoint.
     """
     if not sys.stdout.isatty():
         yield TrainingProgress(steps, lines=lines, best=best)

@@ -25,7 +25,9 @@ SAMPLES, TOKENS = 3, 200
 def evaluate_for_report(config: Config, state: TrainState, threshold: Any = None) -> Evaluation | None:
     """The sections on the test split, or else the validation split; None where outputs have no metrics.
 
-    config: of the run. state: of the best checkpoint. threshold: of the run, or None.
+    config: of the run.
+    state: of the best checkpoint.
+    threshold: of the run, or None.
     """
     task, data = rebuild_task(config, state), config.data()
     output_type = getattr(task.objective, "output_type", "")

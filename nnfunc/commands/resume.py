@@ -23,9 +23,9 @@ FREE = ("train", "log", "mesh", "shard")
 def resume(folder: Path, settings: list[str] | None = None, *, changed_data: bool = False) -> None:
     """Resume a run from its last good checkpoint; a complete run only repeats its report.
 
-    folder: of the run. settings: overrides of the training loop, such as "train.rollback=2"; the other
-    settings stay. changed_data: accept data files that changed since the run began; their original rows
-    keep their splits.
+    folder: of the run.
+    settings: overrides of the training loop, such as "train.rollback=2"; the other settings stay.
+    changed_data: accept data files that changed since the run began; their original rows keep their splits.
     Raises: ValueError for settings that would change the steps that are already trained.
     """
     if (folder / run_folder.MERGED).exists():

@@ -38,8 +38,10 @@ from nnfunc.training.train_state import TrainState
 class Training(NamedTuple):
     """The result of a training, which ended at its last step, or earlier because of a signal.
 
-    state, history: of `nf.train`. signals: those that arrived. first_step: at which the training began or
-    resumed, None if all steps were already trained. seconds: of wall time.
+    state, history: of `nf.train`.
+    signals: those that arrived.
+    first_step: at which the training began or resumed, None if all steps were already trained.
+    seconds: of wall time.
     """
 
     state: TrainState
@@ -53,7 +55,8 @@ class Training(NamedTuple):
 def new_folder(name: str, folder: Path | None, message: str) -> Iterator[Path]:
     """A new run folder, which is removed again if the block fails or is interrupted before a training has begun.
 
-    name, folder: as for `run_folder.create_folder`. message: for an interruption.
+    name, folder: as for `run_folder.create_folder`.
+    message: for an interruption.
     """
     existed = folder is not None and folder.is_dir()
     path = Path(processes.broadcast("folder", lambda: str(run_folder.create_folder(name, folder))))
@@ -76,8 +79,11 @@ def new_folder(name: str, folder: Path | None, message: str) -> Iterator[Path]:
 def run_training(config: Config, folder: Path, *, resume: bool | list[str], replace_config: bool = False) -> None:
     """Train, evaluate the best checkpoint and write the report.
 
-    config: of the run. folder: of the run, with its config.toml. resume: as in `nf.train`. replace_config:
-    whether to write the config to config.toml first; the old file is restored if the training refuses it.
+    config: of the run.
+    folder: of the run, with its config.toml.
+    resume: as in `nf.train`.
+    replace_config: whether to write the config to config.toml first; the old file is restored if the training
+        refuses it.
     Raises: `Stopped` by a signal; Diverged; BlockingIOError while another process trains the run.
     """
     with FolderLock(folder, shared=True) if processes.is_main() else nullcontext():
@@ -129,8 +135,11 @@ def fit_config(
 ) -> Training:
     """Train a config in its folder, with a progress bar, to its last step or the first signal.
 
-    config: of the run. folder: for checkpoints and metrics.jsonl. resume: as in `nf.train`. write_row:
-    gets each row of metrics.jsonl. lines: whether to print progress where there is no terminal.
+    config: of the run.
+    folder: for checkpoints and metrics.jsonl.
+    resume: as in `nf.train`.
+    write_row: gets each row of metrics.jsonl.
+    lines: whether to print progress where there is no terminal.
     """
     start = time.perf_counter()
     together = processes.count() > 1
@@ -227,7 +236,9 @@ def _file_errors(config: Config, state: TrainState, split: str) -> dict[str, flo
 def choose_run_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:
     """Choose the threshold that the config asks for, and write threshold.json; the metrics by split that follow it.
 
-    config: of the run. folder: of the run. state, step: of the best checkpoint.
+    config: of the run.
+    folder: of the run.
+    state, step: of the best checkpoint.
     """
     task, data = rebuild_task(config, state), config.data()
     metric = threshold_metric(config, data)

@@ -32,11 +32,15 @@ def sample(
 ) -> list[str]:
     """Print and return texts that begin with the prompt and continue as the model predicts.
 
-    folder: of a run on text. prompt: at least one token; "-" reads it from standard input. Before it a model of
-    `nnfunc import` reads what its tokenizer puts before a text, such as <s>, which is not printed. steps: tokens
-    to generate, at least 1. temperature, top_k, top_p: see `nf.generate`. seed: of the random draws, from 0
-    to 2**32 - 1. samples: the number of texts, at least 1. stop: the text of one token, which ends a
-    sample. checkpoint: "best" or "last".
+    folder: of a run on text.
+    prompt: at least one token; "-" reads it from standard input. Before it a model of `nnfunc import` reads what
+        its tokenizer puts before a text, such as <s>, which is not printed.
+    steps: tokens to generate, at least 1.
+    temperature, top_k, top_p: see `nf.generate`.
+    seed: of the random draws, from 0 to 2**32 - 1.
+    samples: the number of texts, at least 1.
+    stop: the text of one token, which ends a sample.
+    checkpoint: "best" or "last".
     Raises: ValueError when the run is not one on text, or its logits are NaN.
     """
     check.size("sample", steps=steps, samples=samples)
@@ -72,8 +76,9 @@ def generate_texts(
 ) -> list[str]:
     """Texts that begin with the prompt.
 
-    config, codec: of the run. model, params, state: trained. start: tokens before the prompt, which are not in the
-    texts. The others are those of `sample`.
+    config, codec: of the run.
+    model, params, state: trained.
+    start: tokens before the prompt, which are not in the texts. The others are those of `sample`.
     """
     ids = np.concatenate([np.asarray(start, np.int32), codec.encode(prompt)])
     if len(ids) == 0:

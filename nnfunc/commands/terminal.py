@@ -31,7 +31,9 @@ def print_lines(text: str) -> None:
 
 
 def metrics_line(metrics: dict[str, float]) -> str:
-    """Metrics in one line, the loss first. metrics: values by name.
+    """Metrics in one line, the loss first.
+
+    metrics: values by name.
 
     >>> metrics_line({"accuracy": 0.97, "loss": 0.125})
     'loss 0.125  accuracy 97.00%'
@@ -40,7 +42,9 @@ def metrics_line(metrics: dict[str, float]) -> str:
 
 
 def speed_text(steps_per_second: float) -> str:
-    """A speed for progress lines. steps_per_second: positive and finite.
+    """A speed for progress lines.
+
+    steps_per_second: positive and finite.
 
     >>> speed_text(1234.5), speed_text(0.123)
     ('1,234 steps/s', '0.12 steps/s')

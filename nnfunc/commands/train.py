@@ -34,8 +34,9 @@ def agree(config: Config) -> None:
 def train(config_file: Path, settings: list[str], folder: Path | None = None) -> Path:
     """Train a config in a new run folder, and return the folder.
 
-    config_file: a TOML file. settings: overrides such as "schedule.peak=1e-2". folder: a new or empty
-    folder; by default the next of runs/NAME-1, runs/NAME-2.
+    config_file: a TOML file.
+    settings: overrides such as "schedule.peak=1e-2".
+    folder: a new or empty folder; by default the next of runs/NAME-1, runs/NAME-2.
     Raises: ConfigError; FileExistsError; Diverged; `Stopped` by a signal.
     """
     message = "stopped before the training began; nothing was written"

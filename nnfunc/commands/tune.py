@@ -26,7 +26,9 @@ def tune(config_file: Path, settings: list[str], *, seconds: float = 20.0) -> di
 
     Convolutions, recurrent layers, attention and norms are timed alone, the costliest first; then the training step
     with its blocks scanned and unrolled, and its loop.
-    config_file: a TOML file. settings: its overrides. seconds: for all measurements; above 0.
+    config_file: a TOML file.
+    settings: its overrides.
+    seconds: for all measurements; above 0.
     Raises: ValueError where measured forms are switched off, or there is no cache folder.
     """
     check.number("tune", 0, open_low=True, seconds=seconds)
@@ -91,7 +93,9 @@ class Steps:
     def time(self, key: str, call: tuning.Call, seconds: float, pinned: dict[str, str]) -> dict[str, float]:
         """The median seconds of three steps with each form of a choice.
 
-        key, call: of the choice. seconds: until the last round begins. pinned: the forms of the other choices.
+        key, call: of the choice.
+        seconds: until the last round begins.
+        pinned: the forms of the other choices.
         """
         end, programs = time.perf_counter() + seconds, {}
         for form in call.options:

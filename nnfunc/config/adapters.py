@@ -48,9 +48,12 @@ def adapt(
 ) -> Adapters:
     """Train low-rank adapters of the best checkpoint of another run, whose other parameters stay frozen.
 
-    run: the folder of the run, which has the same model. on: patterns of the weights that get an adapter.
-    rank: at least 1. alpha: the strength of the corrections, whatever their rank. train: patterns of parameters that
-    are trained themselves. base_saved_at: `last_saved(run)` when the config was built, by default now.
+    run: the folder of the run, which has the same model.
+    on: patterns of the weights that get an adapter.
+    rank: at least 1.
+    alpha: the strength of the corrections, whatever their rank.
+    train: patterns of parameters that are trained themselves.
+    base_saved_at: `last_saved(run)` when the config was built, by default now.
     Raises: ValueError when a number is out of its range, there is no such run, or the run has adapters itself.
     """
     check.size("lora", rank=rank)
@@ -113,11 +116,14 @@ def start_from(
 ) -> Start:
     """Start from the parameters and the state, such as running statistics, of another run.
 
-    run: its folder. only: patterns of the parameters and state to take over. skip: patterns of those to leave as they
-    are, such as "head/**". resize: by pattern, what becomes of parameters with another size: "part" takes over the rows
-    and columns that both have, such as those of the known tokens of a larger vocabulary; "grid" interpolates positions
-    of a square grid of patches. checkpoint: "best" or "last". base_saved_at: `last_saved(run)`
-    when the config was built, by default now.
+    run: its folder.
+    only: patterns of the parameters and state to take over.
+    skip: patterns of those to leave as they are, such as "head/**".
+    resize: by pattern, what becomes of parameters with another size: "part" takes over the rows and columns that
+        both have, such as those of the known tokens of a larger vocabulary; "grid" interpolates positions of a
+        square grid of patches.
+    checkpoint: "best" or "last".
+    base_saved_at: `last_saved(run)` when the config was built, by default now.
     Raises: ValueError when there is no such run or checkpoint, or the run has adapters.
     """
     return Start(run, only, skip, resize, checkpoint, _check_base("start", run, checkpoint, base_saved_at))
@@ -135,8 +141,10 @@ def distillation_from(
 ) -> Objective:
     """The objective `nf.distillation`, whose teacher is the model of another run on the same data.
 
-    run: the folder of the teacher's run. temperature, alpha, label_smoothing, ignore_index: as for `nf.distillation`.
-    checkpoint: "best" or "last". base_saved_at: `last_saved(run)` when the config was built, by default now.
+    run: the folder of the teacher's run.
+    temperature, alpha, label_smoothing, ignore_index: as for `nf.distillation`.
+    checkpoint: "best" or "last".
+    base_saved_at: `last_saved(run)` when the config was built, by default now.
     Raises: ValueError when a number is out of its range, there is no such run, or the run has adapters.
     """
     base_saved_at = _check_base("objective", run, checkpoint, base_saved_at)

@@ -34,8 +34,10 @@ class ScheduleCall:
 class TableCall:
     """The call of a table's factory.
 
-    path: the dotted key of the table, such as "model" or "augment.shift". table: its first part. name: of
-    the factory. arguments: by name, with slots.
+    path: the dotted key of the table, such as "model" or "augment.shift".
+    table: its first part.
+    name: of the factory.
+    arguments: by name, with slots.
     """
 
     path: str
@@ -48,7 +50,8 @@ class TableCall:
 class Recipe:
     """The function (hypers, step) -> Task of a config. Configs that differ only in numbers have equal recipes.
 
-    parts: the calls of all factories. target: how the data set scaled the targets, which the metrics undo; or None.
+    parts: the calls of all factories.
+    target: how the data set scaled the targets, which the metrics undo; or None.
     names: of the tags, for the metrics of entities, or None.
 
     A call takes hypers: those of `config.hypers`, possibly traced, and optionally any other argument of a
@@ -150,7 +153,8 @@ def is_schedule(value: Any) -> bool:
 def map_schedules(value: Any, function: Callable[[str, Any], Any], key: str = "") -> Any:
     """The value, with `function(key, schedule)` for each schedule in it.
 
-    value: of a table, as TOML has it. key: the dotted key of the value.
+    value: of a table, as TOML has it.
+    key: the dotted key of the value.
     """
     if is_schedule(value):
         return function(key, value)
@@ -175,8 +179,9 @@ def find_schedules(key: str, value: Any) -> list[str]:
 def insert_slots(key: str, value: Any, numbers: dict[str, float] | None) -> Any:
     """The value as a hashable one, with a slot for each number that may be traced.
 
-    key: the dotted key of the value. numbers: takes the numbers, by the keys of their slots; None for the
-    value of a static argument, which has no slots.
+    key: the dotted key of the value.
+    numbers: takes the numbers, by the keys of their slots; None for the value of a static argument, which has no
+        slots.
     """
     if isinstance(value, list):
         return tuple(insert_slots(f"{key}[{i}]", item, numbers) for i, item in enumerate(value))

@@ -14,7 +14,9 @@ from nnfunc.evaluation.thresholds import check_threshold_metric
 def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], problems: ProblemList) -> None:
     """Check that there is one learning rate, of the schedule or of the optimizer, and that it is not negative.
 
-    tables: as written. resolved: with defaults. problems: takes the mistakes.
+    tables: as written.
+    resolved: with defaults.
+    problems: takes the mistakes.
     """
     optimizer, schedule = resolved.get("optimizer"), resolved.get("schedule")
     rates = {f"schedule.{key}": value for key, value in (schedule or {}).items()}
@@ -35,8 +37,8 @@ def check_learning_rate(tables: dict[str, Any], resolved: dict[str, Any], proble
 def check_combinations(resolved: dict[str, Any], problems: ProblemList) -> None:
     """Check start steps against the run, micro-batches against the batch size, and the model's vocabulary.
 
-    resolved: the tables with defaults. problems: takes the mistakes; of the keys of a mistake, one that the
-    command line overrides is named.
+    resolved: the tables with defaults.
+    problems: takes the mistakes; of the keys of a mistake, one that the command line overrides is named.
     """
     data, train, groups, average, task = (
         resolved.get(table) or {} for table in ("data", "train", "groups", "average", "task")
@@ -71,8 +73,10 @@ def call_factories(
     """Call each factory with the arguments of its table, and collect the errors.
 
     A number with a schedule has its values at the first, the middle and the last step.
-    resolved: the tables with defaults, None for those with mistakes. problems: takes the errors. data_cache:
-    takes the data, if an augmentation needs it. records: as in `Config`.
+    resolved: the tables with defaults, None for those with mistakes.
+    problems: takes the errors.
+    data_cache: takes the data, if an augmentation needs it.
+    records: as in `Config`.
     """
     from nnfunc import optimizers
     from nnfunc.training.task_metrics import check_metrics

@@ -20,11 +20,11 @@ from nnfunc.config.schema import FIXED_FACTORIES, MESH_TABLES, RUN_TABLES, TASK_
 class Config:
     """A checked config, as `load` and `resolve` return it. Two are equal when their tables are.
 
-    tables: seed and the tables, with every default that TOML can express. A value that follows from
-    another one (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is in it only when
-    it was written. where: the name of the config in errors. data_cache: the loaded data sets by their
-    tables; several configs may share it. records: what a run saved of its data, for the config of a
-    run's folder.
+    tables: seed and the tables, with every default that TOML can express. A value that follows from another one
+        (`schedule.total_steps` from `train.steps`, `data.seed` from `seed`) is in it only when it was written.
+    where: the name of the config in errors.
+    data_cache: the loaded data sets by their tables; several configs may share it.
+    records: what a run saved of its data, for the config of a run's folder.
     """
 
     tables: dict[str, Any]

@@ -15,9 +15,10 @@ COMMAND_LINE = "the command line"
 class Problem:
     """One mistake of a config; `str(problem)` is its line in the message.
 
-    text: the whole sentence, with its hint. source: the file, or "the command line". path: the dotted
-    key, such as `schedule.peak`; empty for a mistake of the whole file. expected, actual, hint: the parts
-    of the sentence, as in `NnfuncError`, empty where it has none.
+    text: the whole sentence, with its hint.
+    source: the file, or "the command line".
+    path: the dotted key, such as `schedule.peak`; empty for a mistake of the whole file.
+    expected, actual, hint: the parts of the sentence, as in `NnfuncError`, empty where it has none.
     """
 
     text: str
@@ -48,9 +49,10 @@ class ConfigError(InvalidValueError):
 class ProblemList:
     """Collects the problems of one config.
 
-    file: the name of the config in messages. folders: the config's folder and the current directory,
-    which relative paths may start from; None leaves relative paths as they are. overridden: the keys of
-    the command line; problems of these have it as their source instead of the file.
+    file: the name of the config in messages.
+    folders: the config's folder and the current directory, which relative paths may start from; None leaves
+        relative paths as they are.
+    overridden: the keys of the command line; problems of these have it as their source instead of the file.
     """
 
     def __init__(self, file: str, folders: tuple[Path, Path] | None = None, overridden: Iterable[str] = ()):
@@ -62,9 +64,9 @@ class ProblemList:
     ) -> None:
         """Add a problem of the key `path`, which may be a missing one.
 
-        text: what is wrong; by default "`expected`, got `actual`". hint: what to do; if it starts in lower
-        case, it continues the sentence after a semicolon. source: by default the command line if it
-        overrides the key, else the file.
+        text: what is wrong; by default "`expected`, got `actual`".
+        hint: what to do; if it starts in lower case, it continues the sentence after a semicolon.
+        source: by default the command line if it overrides the key, else the file.
         """
         text = text or f"{expected}, got {actual}"
         text = f"{text}; {hint}" if hint[:1].islower() else f"{text.removesuffix('.')}. {hint}".rstrip()
@@ -114,8 +116,9 @@ def _is_inside(path: str, table: str) -> bool:
 def nearest_hint(name: Any, names: Iterable[str], *, list_names: bool = False) -> str:
     """A hint such as "did you mean 'peak'?".
 
-    name: the wrong name, of any type. names: the valid ones. list_names: whether to list the valid names if
-    none is similar; otherwise the hint is empty then.
+    name: the wrong name, of any type.
+    names: the valid ones.
+    list_names: whether to list the valid names if none is similar; otherwise the hint is empty then.
 
     >>> nearest_hint("pek", ["peak", "final"]), nearest_hint("x", ["peak", "final"])
     ("did you mean 'peak'?", '')

@@ -15,9 +15,11 @@ from nnfunc.data.preprocessing import Preprocessing
 class DataRecords:
     """The data records of a run, a sweep or a comparison.
 
-    folder: of the run. per_data_set: whether the folder has a record for each of several data sets, as for
-    sweeps and comparisons. changed_data: whether to accept data files that have changed. needs_start: whether
-    the parameters of step 0 may be needed; if not, the table start has no effect, as checkpoints have its result.
+    folder: of the run.
+    per_data_set: whether the folder has a record for each of several data sets, as for sweeps and comparisons.
+    changed_data: whether to accept data files that have changed.
+    needs_start: whether the parameters of step 0 may be needed; if not, the table start has no effect, as
+        checkpoints have its result.
     """
 
     folder: Path
@@ -28,7 +30,8 @@ class DataRecords:
     def load(self, name: str, values: Mapping[str, Any]) -> Preprocessing | None:
         """The record of a data set, or None.
 
-        name: of the data set's factory. values: the arguments of the factory.
+        name: of the data set's factory.
+        values: the arguments of the factory.
         Raises: ValueError for a damaged record.
         """
         preprocessing = Preprocessing.load(self.folder_of(name, values))
@@ -45,7 +48,8 @@ class DataRecords:
     def check(self, where: str, recorded: Preprocessing, current: Preprocessing) -> None:
         """Refuse or warn about data that has changed since it was recorded.
 
-        where: the name of the config in errors. recorded, current: the record and the data as it is now.
+        where: the name of the config in errors.
+        recorded, current: the record and the data as it is now.
         Raises: ConfigError.
         """
         changes = recorded.describe_changes(current)

@@ -63,8 +63,9 @@ def run_key(key: str) -> str:
 def explain_experiment(key: str, names: Mapping[str, str]) -> list[KeyHelp]:
     """The help of a key that only sweeps or comparisons have; [] for any other.
 
-    key: dotted, such as "sweep.trials", "sweep.search.eta", "sweep.schedule.peak" or "seeds"; a single "sweep" gives
-    all options. names: as for `explain_key`.
+    key: dotted, such as "sweep.trials", "sweep.search.eta", "sweep.schedule.peak" or "seeds"; a single "sweep"
+        gives all options.
+    names: as for `explain_key`.
     Raises: ValueError, with the nearest key, when a sweep has no such key.
 
     >>> explain_experiment("sweep.seeds", {})[0].range

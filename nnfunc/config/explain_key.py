@@ -58,9 +58,13 @@ _SHARED = {
 class KeyHelp:
     """What one key of a config is.
 
-    key: dotted, such as "model.dropout". factory: the name of the function whose argument it is. type: the values
-    of TOML that it takes. range: of its numbers, "" if any. default: as TOML, or in words.
-    meaning: the line of the docstring. example: of TOML.
+    key: dotted, such as "model.dropout".
+    factory: the name of the function whose argument it is.
+    type: the values of TOML that it takes.
+    range: of its numbers, "" if any.
+    default: as TOML, or in words.
+    meaning: the line of the docstring.
+    example: of TOML.
     """
 
     key: str
@@ -114,8 +118,8 @@ def argument_docs(function: Any) -> dict[str, str]:
 def explain_key(key: str, names: Mapping[str, str]) -> list[KeyHelp]:
     """The help of a key, once for each factory that it is an argument of.
 
-    key: dotted, such as "model.dropout", "augment.shift.pixels" or "seed". names: the factory of a table, such as
-    {"model": "mlp"}; without it all factories with that argument.
+    key: dotted, such as "model.dropout", "augment.shift.pixels" or "seed".
+    names: the factory of a table, such as {"model": "mlp"}; without it all factories with that argument.
     Raises: ValueError, with the nearest key, when there is no such key.
 
     >>> explain_key("model.dropout", {"model": "mlp"})[0].range
@@ -216,7 +220,9 @@ def _meaning(table: str, function: Any, argument: str) -> str:
 def describe_argument(
     key: str, factory: str, value_type: ValueType, default: str, meaning: str, example: str
 ) -> KeyHelp:
-    """The help of an argument, with the range that its meaning tells. key, factory, default, meaning, example: of it.
+    """The help of an argument, with the range that its meaning tells.
+
+    key, factory, default, meaning, example: of it.
 
     value_type: of the argument.
     """

@@ -21,7 +21,9 @@ def make_absolute(table: str, values: Any, problems: ProblemList) -> Any:
     A path of the file is looked up in the folder of the config, then, with a warning, in the current
     directory. A path of the command line is looked up in the current directory first. A file in a data folder
     of `nnfunc.data.download` keeps its short name.
-    table: its name. values: as written, not yet checked. problems: with the folders and the overridden keys.
+    table: its name.
+    values: as written, not yet checked.
+    problems: with the folders and the overridden keys.
     """
     if problems.folders is None or not isinstance(values, dict) or table not in FILE_TABLES:
         return values

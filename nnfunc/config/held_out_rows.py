@@ -38,9 +38,14 @@ def held_out_rows(
 ) -> HeldOut:
     """The outputs and targets of a split, in its order; of "train" at most 10,000 rows, evenly chosen.
 
-    config: of the run. data: its data set. split: "train", "validation" or "test". task: of the run, whose
-    objective says how outputs are read. params, state: of the trained model. threshold: of answers, or None. most: rows
-    of "train", None for all. other_file: whether the data is another file than those of the run, as its split "train".
+    config: of the run.
+    data: its data set.
+    split: "train", "validation" or "test".
+    task: of the run, whose objective says how outputs are read.
+    params, state: of the trained model.
+    threshold: of answers, or None.
+    most: rows of "train", None for all.
+    other_file: whether the data is another file than those of the run, as its split "train".
     Raises: ValueError when there is no such split, or its examples are not pairs (x, target).
     """
     where, model, objective = "held_out", as_model(task.model), task.objective
@@ -95,7 +100,8 @@ def at_threshold(
 def threshold_metric(config: Config, data: Dataset) -> str | None:
     """The metric for which the config asks for a threshold; None without one, and without a validation split.
 
-    config: of the run. data: its data set.
+    config: of the run.
+    data: its data set.
     """
     return None if data.validation is None else config.tables.get("task", {}).get("threshold")
 
@@ -115,7 +121,10 @@ def restore_rows(
 ) -> np.ndarray:
     """Outputs or targets [n, ...] of a split in the units of the data's file.
 
-    config: of the run. data: its data set. split: of the rows. rows: the indices of some of the split, or None for all.
+    config: of the run.
+    data: its data set.
+    split: of the rows.
+    rows: the indices of some of the split, or None for all.
     output_type: of the outputs; "values" for targets.
     """
     names = window_series((data.preprocessing or config.preprocessing).facts, split)
@@ -149,8 +158,8 @@ def _row_ids(
 ) -> tuple[np.ndarray, str]:
     """(the positions of the rows in the file of the data, the split that the file is).
 
-    Where that is unknown, the positions in the split, and "". record: of the files that data was read from, None for
-    several files together.
+    Where that is unknown, the positions in the split, and "".
+    record: of the files that data was read from, None for several files together.
     """
     chosen = np.arange(count_examples(data.arrays if split == "train" else getattr(data, split)))
     chosen = chosen if rows is None else rows
@@ -169,8 +178,10 @@ def _row_ids(
 def _describer(now: Preprocessing, file: str, record: Preprocessing | None) -> Callable[[int], str] | None:
     """row -> the file or the line of an example; None where that is unknown.
 
-    now: of the data as it was read. file: the split that the file is. record: of the run, whose rows are those of the
-    file as it was; None for another file. Of a file that has changed, lines are known where each row has one.
+    now: of the data as it was read.
+    file: the split that the file is.
+    record: of the run, whose rows are those of the file as it was; None for another file. Of a file that has
+        changed, lines are known where each row has one.
     """
     describe = now.describe.get(file)
     if describe is None or record is None or record.rows is None or file != "train":

@@ -20,10 +20,11 @@ from nnfunc.runs.run_folder import program_name
 def load(path: str | Path, overrides: Sequence[str] = (), *, records: DataRecords | None = None) -> Config:
     """The checked config of a TOML file.
 
-    path: the file; relative paths in it start from its folder. A table [sweep] is ignored, because only
-    `nnfunc sweep` uses it. overrides: settings such as "schedule.peak=1e-2", which replace those of the
-    file. A value is TOML, or otherwise text: `model.activation=gelu`. It may be a whole table:
-    `optimizer={name="sgd", learning_rate=0.1}`. records: of the run's folder, as in `Config`.
+    path: the file; relative paths in it start from its folder. A table [sweep] is ignored, because only `nnfunc
+        sweep` uses it.
+    overrides: settings such as "schedule.peak=1e-2", which replace those of the file. A value is TOML, or otherwise
+        text: `model.activation=gelu`. It may be a whole table: `optimizer={name="sgd", learning_rate=0.1}`.
+    records: of the run's folder, as in `Config`.
     Raises: ConfigError with every mistake, each with the nearest valid key or name.
     """
     problems = ProblemList(str(path), (Path(path).absolute().parent, Path.cwd()))
@@ -48,9 +49,11 @@ def resolve(
 ) -> Config:
     """The checked config of tables.
 
-    tables: as TOML has them; they are not changed. where: the name of the config in errors. overridden:
-    the keys of the command line, which errors of these name instead of `where`. data_cache, records: as in
-    `Config`. folders: the config's folder and the current directory; with them relative paths become absolute.
+    tables: as TOML has them; they are not changed.
+    where: the name of the config in errors.
+    overridden: the keys of the command line, which errors of these name instead of `where`.
+    data_cache, records: as in `Config`.
+    folders: the config's folder and the current directory; with them relative paths become absolute.
     Raises: ConfigError with every mistake.
 
     >>> config = resolve({
@@ -83,7 +86,8 @@ def fill_defaults(tables: Mapping[str, Any], problems: ProblemList) -> dict[str,
     """The tables with every default; a table with mistakes becomes None.
 
     Each value is checked against its type; other checks follow in `check_values`.
-    tables: as TOML has them. problems: takes the mistakes.
+    tables: as TOML has them.
+    problems: takes the mistakes.
     """
     known = ["seed", *TABLES]
     for key, value in tables.items():

@@ -34,7 +34,9 @@ from nnfunc.training.train_state import TrainState, eval_params
 class TrainedModel(NamedTuple):
     """A trained model: y = model.apply(params, x, state=state).
 
-    model: as the config builds it. params: the trained parameters. state: the model state, {} without any.
+    model: as the config builds it.
+    params: the trained parameters.
+    state: the model state, {} without any.
     """
 
     model: Model
@@ -65,10 +67,10 @@ class Run(TrainedModel):
 
         Values, quantiles and deviations are in the units of the file, also when the targets were scaled.
         The files of the training data are not needed.
-        rows: raw, as in the training data: an array [n, ...]; for a table, a data frame, a dict of columns or
-        a list of dicts, with the columns in any order; for images, files or a folder; or the path of a .npy,
-        .csv or .parquet file. batch_size: rows per call of the model, at least 1; by default the batch size
-        of the run's evaluations.
+        rows: raw, as in the training data: an array [n, ...]; for a table, a data frame, a dict of columns or a
+            list of dicts, with the columns in any order; for images, files or a folder; or the path of a .npy, .csv
+            or .parquet file.
+        batch_size: rows per call of the model, at least 1; by default the batch size of the run's evaluations.
         Raises: FileNotFoundError; ValueError for rows that do not fit the model.
         """
         return self.predict_named(rows, batch_size=batch_size)[0]
@@ -88,8 +90,10 @@ class Run(TrainedModel):
     ) -> Iterator[np.ndarray]:
         """The outputs of prepared inputs, batch by batch, as the model has them: `restore_outputs` gives their units.
 
-        x: as `load_inputs` gives it, with leading axis n. batch_size: as for `predict`. width: the rows that each call
-        of the model gets, the last ones repeated; by default the smaller one of batch_size and n.
+        x: as `load_inputs` gives it, with leading axis n.
+        batch_size: as for `predict`.
+        width: the rows that each call of the model gets, the last ones repeated; by default the smaller one of
+            batch_size and n.
         """
         batch_size = self.config.eval_batch_size if batch_size is None else batch_size
         check.size("predict", batch_size=batch_size)
@@ -136,8 +140,8 @@ class Run(TrainedModel):
     def held_out(self, split: str = "test") -> HeldOut:
         """The raw outputs and the targets of the rows of a split, for the functions of `nnfunc.evaluation`.
 
-        The files of the training data are read. split: "train", of which at most 10,000 rows are chosen evenly,
-        "validation" or "test".
+        The files of the training data are read.
+        split: "train", of which at most 10,000 rows are chosen evenly, "validation" or "test".
         Raises: ValueError when there is no such split; ConfigError when the data has changed.
         """
         from nnfunc.config.held_out_rows import held_out_rows
@@ -185,8 +189,10 @@ def read_config(
 ) -> Config:
     """The config of a run's folder, with the saved preprocessing.
 
-    folder: of the run. overrides: as for `load`. changed_data: whether to accept data files that changed
-    since the run began. needs_start: whether the run may be trained from step 0, for which its table start counts.
+    folder: of the run.
+    overrides: as for `load`.
+    changed_data: whether to accept data files that changed since the run began.
+    needs_start: whether the run may be trained from step 0, for which its table start counts.
     Raises: FileNotFoundError; ConfigError.
     """
     folder = run_folder.check_folder(folder)
@@ -199,7 +205,8 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> Run:
     """The trained model of a run: `model, params, state = load_run(folder)`, or `load_run(folder).predict(rows)`.
 
     The data files are not needed, except to predict with a run of an older version, which has no data.json.
-    folder: of the run. checkpoint: "best" or "last".
+    folder: of the run.
+    checkpoint: "best" or "last".
     Raises: FileNotFoundError when the folder is not a run.
     """
     config = read_config(Path(folder))
@@ -228,7 +235,9 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
     """The train state of a checkpoint, and its step.
 
     A damaged checkpoint is skipped with a warning; the last good one is used instead.
-    config: of the run. folder: of the run. checkpoint_name: "best" or "last".
+    config: of the run.
+    folder: of the run.
+    checkpoint_name: "best" or "last".
     Raises: ValueError when there is no checkpoint.
     """
     check.choice("checkpoint", ("best", "last"), checkpoint=checkpoint_name)
@@ -258,7 +267,8 @@ def restore_state(config: Config, folder: Path, checkpoint_name: str) -> tuple[T
 def save_run(config: Config, folder: Path) -> StartReport | None:
     """Write the files with which a run can be loaded without its data and without the run that it begins with.
 
-    config: of the run. folder: of the run. Returns: of a run with a table start, what is taken over.
+    config: of the run.
+    folder: of the run. Returns: of a run with a table start, what is taken over.
     """
     config.dump(folder / "config.toml")
     config.preprocessing.save(folder)
@@ -273,7 +283,8 @@ def save_run(config: Config, folder: Path) -> StartReport | None:
 def save_base(config: Config, records: DataRecords) -> None:
     """Copy each run that the config begins with, or learns from: its config, the checkpoint and its preprocessing.
 
-    config: of the new run; nothing is copied without a table that names a run. records: know the folder of the copy.
+    config: of the new run; nothing is copied without a table that names a run.
+    records: know the folder of the copy.
     """
     for table in (table for table in RUN_TABLES if "run" in config.tables.get(table, {})):
         which = config.tables[table].get("checkpoint", "best")

@@ -187,9 +187,12 @@ def _with_batches(factory: Callable[..., Any]) -> Callable[..., Any]:
 class ValueType(NamedTuple):
     """The type of an argument, as a value of TOML.
 
-    type: for pydantic. singular, plural: its description in errors, such as "a number" and "numbers".
-    example: in TOML. traced: whether the argument is a Scalar, so that its numbers are hypers. options: the
-    texts that it may be, if only some are allowed. may_be_list: whether it may be a list.
+    type: for pydantic.
+    singular, plural: its description in errors, such as "a number" and "numbers".
+    example: in TOML.
+    traced: whether the argument is a Scalar, so that its numbers are hypers.
+    options: the texts that it may be, if only some are allowed.
+    may_be_list: whether it may be a list.
     """
 
     type: Any
@@ -264,8 +267,10 @@ def parse_annotation(hint: Any) -> ValueType | None:
 class Schema(NamedTuple):
     """The arguments of a factory that a table may have.
 
-    types: by name. defaults: those that TOML can express. python_only: the names of the arguments that only
-    Python can give. model: checks a table, by pydantic.
+    types: by name.
+    defaults: those that TOML can express.
+    python_only: the names of the arguments that only Python can give.
+    model: checks a table, by pydantic.
     """
 
     types: dict[str, ValueType]

@@ -41,12 +41,14 @@ def options(
 ) -> TaskOptions:
     """How the model is computed, its gradient taken, and its outputs evaluated.
 
-    precision: of the computation; parameters, norms, losses and the optimizer stay float32. remat: whether
-    repeated blocks are computed again in the backward pass, to save memory; a text or a list of paths is the policy
-    of `nf.remat_repeats`, the values inside blocks to store all the same. accumulate: into how many micro-batches a
-    batch is split, at least 1. sharpness: the radius of sharpness-aware minimization.
-    metrics: names of further metrics of evaluations, such as ["f1", "roc_auc"], as for `nf.Task`. threshold: the metric
-    for which the probability is chosen from which on an answer is yes, on the validation split when the run ends.
+    precision: of the computation; parameters, norms, losses and the optimizer stay float32.
+    remat: whether repeated blocks are computed again in the backward pass, to save memory; a text or a list of
+        paths is the policy of `nf.remat_repeats`, the values inside blocks to store all the same.
+    accumulate: into how many micro-batches a batch is split, at least 1.
+    sharpness: the radius of sharpness-aware minimization.
+    metrics: names of further metrics of evaluations, such as ["f1", "roc_auc"], as for `nf.Task`.
+    threshold: the metric for which the probability is chosen from which on an answer is yes, on the validation
+        split when the run ends.
     Raises: ValueError when a number is out of its range.
     """
     check.size("task", accumulate=accumulate)

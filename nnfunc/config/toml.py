@@ -16,7 +16,8 @@ from nnfunc.runs.run_folder import program_name
 def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
     """Refuse the config of a comparison where that of one run is needed.
 
-    path: the file. tables: its content.
+    path: the file.
+    tables: its content.
     Raises: ConfigError.
     """
     if "every" in tables and "models" in tables:
@@ -27,8 +28,9 @@ def reject_comparison(path: str | Path, tables: Mapping[str, Any]) -> None:
 def read_tables(path: str | Path, overrides: Sequence[str] = (), problems: ProblemList | None = None) -> dict[str, Any]:
     """The tables of a TOML file after overrides, not yet checked.
 
-    path: the file. overrides: such as "train.steps=2000". problems: takes the mistakes in the overrides, and
-    the overridden keys; without it these mistakes are raised.
+    path: the file.
+    overrides: such as "train.steps=2000".
+    problems: takes the mistakes in the overrides, and the overridden keys; without it these mistakes are raised.
     Raises: ConfigError for a file that cannot be read.
     """
     collected = ProblemList(str(path)) if problems is None else problems

@@ -27,7 +27,7 @@ class Normalise:
 
     mean, std: one number, or one for each channel; the last axis of x is the channels, or a multiple of them.
     scale: the value that becomes 1 before mean and std are applied. Equal transforms compile once. If x holds
-    floats, the mean is subtracted first, so that values far from 0 lose no precision.
+        floats, the mean is subtracted first, so that values far from 0 lose no precision.
 
     >>> Normalise((0.5,), (0.25,))(jnp.array([[0, 255]], jnp.uint8)).tolist()
     [[-2.0, 2.0]]

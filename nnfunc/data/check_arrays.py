@@ -21,7 +21,9 @@ def check_batch_size(where: str, batch_size: int, size: int) -> None:
 def check_labels(where: str, y: Any, classes: int) -> None:
     """Refuse labels that are not integers in [0, classes); the error has their count and the first of them.
 
-    where: begins the message. y: labels of any shape; traced ones are not checked. classes: at least 1.
+    where: begins the message.
+    y: labels of any shape; traced ones are not checked.
+    classes: at least 1.
 
     >>> check_labels("my data", np.array([0, 1, 3]), 3)
     Traceback (most recent call last):
@@ -45,8 +47,10 @@ def check_labels(where: str, y: Any, classes: int) -> None:
 def prepare_arrays(where: str, name: str, tree: PyTree, *, values: bool = True, same_length: bool = True) -> PyTree:
     """The arrays of a tree as NumPy or JAX arrays of equal length, in dtypes that the device has.
 
-    where, name: the function and the argument, for messages. tree: of arrays [n, ...]. values: whether to
-    check that the values are finite. same_length: whether to check that the first axes have the same length.
+    where, name: the function and the argument, for messages.
+    tree: of arrays [n, ...].
+    values: whether to check that the values are finite.
+    same_length: whether to check that the first axes have the same length.
     Raises: ValueError, TypeError.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
@@ -82,7 +86,8 @@ def _prepare_array(where: str, path: str, leaf: Any, values: bool) -> Any:
 def as_numpy(where: str, name: str, array: Any) -> np.ndarray:
     """An array as a NumPy array in native byte order; masked values are refused.
 
-    where, name: the function and the argument, for messages. array: of NumPy, JAX, pandas, torch, ...
+    where, name: the function and the argument, for messages.
+    array: of NumPy, JAX, pandas, torch, ...
     """
     check.unmasked(where, **{name: array})
     array = np.asarray(array)  # also pandas and torch; a memory-mapped file stays one
@@ -113,7 +118,8 @@ def _check_values(where: str, path: str, leaf: Any) -> Any:
 def warn_if_coarse_in_float32(name: str, values: np.ndarray) -> None:
     """Warn about float64 columns whose values differ by less than float32 can represent at their size.
 
-    name: of the values, for the message. values: [n, ...]; each column is checked.
+    name: of the values, for the message.
+    values: [n, ...]; each column is checked.
     """
     if values.dtype != np.float64 or len(values) == 0:
         return
@@ -142,7 +148,9 @@ def _form(x: Any) -> str:
 def select_labels(where: str, name: str, tree: PyTree) -> Any:
     """The labels of a split: the last array of its pair (x, y).
 
-    where: begins the error. name: of the split. tree: its arrays.
+    where: begins the error.
+    name: of the split.
+    tree: its arrays.
     Raises: ValueError for a tree that is no pair.
     """
     last = tree[-1] if isinstance(tree, tuple | list) and len(tree) > 1 else None

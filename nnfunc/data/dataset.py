@@ -41,7 +41,9 @@ Augment = Callable[[Key, PyTree], PyTree]
 class GatheredBatch:
     """The gathered examples of a batch, which replace the `Data` in the program of a step.
 
-    arrays: the examples, leaves [batch_size, ...]. seed: of the order. transform, augment: see `arrays`.
+    arrays: the examples, leaves [batch_size, ...].
+    seed: of the order.
+    transform, augment: see `arrays`.
     """
 
     arrays: PyTree
@@ -52,7 +54,8 @@ class GatheredBatch:
     def batch(self, step: Scalar, *, key: Key | None = None) -> PyTree:
         """The batch, transformed and augmented.
 
-        step: the 0-based step that the batch belongs to. key: see `Data.batch`.
+        step: the 0-based step that the batch belongs to.
+        key: see `Data.batch`.
         """
         batch = self.arrays if self.transform is None else self.transform(self.arrays)
         if self.augment is None:
@@ -70,12 +73,15 @@ jax.tree_util.register_dataclass(GatheredBatch, data_fields=["arrays", "seed"], 
 class Dataset:
     """The fields that `Data` (on the device) and `Stream` (on the host) share.
 
-    arrays, validation, test: pytrees of arrays whose leading axis is the examples; the last two
-    may be None. seed: of the order; in a `Data` it may be traced. batch_size: examples per step. classes:
-    the number of classes of the labels, or None. transform, augment and window: see `arrays`. codec:
-    converts between tokens and text, or None. image_shape: (height, width, channels) of images that x
-    holds in another layout, or None. preprocessing: as in `Splits`, or None; transformations of JAX drop
-    it. eval_batch_size: examples per batch of an evaluation; None for batch_size.
+    arrays, validation, test: pytrees of arrays whose leading axis is the examples; the last two may be None.
+    seed: of the order; in a `Data` it may be traced.
+    batch_size: examples per step.
+    classes: the number of classes of the labels, or None.
+    transform, augment and window: see `arrays`.
+    codec: converts between tokens and text, or None.
+    image_shape: (height, width, channels) of images that x holds in another layout, or None.
+    preprocessing: as in `Splits`, or None; transformations of JAX drop it.
+    eval_batch_size: examples per batch of an evaluation; None for batch_size.
     """
 
     arrays: PyTree
@@ -120,9 +126,10 @@ class Dataset:
     def split(self, name: str = "validation", batch_size: int | None = None) -> Iterator[PyTree]:
         """Every example of a split once, in order; the last batch may be smaller.
 
-        The batches are on the device, transformed and not augmented. name: "train", "validation" or "test".
-        batch_size: at least 1, by default that of training. With a window, consecutive training windows share
-        one token: each begins with the last token of the one before.
+        The batches are on the device, transformed and not augmented.
+        name: "train", "validation" or "test".
+        batch_size: at least 1, by default that of training. With a window, consecutive training windows share one
+            token: each begins with the last token of the one before.
         Raises: ValueError when there is no such split.
 
         >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.zeros(5))
@@ -167,7 +174,8 @@ class Data(Dataset):
     def batch(self, step: Scalar, *, key: Key | None = None) -> PyTree:
         """The training batch of a 0-based step, transformed and augmented: leaves [batch_size, ...].
 
-        step: 0-based, may be traced. key: for `augment`, by default derived from seed and step.
+        step: 0-based, may be traced.
+        key: for `augment`, by default derived from seed and step.
 
         >>> data = arrays(np.arange(6.0, dtype=np.float32), batch_size=3)
         >>> float(data.batch(0).sum() + data.batch(1).sum())  # every example once per epoch
@@ -182,8 +190,8 @@ class Data(Dataset):
     ) -> PyTree:
         """The sum of function(batch) over the batches of `split`, as one loop, for use under jit.
 
-        function: batch -> pytree of arrays to add, such as summed losses and counts; the last batch may be
-        smaller. name, batch_size: as in `split`.
+        function: batch -> pytree of arrays to add, such as summed losses and counts; the last batch may be smaller.
+        name, batch_size: as in `split`.
         Raises: ValueError when there is no such split.
 
         >>> data = arrays(jnp.zeros(4), batch_size=2, validation=jnp.ones(5))
@@ -240,17 +248,20 @@ def arrays(
 ) -> Data:
     """In-memory arrays as a data set: they are checked, and put on the device once.
 
-    train, validation, test: arrays or pytrees of them, such as (x, y), whose leading axis is the
-    examples. Dtypes do not change (uint8 stays uint8), except that 64 bits become 32 unless x64 is on,
-    with a warning where float32 cannot tell float64 values apart. batch_size: in [1, number of training
-    examples]. seed: of the order, an integer in [0, 2**32), may be traced. classes: if set, the last item
-    of each tuple holds labels, integers in [0, classes), or in labels [n, time] also -100, as padding. transform:
-    batch -> batch, after every gather, such as uint8 images to floats. augment: (key, batch) -> batch, after
-    transform, on training batches only. window: if set, train is one array [tokens] of integers in [0,
-    classes), and an example is `window` consecutive tokens from any position; the other splits hold such
-    windows, [n, window]. codec: converts between tokens and text, see `data.codec`.
-    Raises: ValueError or TypeError when arrays are empty, of different lengths, not finite or not numeric,
-    when labels are out of range, or when the batch is larger than the data.
+    train, validation, test: arrays or pytrees of them, such as (x, y), whose leading axis is the examples. Dtypes
+        do not change (uint8 stays uint8), except that 64 bits become 32 unless x64 is on, with a warning where
+        float32 cannot tell float64 values apart.
+    batch_size: in [1, number of training examples].
+    seed: of the order, an integer in [0, 2**32), may be traced.
+    classes: if set, the last item of each tuple holds labels, integers in [0, classes), or in labels [n, time] also
+        -100, as padding.
+    transform: batch -> batch, after every gather, such as uint8 images to floats.
+    augment: (key, batch) -> batch, after transform, on training batches only.
+    window: if set, train is one array [tokens] of integers in [0, classes), and an example is `window` consecutive
+        tokens from any position; the other splits hold such windows, [n, window].
+    codec: converts between tokens and text, see `data.codec`.
+    Raises: ValueError or TypeError when arrays are empty, of different lengths, not finite or not numeric, when
+    labels are out of range, or when the batch is larger than the data.
 
     >>> data = arrays((np.zeros((10, 3), np.float32), np.arange(10) % 2), batch_size=4, classes=2)
     >>> x, y = data.batch(0)
@@ -293,7 +304,8 @@ def arrays(
 def take(tree: PyTree, at: Array, window: int | None = None) -> PyTree:
     """The examples at the given indices of every array.
 
-    tree: a pytree of arrays [n, ...]. at: integers [k]; they must be in range, which is not checked.
+    tree: a pytree of arrays [n, ...].
+    at: integers [k]; they must be in range, which is not checked.
     window: if set, each example is the `window` consecutive entries from an index on: [k, window].
 
     >>> take({"x": jnp.arange(10) * 2}, jnp.array([3, 1]))["x"].tolist()

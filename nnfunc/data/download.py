@@ -48,8 +48,9 @@ def data_folders() -> list[Path]:
 def find(where: str, names: Sequence[str], source: Source | None = None) -> Path:
     """The first file with one of the names in any of `data_folders()`; downloaded if there is none.
 
-    where: begins the message of an error. names: paths inside those folders; a download is saved under the
-    first. source: of the download, or None.
+    where: begins the message of an error.
+    names: paths inside those folders; a download is saved under the first.
+    source: of the download, or None.
     Raises: FileNotFoundError, with the folders that were searched and the URL of the file.
     """
     folders, cache = data_folders(), cache_folder()
@@ -77,7 +78,9 @@ def find(where: str, names: Sequence[str], source: Source | None = None) -> Path
 def resolve(where: str, path: str | Path, names: Iterable[str] = ()) -> Path:
     """The file or folder at a path, which may be relative to one of `data_folders()`.
 
-    where: begins the message of an error. path: as the user wrote it. names: other valid values, for the hint.
+    where: begins the message of an error.
+    path: as the user wrote it.
+    names: other valid values, for the hint.
     Raises: FileNotFoundError, with the paths that were tried.
     """
     if not str(path):
@@ -102,7 +105,8 @@ def resolve(where: str, path: str | Path, names: Iterable[str] = ()) -> Path:
 def read_bytes(where: str, path: Path) -> bytes:
     """The bytes of a file, unzipped if it is a gzip file, within the limits of `check_unpacked_size`.
 
-    where: begins the message of an error. path: of the file.
+    where: begins the message of an error.
+    path: of the file.
     Raises: OSError, ValueError.
     """
     size = file_size(where, path)
@@ -142,7 +146,8 @@ def _unzipped(data: bytes, limit: int) -> bytes:
 def file_size(where: str, path: Path) -> int:
     """The size of a file in bytes. Pipes and devices are refused, because reading them might never end.
 
-    where: begins the message of an error. path: of the file.
+    where: begins the message of an error.
+    path: of the file.
     Raises: OSError.
     """
     try:
@@ -158,8 +163,9 @@ def file_size(where: str, path: Path) -> int:
 def check_unpacked_size(where: str, path: Path | str, packed: int, unpacked: int) -> None:
     """Refuse a file that unpacks to more than the free memory, or to over 256 MiB and 250 times its size.
 
-    where: begins the message of an error. path: of the file. packed, unpacked: bytes; equal for a file that
-    is not packed.
+    where: begins the message of an error.
+    path: of the file.
+    packed, unpacked: bytes; equal for a file that is not packed.
     Raises: ValueError.
     """
     free = _free_memory()
@@ -180,8 +186,10 @@ def _free_memory() -> float:
 def decode_utf8(where: str, path: Path, data: bytes, hint: str = "") -> str:
     """The text of bytes in UTF-8, without a byte order mark.
 
-    where: begins the message of an error. path: of the file, for the message. data: its bytes. hint: is
-    appended to the hint to convert a file of another encoding.
+    where: begins the message of an error.
+    path: of the file, for the message.
+    data: its bytes.
+    hint: is appended to the hint to convert a file of another encoding.
     Raises: ValueError when data is not in UTF-8.
     """
     if trouble := find_text_problem(data):
@@ -251,8 +259,10 @@ MAGIC = {
 def fail_damaged(where: str, path: Path | str, problem: str, hint: str = "") -> NoReturn:
     """Raise a ValueError about the content of a file.
 
-    where: begins the message. path: of the file. problem: a clause without a full stop. hint: a sentence, by
-    default to replace the file.
+    where: begins the message.
+    path: of the file.
+    problem: a clause without a full stop.
+    hint: a sentence, by default to replace the file.
     """
     hint = hint or "It is damaged or cut short: replace it."
     check.fail(where, f"{path}: {problem}.", hint=hint)
@@ -261,8 +271,10 @@ def fail_damaged(where: str, path: Path | str, problem: str, hint: str = "") -> 
 def fail_unreadable(where: str, path: Path | str, problem: str, error: Exception) -> NoReturn:
     """Raise `error`, which reading a file has raised, as a ValueError that says that the file is damaged.
 
-    where: begins the message. path: of the file. problem: such as "it cannot be read as Parquet". error: an
-    error of nnfunc is raised unchanged, a MemoryError stays a MemoryError.
+    where: begins the message.
+    path: of the file.
+    problem: such as "it cannot be read as Parquet".
+    error: an error of nnfunc is raised unchanged, a MemoryError stays a MemoryError.
     """
     if isinstance(error, NnfuncError):
         raise error

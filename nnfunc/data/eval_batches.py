@@ -16,8 +16,9 @@ from nnfunc.data.dataset import Transform, count_examples, take
 class EvalBatch:
     """Examples of a split, not transformed yet; `batch` and `mask` are for use under jit.
 
-    examples: leaves [batch_size, ...]. count: the first so many are examples of the split; the others are
-    padding, copies of the last one. transform: that of the data set.
+    examples: leaves [batch_size, ...].
+    count: the first so many are examples of the split; the others are padding, copies of the last one.
+    transform: that of the data set.
     """
 
     examples: PyTree
@@ -41,9 +42,11 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
     """Every example of the arrays once, in order.
 
-    tree: of arrays [n, ...]. batch_size: at least 1. transform: that of the data set. padded: whether the
-    last batch is padded to batch_size. Otherwise the batches have `even_batch_size` examples, and the last
-    one is smaller if that does not divide n.
+    tree: of arrays [n, ...].
+    batch_size: at least 1.
+    transform: that of the data set.
+    padded: whether the last batch is padded to batch_size. Otherwise the batches have `even_batch_size` examples,
+        and the last one is smaller if that does not divide n.
     """
     size = count_examples(tree)
     width = batch_size if padded else even_batch_size(size, batch_size)
@@ -70,8 +73,9 @@ def eval_total(
 ) -> PyTree:
     """The sum of function(batch, mask) over the batches of `eval_batches`, as one loop, for use under jit.
 
-    function: (batch, mask [batch_size]) -> pytree of arrays to add. tree, batch_size, transform: as for
-    `eval_batches`. add: two results -> that of both batches; zeros are that of none.
+    function: (batch, mask [batch_size]) -> pytree of arrays to add.
+    tree, batch_size, transform: as for `eval_batches`.
+    add: two results -> that of both batches; zeros are that of none.
     """
     size = count_examples(tree)
 

@@ -19,7 +19,7 @@ class GeneratedData(Data):
     """A data set whose training batches are computed: `batch(step)` calls `function`. `generated` makes one.
 
     function: (key) -> batch, or (key, step) -> batch. The other fields are those of `Data`; arrays is one batch,
-    and `size` the number of its examples.
+        and `size` the number of its examples.
     """
 
     function: Callable[..., PyTree] = lambda key: ()
@@ -27,7 +27,8 @@ class GeneratedData(Data):
     def batch(self, step: Scalar, *, key: Key | None = None) -> PyTree:
         """The batch of a 0-based step; it depends on the seed and the step alone.
 
-        step: 0-based, may be traced. key: for `augment`, by default derived from seed and step.
+        step: 0-based, may be traced.
+        key: for `augment`, by default derived from seed and step.
         """
         arrays = _call(self.function, self.seed, shuffle.as_uint32(step))
         arrays = jax.tree.map(lambda leaf: leaf[: self.batch_size], arrays)  # all, unless a tool asks for fewer
@@ -70,10 +71,12 @@ def generated(
     """A data set whose batches are computed in the training step, such as samples of a distribution or a task.
 
     function: (key) -> batch, or with a parameter named step also the 0-based step; a pure function of JAX that
-    returns arrays, or a pytree of them, whose first axis is the examples. Every step has a key of its own,
-    `fold_in(key(seed), step)`, so a batch is the same for the same seed and step, alone and in a sweep.
-    validation, test: pytrees of arrays as a batch is, or None. seed: in [0, 2**32), may be traced. classes: the
-    number of classes of the labels, or None. transform: batch -> batch, after every batch.
+        returns arrays, or a pytree of them, whose first axis is the examples. Every step has a key of its own,
+        `fold_in(key(seed), step)`, so a batch is the same for the same seed and step, alone and in a sweep.
+    validation, test: pytrees of arrays as a batch is, or None.
+    seed: in [0, 2**32), may be traced.
+    classes: the number of classes of the labels, or None.
+    transform: batch -> batch, after every batch.
     Raises: TypeError when function is no function, or returns no arrays.
 
     >>> data = generated(lambda key: jax.random.normal(key, (4, 2)))

@@ -36,7 +36,8 @@ HINT = "Correct the line, or take it out."
 class FileColumns(dict[str, Any]):
     """Columns [n] by name, as in a file.
 
-    source: the name of the file, for messages. describe_row: row -> its position in the file, such as "line 7".
+    source: the name of the file, for messages.
+    describe_row: row -> its position in the file, such as "line 7".
     """
 
     def __init__(self, columns: Mapping[str, Any], source: str, describe_row: Callable[[int], str]):
@@ -48,8 +49,9 @@ class FileColumns(dict[str, Any]):
 class Piece:
     """Some rows of the inputs.
 
-    rows: for `load_inputs`. columns: the values of the file by column, to keep beside the predictions; of images
-    "file", their names. done: the part of the input that is read, in [0, 1], or None if that is unknown.
+    rows: for `load_inputs`.
+    columns: the values of the file by column, to keep beside the predictions; of images "file", their names.
+    done: the part of the input that is read, in [0, 1], or None if that is unknown.
     """
 
     rows: Any
@@ -70,9 +72,10 @@ def table_columns(preprocessing: Preprocessing) -> list[str] | None:
 def read_pieces(preprocessing: Preprocessing, paths: Sequence[str | Path], limit: int | None = None) -> Iterator[Piece]:
     """The rows of files in their order.
 
-    preprocessing: of the run. paths: files, folders of images or texts, or "-" for standard input, which has CSV,
-    JSON lines, a text on each line or, for images, a name of a file on each line. limit: the most rows of a piece,
-    None for all of a file; .npy files, sentences and series are one piece.
+    preprocessing: of the run.
+    paths: files, folders of images or texts, or "-" for standard input, which has CSV, JSON lines, a text on each
+        line or, for images, a name of a file on each line.
+    limit: the most rows of a piece, None for all of a file; .npy files, sentences and series are one piece.
     Raises: FileNotFoundError; ValueError, with the line, for a file that cannot be read.
     """
     has_images = "image" in preprocessing.facts

@@ -31,9 +31,10 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
 
     The names are those of files of images or texts, the words of sentences, or the names of series.
 
-    preprocessing: of the run. source: an array [n, ...] of raw values, or a .npy, .csv, .jsonl or .parquet file. For
-    tables also columns by name, in any order and possibly with others: a data frame, a dict of columns, a list
-    of dicts, or a file whose first line names the columns. For images a file, a folder or a list of files.
+    preprocessing: of the run.
+    source: an array [n, ...] of raw values, or a .npy, .csv, .jsonl or .parquet file. For tables also columns by
+        name, in any order and possibly with others: a data frame, a dict of columns, a list of dicts, or a file
+        whose first line names the columns. For images a file, a folder or a list of files.
     Raises: FileNotFoundError; ValueError, with line and column, for a value that is missing or not a number.
     """
     if preprocessing.factory in READERS:
@@ -75,7 +76,10 @@ def load_inputs(preprocessing: Preprocessing, source: Any) -> tuple[Any, list[st
 def restore_outputs(preprocessing: Preprocessing, y: Any, output_type: str, names: list[str] | None) -> Any:
     """The outputs of the model in the units of the data.
 
-    preprocessing: of the run. y: [n, ...], or a pair of such. output_type: of the objective. names: of `load_inputs`.
+    preprocessing: of the run.
+    y: [n, ...], or a pair of such.
+    output_type: of the objective.
+    names: of `load_inputs`.
     """
     if preprocessing.factory == "forecasting":
         return restore_series(preprocessing, y, output_type, names or [])
@@ -85,7 +89,8 @@ def restore_outputs(preprocessing: Preprocessing, y: Any, output_type: str, name
 def sentence_lengths(preprocessing: Preprocessing, x: Any) -> np.ndarray | None:
     """[n], the number of words of each sentence in the inputs of `load_inputs`; None for other inputs.
 
-    preprocessing: of the run. x: [n, ...], as `load_inputs` gives it.
+    preprocessing: of the run.
+    x: [n, ...], as `load_inputs` gives it.
     """
     return np.sum(x[..., 0] != PADDING, axis=-1) if preprocessing.factory == "tagging" else None
 

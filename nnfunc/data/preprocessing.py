@@ -26,11 +26,14 @@ VERSION = 1
 class Preprocessing:
     """The preprocessing that a data set fitted to its files, to treat other files in the same way.
 
-    factory: the name of the function of `nf.data`. facts: class names, means, sizes, ..., as JSON. parts:
-    count and digest of the splits that were in the files. rows: uint64 [n], a hash of each example that was
-    split at random, in the order of the file, with the index of its split in the two lowest bits (3: in none);
-    or None. codec: of text, or None. describe: by split that is in the files, index -> the file or the line of an
-    example; of data that was just read, since it is not saved.
+    factory: the name of the function of `nf.data`.
+    facts: class names, means, sizes, ..., as JSON.
+    parts: count and digest of the splits that were in the files.
+    rows: uint64 [n], a hash of each example that was split at random, in the order of the file, with the index of
+        its split in the two lowest bits (3: in none); or None.
+    codec: of text, or None.
+    describe: by split that is in the files, index -> the file or the line of an example; of data that was just
+        read, since it is not saved.
     """
 
     factory: str
@@ -88,10 +91,10 @@ class Preprocessing:
     def restore_target(self, y: Any, output_type: str = "values") -> Any:
         """Outputs or targets in the units of the file: `scale_target` and `log_target` of `nf.data.table` are undone.
 
-        y: outputs of the model or targets, NumPy's or JAX's. output_type: how they read, that of the objective.
-        "values" and "quantiles" are restored one by one; "deviation", means and log-deviations [n, 2k] or as a pair,
-        become those of the restored distribution, which is log-normal after a log target. Other outputs stay as they
-        are.
+        y: outputs of the model or targets, NumPy's or JAX's.
+        output_type: how they read, that of the objective. "values" and "quantiles" are restored one by one;
+            "deviation", means and log-deviations [n, 2k] or as a pair, become those of the restored distribution,
+            which is log-normal after a log target. Other outputs stay as they are.
         """
         target = self.facts.get("target")
         return y if target is None else restore_targets(y, target, output_type)
@@ -99,7 +102,8 @@ class Preprocessing:
     def file_rows(self, part: str, rows: np.ndarray) -> np.ndarray:
         """The positions in the file of a split of rows among those that are used: repeated ones may be left out.
 
-        part: the split that the file is, "train" of one that was split at random. rows: their indices.
+        part: the split that the file is, "train" of one that was split at random.
+        rows: their indices.
         """
         repeats = np.array(self.facts.get("repeats", {}).get(part, []), np.int64)
         return rows + np.searchsorted(repeats - np.arange(len(repeats)), rows, side="right")
@@ -111,7 +115,9 @@ class Preprocessing:
             check.fail(where, expected=expected, actual=actual, hint="Pass that of the same splits.")
 
     def describe_changes(self, now: "Preprocessing") -> list[str]:
-        """How the files have changed, as clauses; [] if the examples are the same. now: fitted to the files now.
+        """How the files have changed, as clauses; [] if the examples are the same.
+
+        now: fitted to the files now.
 
         The order of columns and examples may have changed.
         """
@@ -186,8 +192,8 @@ class Preprocessing:
 def scale_targets(y: np.ndarray, target: Mapping[str, Any]) -> np.ndarray:
     """The targets as the model learns them, in float64.
 
-    y: [n, targets] in the units of the file. target: {"mean", "std", "log"}, of which log is whether log(1 + y) is
-    scaled.
+    y: [n, targets] in the units of the file.
+    target: {"mean", "std", "log"}, of which log is whether log(1 + y) is scaled.
     """
     y = np.log1p(y) if target["log"] else y
     return (y - np.array(target["mean"])) / np.array(target["std"])
@@ -196,7 +202,8 @@ def scale_targets(y: np.ndarray, target: Mapping[str, Any]) -> np.ndarray:
 def restore_targets(y: Any, target: Mapping[str, Any], output_type: str = "values") -> Any:
     """The inverse of `scale_targets`.
 
-    y, output_type: as for `Preprocessing.restore_target`. target: as for `scale_targets`.
+    y, output_type: as for `Preprocessing.restore_target`.
+    target: as for `scale_targets`.
     """
     if output_type == "deviation":
         mean, log_deviation = y if isinstance(y, tuple | list) else _halves(y)

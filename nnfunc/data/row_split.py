@@ -16,7 +16,9 @@ from nnfunc.data.splits import BLOCK, BUCKETS, cut_splits
 class SplitRows:
     """The indices of the rows of a split, which are computed block by block, because they may be as large as the file.
 
-    ids: `Preprocessing.rows`, whose two lowest bits are the split of each row. split: of these rows. count: how many.
+    ids: `Preprocessing.rows`, whose two lowest bits are the split of each row.
+    split: of these rows.
+    count: how many.
     listed: the indices in another order than that of the file, or None.
     """
 
@@ -82,12 +84,14 @@ def assign_rows(
 ) -> tuple[dict[str, SplitRows | None], np.ndarray | None]:
     """(the rows of each split, the `Preprocessing.rows` or None if nothing was split).
 
-    where: begins the message of an error. row_ids: () -> the ids, as of `fingerprint.row_ids`, which are changed into
-    the rows; it is called after the cut, because both need memory. y: labels [n], for stratify: whether each split gets
-    the same fraction of every class. fractions: by split, as for `cut_splits`.
-    cut: (**fractions) -> the indices of each split in the order of the file, in place of `cut_splits`. preprocessing:
-    of an earlier run, or None. The examples that it knows are in the splits and the order that they had there, other
-    examples in none. If it knows none of them, they are split anew.
+    where: begins the message of an error.
+    row_ids: () -> the ids, as of `fingerprint.row_ids`, which are changed into the rows; it is called after the
+        cut, because both need memory.
+    y: labels [n], for stratify: whether each split gets the same fraction of every class.
+    fractions: by split, as for `cut_splits`.
+    cut: (**fractions) -> the indices of each split in the order of the file, in place of `cut_splits`.
+    preprocessing: of an earlier run, or None. The examples that it knows are in the splits and the order that they
+        had there, other examples in none. If it knows none of them, they are split anew.
     """
     if preprocessing is not None and preprocessing.rows is None:  # all held-out splits were in the files
         return {"train": SplitRows(np.zeros(len(y), np.uint64), 0, len(y))}, None
@@ -117,7 +121,9 @@ def assign_rows(
 def _earlier_split(where: str, ids: np.ndarray, before: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(the split of each row, the indices in the order of an earlier run, None for that of the file).
 
-    The split is None if the earlier run has none of the rows. ids: of the rows. before: its `Preprocessing.rows`.
+    The split is None if the earlier run has none of the rows.
+    ids: of the rows.
+    before: its `Preprocessing.rows`.
     """
     if are_same_rows(before, ids):
         split = np.empty(len(ids), np.uint8)
@@ -144,8 +150,8 @@ def split_pairs(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], np.ndarray | None]:
     """(the pair (x, y) or None of every split, `Preprocessing.parts`, `Preprocessing.rows`).
 
-    parts: the pairs that were in the files, "train" among them, of which the missing splits are cut off. where,
-    preprocessing, stratify, cut, fractions: as for `assign_rows`.
+    parts: the pairs that were in the files, "train" among them, of which the missing splits are cut off.
+    where, preprocessing, stratify, cut, fractions: as for `assign_rows`.
     """
     fractions = {name: fraction for name, fraction in fractions.items() if name not in parts}
     splits, rows = {name: parts.get(name) for name in PARTS}, None

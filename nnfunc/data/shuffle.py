@@ -31,8 +31,9 @@ def permute(seed: Scalar, epoch: Scalar, position: Array | int, n: int) -> Array
     but is not a cipher.
 
     Shapes: position [...], integers in [0, n); seed and epoch [] or any shape that broadcasts
-    with it; -> [...] int32. seed and epoch: integers, taken modulo 2**32. n: in [1, 2**31),
-    static.
+    with it; -> [...] int32.
+    seed and epoch: integers, taken modulo 2**32.
+    n: in [1, 2**31), static.
     Raises: TypeError or ValueError when n is not such a number.
 
     >>> order = permute(0, 3, jnp.arange(100), 100)
@@ -50,9 +51,9 @@ def positions(step: Scalar, batch_size: int, n: int) -> tuple[Array, Array]:
     The batches are consecutive parts of an endless stream of epochs, so every example occurs once per epoch,
     and a batch may have the end of one epoch and the start of the next.
 
-    Shapes: step [] -> two arrays [batch_size] of uint32. step: 0-based, an integer in [0,
-    2**32). batch_size and n: in [1, 2**31), static. The epoch wraps around at 2**32; nothing else
-    overflows.
+    Shapes: step [] -> two arrays [batch_size] of uint32.
+    step: 0-based, an integer in [0, 2**32).
+    batch_size and n: in [1, 2**31), static. The epoch wraps around at 2**32; nothing else overflows.
     Raises: TypeError or ValueError when batch_size or n is not such a number.
 
     >>> epoch, position = positions(2, 4, 10)  # 8, 9, 10 and 11 in the stream
@@ -71,8 +72,9 @@ def positions(step: Scalar, batch_size: int, n: int) -> tuple[Array, Array]:
 def indices(seed: Scalar, step: Scalar, batch_size: int, n: int) -> Array:
     """The indices of the examples in the batch of one step: a pure function of seed and step.
 
-    Shapes: seed [], step [] -> [batch_size] int32 in [0, n). seed, step, batch_size, n: as for `permute` and
-    `positions`. Each of several processes computes all indices and uses its slice of them.
+    Shapes: seed [], step [] -> [batch_size] int32 in [0, n).
+    seed, step, batch_size, n: as for `permute` and `positions`. Each of several processes computes all indices and
+        uses its slice of them.
 
     >>> two = [indices(0, step, 3, 6) for step in (0, 1)]  # one epoch
     >>> sorted(jnp.concatenate(two).tolist())

@@ -25,12 +25,16 @@ BUCKETS = 64  # that are sorted one after another
 class Splits(NamedTuple):
     """The splits of a data set, as arrays on the host.
 
-    train, validation, test: pairs (x, y) of arrays; the last two may be None. classes: the number of classes,
-    or the size of the vocabulary. names: of the classes, or None. transform: batch -> batch, after every
-    gather, such as pixels to floats. augment: (key, batch) -> batch, on training batches. window: if set, train
-    is one array of tokens (see `arrays`). codec: converts between tokens and text. image_shape: (height, width,
-    channels) of images that x holds in another layout, or None. preprocessing: that was fitted to the files, to
-    treat others in the same way: `nf.data.table(file, label=..., preprocessing=splits.preprocessing)`.
+    train, validation, test: pairs (x, y) of arrays; the last two may be None.
+    classes: the number of classes, or the size of the vocabulary.
+    names: of the classes, or None.
+    transform: batch -> batch, after every gather, such as pixels to floats.
+    augment: (key, batch) -> batch, on training batches.
+    window: if set, train is one array of tokens (see `arrays`).
+    codec: converts between tokens and text.
+    image_shape: (height, width, channels) of images that x holds in another layout, or None.
+    preprocessing: that was fitted to the files, to treat others in the same way: `nf.data.table(file, label=...,
+        preprocessing=splits.preprocessing)`.
     """
 
     train: Any
@@ -59,7 +63,9 @@ class Splits(NamedTuple):
         transform: Transform | None = None,
         augment: Augment | None = None,
     ) -> Data:
-        """These splits as a `Data`, on the device. batch_size, seed, transform, augment: see `arrays`.
+        """These splits as a `Data`, on the device.
+
+        batch_size, seed, transform, augment: see `arrays`.
 
         transform and augment are by default those of the splits.
         """
@@ -92,9 +98,11 @@ def split(tree: PyTree, fractions: Sequence[float], *, seed: int = 0, stratify: 
 
     Part i gets fractions[i] of the examples, to within one, in their original order. The parts are the same
     on every machine for the same seed.
-    tree: an array or a pytree of arrays [n, ...]. fractions: above 0, with the sum 1. seed: an integer in
-    [0, 2**32). stratify: labels [n], of which each part gets the same fraction of every class, to within about
-    one example; or None.
+    tree: an array or a pytree of arrays [n, ...].
+    fractions: above 0, with the sum 1.
+    seed: an integer in [0, 2**32).
+    stratify: labels [n], of which each part gets the same fraction of every class, to within about one example; or
+        None.
     Raises: ValueError when the fractions do not sum to 1, or a part would be empty.
 
     >>> train, test = split(np.arange(10), [0.8, 0.2])
@@ -188,9 +196,12 @@ def cut_splits(
 ) -> tuple[np.ndarray | None, ...]:
     """The indices of the training examples and of the named splits; None for a fraction of 0.
 
-    where: begins the message of an error. size: the number of examples. y: their labels [n]. stratify: whether
-    each split gets the same fraction of every class. fractions: of each split but train; below 1 a fraction of
-    the examples, from 1 on their number. The result is always the same.
+    where: begins the message of an error.
+    size: the number of examples.
+    y: their labels [n].
+    stratify: whether each split gets the same fraction of every class.
+    fractions: of each split but train; below 1 a fraction of the examples, from 1 on their number. The result is
+        always the same.
 
     >>> train, validation, test = cut_splits("here", 10, np.arange(10) % 2, stratify=True, validation=0.2, test=0)
     >>> len(train), (validation % 2).tolist(), test
@@ -220,8 +231,10 @@ def cut_in_order(where: str, column: str, ranks: np.ndarray, **fractions: float)
 
     Examples of equal rank are in the same split, so that sizes are the nearest that this allows; every split that
     has a fraction gets a rank.
-    where: begins the message of an error. column: that the ranks are from. ranks: numbers [n]. fractions: as for
-    `cut_splits`, in the order of the splits.
+    where: begins the message of an error.
+    column: that the ranks are from.
+    ranks: numbers [n].
+    fractions: as for `cut_splits`, in the order of the splits.
     Raises: ValueError when there are fewer ranks than splits.
 
     >>> [part.tolist() for part in cut_in_order("here", "day", np.array([3, 1, 1, 2, 1]), validation=0.2, test=0.2)]

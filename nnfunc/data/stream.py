@@ -23,9 +23,10 @@ PutRows = Callable[[tuple[int, ...], Callable[[slice], np.ndarray]], Any]
 def prefetch(items: Iterable[Any], ahead: int = 2) -> Generator[Any, None, None]:
     """The items of an iterable; a thread prepares up to `ahead` of them before they are requested.
 
-    items: any iterable. ahead: at least 1. An error in the thread is raised here; the thread ends when
-    this generator is closed or exhausted. The thread uses the settings of JAX, such as `with
-    jax.enable_x64(True)`, that are active when the first item is requested.
+    items: any iterable.
+    ahead: at least 1. An error in the thread is raised here; the thread ends when this generator is closed or
+        exhausted. The thread uses the settings of JAX, such as `with jax.enable_x64(True)`, that are active when
+        the first item is requested.
 
     >>> list(prefetch(range(5)))
     [0, 1, 2, 3, 4]
@@ -167,8 +168,9 @@ class BatchStream(Stream):
     def of_source(where: str, source: Any) -> "BatchStream":
         """The stream of an object with `batch(step)`, and, if it has them, the fields of `Dataset`.
 
-        where: the function that refuses. source: batch(0), batch(1), ... return arrays of the same shapes. Arrays
-        whose first axes differ, such as the nodes and edges of graphs, count as one example.
+        where: the function that refuses.
+        source: batch(0), batch(1), ... return arrays of the same shapes. Arrays whose first axes differ, such as
+            the nodes and edges of graphs, count as one example.
         """
         first = _host_batch(where, "the batch of step 0", source.batch(0), same_length=False)
         splits: dict[str, Any] = {name: getattr(source, name, None) for name in ("validation", "test")}

@@ -34,7 +34,10 @@ def parse_cells(
 ) -> Cells:
     """The columns of a table by name: numbers and dates as float64 with NaN for missing ones, others as strings.
 
-    name: of the table. features: which columns there are. values: the raw columns. describe_row: of `read_columns`.
+    name: of the table.
+    features: which columns there are.
+    values: the raw columns.
+    describe_row: of `read_columns`.
     where: begins the message of an error.
     Raises: ValueError, with row and column, for a cell that is not what its column holds.
     """
@@ -54,7 +57,8 @@ def parse_cells(
 def date_parts(seconds: np.ndarray, parts: Sequence[Sequence[str]]) -> np.ndarray:
     """The parts of dates as columns of float64.
 
-    seconds: since 1970, [n, dates]; the parts of NaN are NaN. parts: the names of the parts of each date.
+    seconds: since 1970, [n, dates]; the parts of NaN are NaN.
+    parts: the names of the parts of each date.
 
     >>> date_parts(np.array([[86400.0 * 31]]), [["year", "month", "day", "weekday", "elapsed"]]).tolist()
     [[1970.0, 2.0, 1.0, 6.0, 31.0]]
@@ -116,7 +120,9 @@ def fit_features(features: Features, cells: Cells, rows: np.ndarray) -> Features
     """The features with the numbers that scikit-learn's transformers fit to the training rows.
 
     They are fitted column by column, to save memory.
-    features: the columns, and how to transform them. cells: of `parse_cells`. rows: the indices of the training rows.
+    features: the columns, and how to transform them.
+    cells: of `parse_cells`.
+    rows: the indices of the training rows.
     Raises: ValueError when a column of texts has no words.
     """
     fitted = {key: dict(value) if isinstance(value, dict) else value for key, value in features.items()}
@@ -205,8 +211,11 @@ def category_sizes(features: Features) -> list[int]:
 def encode(transformer: Any, features: Features, cells: Cells, rows: np.ndarray) -> Any:
     """The inputs of the network: float32 [rows, numbers], with categories {"numbers", "categories": int32 [rows, c]}.
 
-    Without any number, "numbers" is missing. transformer: of `build_transformer`. features: of `fit_features`. cells:
-    of `parse_cells`. rows: the indices of the rows.
+    Without any number, "numbers" is missing.
+    transformer: of `build_transformer`.
+    features: of `fit_features`.
+    cells: of `parse_cells`.
+    rows: the indices of the rows.
     Raises: ValueError for numbers that float32 does not have.
     """
     inputs = {column: cells[column] for group in TRANSFORMED for column in features[group]["columns"]}

@@ -114,7 +114,10 @@ LONG = re.compile(r"(\S{1000}|\s{1000})")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer of the `tokenizers` library. text: the content of its file (tokenizer.json)."""
+    """A tokenizer of the `tokenizers` library.
+
+    text: the content of its file (tokenizer.json).
+    """
 
     text: str
 
@@ -123,7 +126,7 @@ class Tokenizer:
         """Byte-pair encoding that is learned from `texts`: it encodes every text, and no text has the id 0.
 
         vocab_size: the most ids, at least 257, of which 0 is for padding and 256 are single bytes; pairs that occur
-        only once get no id.
+            only once get no id.
         Source: Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019 (GPT-2) for bytes.
 
         >>> codec = Tokenizer.train(["banana bandana"] * 2, 300)
@@ -191,7 +194,8 @@ class Tokenizer:
     def encode_whole(self, texts: list[str], length: int) -> tuple[list[list[int]], list[int]]:
         """(the ids of each text with the special tokens around it, how many these were before the end was cut off).
 
-        texts: of any lengths. length: the most ids of a text, above the number of special tokens.
+        texts: of any lengths.
+        length: the most ids of a text, above the number of special tokens.
         Raises: ValueError when no token of the text would be left.
         """
         special = self._tokenizer.num_special_tokens_to_add(False)

@@ -53,8 +53,8 @@ def doctor(build: Callable[..., Any], hypers: Any, data: Any, *, key: Key, examp
     labels, loss sums over the batch, learning rate too large or too small, decay on biases and norms.
     Batch norm mixes examples in training mode on purpose, so it is not reported. Errors come before
     warnings.
-    build, hypers, data, key: as for `nf.train`, with any objective. examples: the size of the batch, at
-    least 4; 16 examples keep the programs small.
+    build, hypers, data, key: as for `nf.train`, with any objective.
+    examples: the size of the batch, at least 4; 16 examples keep the programs small.
     Raises: ValueError when examples is less than 4, or the programs do not fit into the memory.
 
     >>> def build(h):

@@ -22,14 +22,14 @@ def find_nan(build: Callable[..., Any], hypers: Any, state: TrainState, data: An
     """What made a run, or the trials of a vmapped run, diverge: one Fault for each that did, or [].
 
     build: as for `nf.train`.
-    hypers: as for `nf.train`. Where state has a leading axis of trials, as from `jax.vmap(step)`, arrays
-    of hypers with the same leading axis hold one value for each trial.
+    hypers: as for `nf.train`. Where state has a leading axis of trials, as from `jax.vmap(step)`, arrays of hypers
+        with the same leading axis hold one value for each trial.
     state: a train state of `nf.trainer(build)`, whose step may run under jit, vmap, scan and fori_loop.
-    The step records the first divergence and keeps the parameters before it; find_nan runs that step
-    again and looks at every layer.
+    The step records the first divergence and keeps the parameters before it; find_nan runs that step again and
+    looks at every layer.
     data: the data set of the run, or a function step -> batch.
-    A Fault has the `trial` (None without the axis of trials), the `step`, the `phase` ("forward",
-    "backward", "loss", "update", "batch" or "parameters"), the `path` of the layer, and a sentence.
+    A Fault has the `trial` (None without the axis of trials), the `step`, the `phase` ("forward", "backward",
+    "loss", "update", "batch" or "parameters"), the `path` of the layer, and a sentence.
     Raises: TypeError when state is not a train state, or data no data set and no function.
 
     >>> def build(h):
@@ -84,10 +84,10 @@ def find_nan_in(
 
     The gradient is that of the sum of the outputs, with respect to the parameters and to every layer's
     output.
-    model: a Model, an (init, apply) pair, or any function f(params, x). For a model the path of the Fault
-    is that of the layer; for a function it names the operation and your line, such as
-    "log at mine.py:12 (loss)".
-    params, x: the arguments of the model. key, state: as for `model.apply`; a function takes neither.
+    model: a Model, an (init, apply) pair, or any function f(params, x). For a model the path of the Fault is that
+        of the layer; for a function it names the operation and your line, such as "log at mine.py:12 (loss)".
+    params, x: the arguments of the model.
+    key, state: as for `model.apply`; a function takes neither.
     Raises: TypeError when model is neither a model nor a function of two arguments.
 
     >>> def f(params, x):

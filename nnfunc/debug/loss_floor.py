@@ -16,9 +16,11 @@ STEPS = 300
 class LossFloors(NamedTuple):
     """The lowest losses of a batch.
 
-    free: of any outputs; above 0 with smoothed labels. tied: of outputs that are equal where the model's
-    inputs are. constant: of one output for all examples. conflict: two examples with equal inputs and
-    different targets, or None. causal: whether outputs are tied by the tokens before them.
+    free: of any outputs; above 0 with smoothed labels.
+    tied: of outputs that are equal where the model's inputs are.
+    constant: of one output for all examples.
+    conflict: two examples with equal inputs and different targets, or None.
+    causal: whether outputs are tied by the tokens before them.
     """
 
     free: float

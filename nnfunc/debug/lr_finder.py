@@ -19,9 +19,11 @@ BARS = " ▁▂▃▄▅▆▇█"
 class RangeTest(NamedTuple):
     """The result of `find_lr`; as text, a small chart for a terminal of 80 columns.
 
-    learning_rates: [runs], rising. losses: [steps, runs], of each step's batch before its update.
-    suggestion: the learning rate to train with. hyper: the name of the hyper that sets the peak of the
-    schedule, or None where none does. hyper_value: its value for the suggested learning rate, or None.
+    learning_rates: [runs], rising.
+    losses: [steps, runs], of each step's batch before its update.
+    suggestion: the learning rate to train with.
+    hyper: the name of the hyper that sets the peak of the schedule, or None where none does.
+    hyper_value: its value for the suggested learning rate, or None.
     current: the peak learning rate of the hypers as they are.
     """
 
@@ -89,12 +91,12 @@ def find_lr(
     The suggestion is the middle of the learning rates that do nearly as well as the best one.
     build, hypers, data, key: as for `nf.train`.
     steps: of each run, at least 8.
-    learning_rates: [runs], at least 3, rising and above 0; by default 64 from 1e-6 to 10, evenly spaced
-    in their logarithms.
+    learning_rates: [runs], at least 3, rising and above 0; by default 64 from 1e-6 to 10, evenly spaced in their
+        logarithms.
     at_once: how many runs are vmapped together, by default all; fewer take less memory.
     Raises: ValueError when the learning rate of the optimizer cannot be read, or the loss falls at none.
-    Source: Smith 2017, arXiv:1506.01186, section 3.3; but with one run for each learning rate instead of
-    one run through all of them, so that no learning rate suffers from those before it.
+    Source: Smith 2017, arXiv:1506.01186, section 3.3; but with one run for each learning rate instead of one run
+    through all of them, so that no learning rate suffers from those before it.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))

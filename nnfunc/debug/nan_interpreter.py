@@ -18,9 +18,12 @@ LIBRARIES = (
 
 
 class Operation(NamedTuple):
-    """name: of JAX's primitive, such as log. line: the user's line that called it, as file:line (function).
+    """name: of JAX's primitive, such as log.
 
-    scopes: of `jax.named_scope`. iterations: the 0-based iteration of each surrounding scan.
+    line: the user's line that called it, as file:line (function).
+
+    scopes: of `jax.named_scope`.
+    iterations: the 0-based iteration of each surrounding scan.
     """
 
     name: str
@@ -36,8 +39,7 @@ class _NotFinite(Exception):
 def first_operation(function: Callable[..., Any], *args: Any) -> Operation | None:
     """The first operation of function(*args) whose result is not finite; None when all are finite.
 
-    args: finite arrays. A scan is run iteration by iteration; a `while_loop` or `cond` counts as one
-    operation.
+    args: finite arrays. A scan is run iteration by iteration; a `while_loop` or `cond` counts as one operation.
     """
     closed = jax.make_jaxpr(function)(*args)
     with jax.numpy_dtype_promotion("standard"):

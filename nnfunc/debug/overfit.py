@@ -23,12 +23,17 @@ Outcome = Literal["memorised", "learns slowly", "stuck", "diverges", "impossible
 class Verdict(NamedTuple):
     """The result of `overfit`; as text, the outcome, the message, the cause and the hint.
 
-    outcome: of the run at the current learning rate; "impossible" when the labels contradict each other
-    or the loss does not depend on the outputs. message: the losses, a clause. cause, hint: sentences,
-    empty when the batch was memorised. initial_loss, final_loss: of the run. loss_floor: the lowest loss
-    that the batch allows, None where it is not known. learning_rate: of the run. best_learning_rate: of
-    the run with the lowest final loss. Both are None where the learning rate of the optimizer cannot be
-    read. learning_rates: [runs]. losses: [steps + 1, runs], the last ones after the last update.
+    outcome: of the run at the current learning rate; "impossible" when the labels contradict each other or the loss
+        does not depend on the outputs.
+    message: the losses, a clause.
+    cause, hint: sentences, empty when the batch was memorised.
+    initial_loss, final_loss: of the run.
+    loss_floor: the lowest loss that the batch allows, None where it is not known.
+    learning_rate: of the run.
+    best_learning_rate: of the run with the lowest final loss. Both are None where the learning rate of the
+        optimizer cannot be read.
+    learning_rates: [runs].
+    losses: [steps + 1, runs], the last ones after the last update.
     """
 
     outcome: Outcome
@@ -66,11 +71,11 @@ def overfit(
     which is 0, or more with smoothed labels. When it does not, the verdict names the likely cause:
     contradictory labels, parameters without a gradient, outputs that do not depend on the input or are
     squashed, dead units, a learning rate that is too small or too large, too few steps.
-    build, hypers, data, key: as for `nf.train`, with any objective. Weight decay is off where it is a
-    float of hypers with weight_decay in its name.
+    build, hypers, data, key: as for `nf.train`, with any objective. Weight decay is off where it is a float of
+        hypers with weight_decay in its name.
     steps: of each run, at least 8.
-    learning_rates: [runs], constant and at least 0, all in one vmapped program; by default 0.01 to 100
-    times the peak learning rate of the hypers.
+    learning_rates: [runs], constant and at least 0, all in one vmapped program; by default 0.01 to 100 times the
+        peak learning rate of the hypers.
     examples: the most examples that the batch has, at least 2; memorising more takes more steps.
     Raises: ValueError when an argument is out of its range, or the program does not fit into the memory.
 

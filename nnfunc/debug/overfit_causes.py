@@ -19,10 +19,14 @@ class OverfitRuns(NamedTuple):
     """Runs on one batch at several learning rates.
 
     probe: of the task before training.
-    floors: of the batch, or None. learning_rates: [runs]. losses: [steps + 1, runs]. last: (params,
-    state) of every run, stacked. has_gradient: {path: whether a gradient reached it [runs]}. current:
-    the index of the run at the peak learning rate of the hypers. hyper: the name of the hyper that sets
-    it, or None. peak: the peak learning rate, None where it cannot be read.
+    floors: of the batch, or None.
+    learning_rates: [runs].
+    losses: [steps + 1, runs].
+    last: (params, state) of every run, stacked.
+    has_gradient: {path: whether a gradient reached it [runs]}.
+    current: the index of the run at the peak learning rate of the hypers.
+    hyper: the name of the hyper that sets it, or None.
+    peak: the peak learning rate, None where it cannot be read.
     """
 
     probe: Probe
@@ -58,8 +62,9 @@ class OverfitRuns(NamedTuple):
 def find_cause(runs: OverfitRuns, impossible: bool, hypers: Any) -> tuple[str, str]:
     """(cause, hint), in sentences.
 
-    runs: that did not memorise the batch. impossible: whether none can. hypers: of the task, in which the
-    hint changes the learning rate.
+    runs: that did not memorise the batch.
+    impossible: whether none can.
+    hypers: of the task, in which the hint changes the learning rate.
     """
     probe, floors, rates = runs.probe, runs.floors, runs.learning_rates
     if not np.isfinite(runs.initial_loss):

@@ -87,7 +87,8 @@ class Probe:
     """A task with its initial parameters and one small batch.
 
     params, state: the initial parameters and model state.
-    key: the key that training draws from. needs_key: whether the model refuses to run without a key.
+    key: the key that training draws from.
+    needs_key: whether the model refuses to run without a key.
     layer_order: the paths of the layers in the order of computation, once a forward pass has run.
     hides_calls: whether the objective calls predict inside a transformation, once `evaluation` was read.
     """
@@ -186,7 +187,8 @@ class Probe:
     def forward(self, params: Params, x: PyTree, *, train: bool = False) -> tuple[Any, dict[str, Any]]:
         """(y, {path: output}) of the model alone: the floating-point output of every layer, in order.
 
-        params, x: the arguments of the model. train: whether to run in training mode.
+        params, x: the arguments of the model.
+        train: whether to run in training mode.
         """
         key = self.key if train else self.optional_key
         y, taps = jax.device_get(self._forward(params, x, self.state, key, train))
@@ -236,8 +238,9 @@ def build_probe(
 ) -> tuple[Any, Probe]:
     """The data set without augmentation, and a probe of the task on its first batch.
 
-    where: the function that asks, from which the probe's key is derived. build, hypers, data, key: as for
-    `nf.train`. max_batch_size: the most examples of a batch.
+    where: the function that asks, from which the probe's key is derived.
+    build, hypers, data, key: as for `nf.train`.
+    max_batch_size: the most examples of a batch.
     """
     data = without_augmentation(data, max_batch_size)
     task = build_task(build, hypers, 0)

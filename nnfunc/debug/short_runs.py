@@ -64,8 +64,10 @@ def update_at_learning_rate(optimizer: Optimizer, learning_rate: Scalar, step: A
 
 
 class ShortRun(NamedTuple):
-    """losses: [steps], each before its update. params, model_state: after the last update. has_gradient: for
-    each leaf of params, whether any step had a gradient other than 0.
+    """losses: [steps], each before its update.
+
+    params, model_state: after the last update.
+    has_gradient: for each leaf of params, whether any step had a gradient other than 0.
     """
 
     losses: Array
@@ -87,8 +89,11 @@ def short_run(
 ) -> ShortRun:
     """Train at a constant learning rate, which may be traced, so that runs can be vmapped.
 
-    build, hypers: as for `nf.train`. learning_rate: at least 0. params, model_state: to start from. steps:
-    how many. batch_at, key_at: step -> the batch and the key of a step.
+    build, hypers: as for `nf.train`.
+    learning_rate: at least 0.
+    params, model_state: to start from.
+    steps: how many.
+    batch_at, key_at: step -> the batch and the key of a step.
     """
 
     def train_step(carry, step):

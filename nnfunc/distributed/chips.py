@@ -10,10 +10,14 @@ from nnfunc.distributed.collectives import Collective
 class Chip(NamedTuple):
     """One device of a cluster, with rates that no program exceeds.
 
-    bfloat16, float32: FLOP/s of dense matrix products, of float32 at JAX's default precision: TF32 on a GPU, one pass
-    of bfloat16 on a TPU. memory: bytes. bandwidth: bytes/s of the memory. link: bytes/s that the device sends to
-    others of its node. network: bytes/s that it sends to other nodes. node: devices with direct links; of a TPU those
-    of a pod. source: of the values.
+    bfloat16, float32: FLOP/s of dense matrix products, of float32 at JAX's default precision: TF32 on a GPU, one
+        pass of bfloat16 on a TPU.
+    memory: bytes.
+    bandwidth: bytes/s of the memory.
+    link: bytes/s that the device sends to others of its node.
+    network: bytes/s that it sends to other nodes.
+    node: devices with direct links; of a TPU those of a pod.
+    source: of the values.
     """
 
     bfloat16: float
@@ -64,7 +68,10 @@ class Bounds(NamedTuple):
 
 
 def find_chip(name: str) -> Chip:
-    """The chip of a name. name: of CHIPS. Raises: ValueError with the nearest name.
+    """The chip of a name.
+
+    name: of CHIPS.
+    Raises: ValueError with the nearest name.
 
     >>> find_chip("h100").node
     8
@@ -76,8 +83,10 @@ def find_chip(name: str) -> Chip:
 def bounds(chip: Chip, flops: Mapping[str, float], traffic: float, parts: Iterable[Collective]) -> Bounds:
     """The seconds that a step takes at least on each device.
 
-    chip: of CHIPS. flops: of a device, by the dtype "bfloat16" or "float32". traffic: bytes that a device reads and
-    writes. parts: the collectives of a step.
+    chip: of CHIPS.
+    flops: of a device, by the dtype "bfloat16" or "float32".
+    traffic: bytes that a device reads and writes.
+    parts: the collectives of a step.
     """
     compute = sum(count / getattr(chip, dtype) for dtype, count in flops.items())
     return Bounds(compute, traffic / chip.bandwidth, sum(link_seconds(chip, part) for part in parts))
@@ -90,7 +99,8 @@ def link_seconds(chip: Chip, part: Collective) -> float:
     reduce-scatter to its node, and the k devices of a node together (m - 1) / m to other nodes; both at once. An
     all-reduce is a reduce-scatter and an all-gather. Reductions inside a switch are not considered.
     Consecutive positions in the mesh are on one node.
-    chip: of CHIPS. part: of `collectives`.
+    chip: of CHIPS.
+    part: of `collectives`.
     Source: Thakur, Rabenseifner and Gropp 2005, doi:10.1177/1094342005051521, section 4.
 
     >>> part = Collective("all-reduce", 8e9, 2, 1, "", (0, 1))

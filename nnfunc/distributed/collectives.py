@@ -17,10 +17,13 @@ _MOVES = {"add", "bitcast", "convert", "copy", "reshape", "transpose"}
 class Collective(NamedTuple):
     """One operation in which devices exchange values.
 
-    operation: of OPERATIONS. bytes: of the whole array that a device ends with, or of a reduce-scatter begins with;
-    those of all arrays that are exchanged at once. devices: how many take part. count: how often it runs in one call
-    of the program. name: of the operation in the model, for messages. group: the positions in the mesh of the first
-    devices that exchange values with each other.
+    operation: of OPERATIONS.
+    bytes: of the whole array that a device ends with, or of a reduce-scatter begins with; those of all arrays that
+        are exchanged at once.
+    devices: how many take part.
+    count: how often it runs in one call of the program.
+    name: of the operation in the model, for messages.
+    group: the positions in the mesh of the first devices that exchange values with each other.
     """
 
     operation: str

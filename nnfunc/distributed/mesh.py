@@ -19,8 +19,9 @@ def mesh(*, devices: Sequence[Any] | None = None, **axes: int) -> Mesh:
     """The devices as a grid with named axes, whose sizes multiply to their number.
 
     axes: the size of each axis, at least 1, the slowest first: `data` divides the batch, `model` the weights of
-    layers (`nf.shardings`); other names are for patterns of your own. One of them may be -1, which stands for all
-    devices that are left; without one the first devices are used. devices: to use, by default those of all processes.
+        layers (`nf.shardings`); other names are for patterns of your own. One of them may be -1, which stands for
+        all devices that are left; without one the first devices are used.
+    devices: to use, by default those of all processes.
     The axes are of JAX's type Auto: the compiler divides the computation, and no model mentions the mesh.
     Raises: ValueError when there are fewer devices, or the sizes do not divide their number.
 

@@ -19,7 +19,8 @@ from nnfunc.rematerialization import gathering
 class LeafPlacement:
     """How an array is divided.
 
-    axes: the mesh axis that divides each axis of the array, None for none. stacks: how many axes are of repeats.
+    axes: the mesh axis that divides each axis of the array, None for none.
+    stacks: how many axes are of repeats.
     stored: the same of the array between steps, where a mesh axis moves that does not divide a vocabulary.
     """
 
@@ -47,8 +48,10 @@ class LeafPlacement:
 class ModelPartition:
     """How the values inside a model are divided, for `Context`: see `nnfunc.context.Partition`.
 
-    mesh: of the run. leaves: the placement of each parameter by path. sequence: whether the values between blocks are
-    divided along time. cut_layers: the names of the layers that are then whole along time.
+    mesh: of the run.
+    leaves: the placement of each parameter by path.
+    sequence: whether the values between blocks are divided along time.
+    cut_layers: the names of the layers that are then whole along time.
     """
 
     def __init__(self, mesh: Mesh, leaves: Mapping[str, LeafPlacement], sequence: bool, cut_layers: Collection[str]):

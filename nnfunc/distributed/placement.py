@@ -42,7 +42,9 @@ _EXPERT_CUTS = {
 class Placement:
     """Where the arrays of a run lie.
 
-    mesh: of Auto axes. presets: of PRESETS. patterns: (path pattern, mesh axis or "" for each of the last axes).
+    mesh: of Auto axes.
+    presets: of PRESETS.
+    patterns: (path pattern, mesh axis or "" for each of the last axes).
     """
 
     mesh: Mesh
@@ -78,7 +80,9 @@ class Placement:
     def check_batch(self, where: str, batch_size: int, accumulate: int = 1) -> None:
         """Refuse a batch that the devices of the axis `data` do not divide: each of them would compute all of it.
 
-        where: begins the message. batch_size: of a step. accumulate: into how many micro-batches it is divided.
+        where: begins the message.
+        batch_size: of a step.
+        accumulate: into how many micro-batches it is divided.
         """
         multiple = self.batch_parts * accumulate
         if batch_size % multiple and batch_size % accumulate == 0:
@@ -113,7 +117,8 @@ class Placement:
     def put_rows(self, shape: tuple[int, ...], read: Callable[[slice], np.ndarray]) -> Any:
         """An array whose rows are divided over the devices of the batch; each process reads its own rows.
 
-        shape: of the whole array. read: the rows of a slice.
+        shape: of the whole array.
+        read: the rows of a slice.
         """
         divides = shape[0] % self.batch_parts == 0 and DATA in self.mesh.shape
         sharding = NamedSharding(self.mesh, PartitionSpec(DATA if divides else None))
@@ -226,20 +231,22 @@ def shardings(tree: PyTree, mesh: Mesh, shard: Shard = None, *, model: Model | N
     """The `NamedSharding` of each array of a train state, or of parameters.
 
     tree: a train state, whose optimizer state and averages lie as the parameters that they belong to; or
-    parameters. Arrays or shapes. mesh: of `nf.mesh`.
+        parameters. Arrays or shapes.
+    mesh: of `nf.mesh`.
     shard: a preset, several of them joined by "+", or a dict of patterns. None, the default, is "tensor" on a mesh
-    with an axis `model`, and "replicated" without.
+        with an axis `model`, and "replicated" without.
     "replicated": every device has all parameters, and the gradients are summed over the devices (data parallel).
     "fsdp": parameters, gradients, optimizer state and averages are cut over the axis `data`, each leaf along its
     largest axis that the devices divide; inside `nf.train` each layer gathers its weights when it needs them.
     "tensor": attention is cut by heads over `model`, and the hidden units of `nf.feed_forward` and of experts.
-    "expert": whole experts are cut over `model`. "sequence": between the blocks of a `repeat` the values are cut along
-    time over `model`; it needs `nf.train` or `nf.trainer`.
-    A dict changes the default for the leaves whose paths match: {"tokens/weight": ["model", ""]} names a mesh axis for
-    each of the last axes of a leaf, "" for none. A mesh axis that does not divide the rows of an `nf.embedding`, or an
-    axis as long as these, divides another axis of the leaf here; the steps of `nf.train` pad it.
+    "expert": whole experts are cut over `model`. "sequence": between the blocks of a `repeat` the values are cut
+    along time over `model`; it needs `nf.train` or `nf.trainer`.
+    A dict changes the default for the leaves whose paths match: {"tokens/weight": ["model", ""]} names a mesh axis
+    for each of the last axes of a leaf, "" for none. A mesh axis that does not divide the rows of an
+    `nf.embedding`, or an axis as long as these, divides another axis of the leaf here; the steps of `nf.train` pad
+    it.
     model: whose parameters they are, needed by "tensor" and "expert"; without it the default for a dict is
-    "replicated".
+        "replicated".
     Raises: ValueError for a pattern that matches nothing, or an axis that the devices do not divide.
     Source: "tensor": Shoeybi et al. 2019, arXiv:1909.08053, section 3; "fsdp": Rajbhandari et al. 2019,
     arXiv:1910.02054, stage 3; "sequence": Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.

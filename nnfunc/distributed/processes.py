@@ -47,7 +47,9 @@ _step, _step_time = -1, 0.0
 def start(coordinator: str | None = None, process: int | None = None, processes: int | None = None) -> None:
     """Join the processes of this run, if there are several: as the arguments, NNFUNC_... or a launcher say.
 
-    coordinator: host:port of process 0. process: the number of this one. processes: how many there are.
+    coordinator: host:port of process 0.
+    process: the number of this one.
+    processes: how many there are.
     Raises: ValueError when some of the three are missing or out of range, or the coordinator does not answer.
     """
     environment = (os.environ.get(f"NNFUNC_{name}") for name in ("COORDINATOR", "PROCESS", "PROCESSES"))
@@ -79,7 +81,8 @@ def start(coordinator: str | None = None, process: int | None = None, processes:
 def join_initialized(mesh: Mesh) -> None:
     """Join the processes of a script that called `jax.distributed.initialize` itself, if a mesh has devices of several.
 
-    They are not watched, because each may end when it likes to: JAX ends those that lose process 0. mesh: of a run.
+    They are not watched, because each may end when it likes to: JAX ends those that lose process 0.
+    mesh: of a run.
     """
     global _client
     if _client is None and any(device.process_index != jax.process_index() for device in mesh.devices.flat):
@@ -140,7 +143,9 @@ def wait_for_all() -> None:
 
 
 def agree(facts: dict[str, str]) -> None:
-    """Refuse to go on where processes differ; each calls it as often as the others. facts: equal ones, by name.
+    """Refuse to go on where processes differ; each calls it as often as the others.
+
+    facts: equal ones, by name.
 
     Raises: ValueError, in every process, with the process and the names of what differs.
     """
@@ -177,8 +182,9 @@ def stops_at(step: int) -> bool:
 def report_failure(code: int, message: str) -> None:
     """End all processes of the run with an exit code; process 0 tells the message of the first that failed.
 
-    It returns only where there are no other processes. code: of the exit. message: a line for the user, which this
-    process has written already.
+    It returns only where there are no other processes.
+    code: of the exit.
+    message: a line for the user, which this process has written already.
     """
     if _is_stuck:
         os._exit(code)

@@ -22,8 +22,11 @@ def bootstrap(
     """The interval (low, high) of each metric over resamples of the examples, whole sequences at a time.
 
     The percentiles of the metric of n resamples, each of as many examples as there are, drawn with replacement.
-    held_out: outputs and targets. names: of metrics; None for those of the type. n: at least 1. seed: of the draws, at
-    least 0. level: the fraction of the resamples inside of the interval, in (0, 1).
+    held_out: outputs and targets.
+    names: of metrics; None for those of the type.
+    n: at least 1.
+    seed: of the draws, at least 0.
+    level: the fraction of the resamples inside of the interval, in (0, 1).
     The calibration error gets (NaN, NaN): the bins of a resample are noisier, which makes all of its errors larger.
     Source: Efron 1979; the percentile interval of Efron and Tibshirani 1993, chapter 13.
 

@@ -25,7 +25,8 @@ def count_entities(xp: Any, reading: Reading) -> dict[str, Any]:
     Right is an entity with the same type, beginning and end. Sequences that break the rules are read as conlleval does:
     an entity also begins at an I-X after O or another type. Other tags than those of a scheme are entities of their
     name: each run of the same one, but for O. Positions that do not count are skipped.
-    xp: numpy, or jax's. reading: of tags, with their names.
+    xp: numpy, or jax's.
+    reading: of tags, with their names.
     Source: the CoNLL-2000 script conlleval, as in seqeval's default mode.
     """
     if reading.names is None:

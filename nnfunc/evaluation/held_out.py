@@ -11,11 +11,14 @@ from nnfunc.evaluation.readings import Reading, read
 class HeldOut(NamedTuple):
     """The raw outputs of a model for the rows of a split, in their order.
 
-    output_type: how outputs are read, a value of `Objective.output_type`. output: [n, ...]; of a pair of a mean and a
-    log-deviation, [n, 2 * outputs]. target: [n, ...]; labels that do not count are -100. names: of the classes, labels
-    or tags, or None. ids: [n], of the rows in the data, or None. threshold: of the probability, or of each label's,
-    from which on the answer is yes; None for 1/2. weight: [n], how much each row counts; None for 1. describe: an id ->
-    the file or line of the row, or None.
+    output_type: how outputs are read, a value of `Objective.output_type`.
+    output: [n, ...]; of a pair of a mean and a log-deviation, [n, 2 * outputs].
+    target: [n, ...]; labels that do not count are -100.
+    names: of the classes, labels or tags, or None.
+    ids: [n], of the rows in the data, or None.
+    threshold: of the probability, or of each label's, from which on the answer is yes; None for 1/2.
+    weight: [n], how much each row counts; None for 1.
+    describe: an id -> the file or line of the row, or None.
     """
 
     output_type: str

@@ -16,7 +16,8 @@ from nnfunc.evaluation.readings import ANSWERS, CLASSES, Reading
 def compute_metrics(held_out: HeldOut, names: Sequence[str] | None = None) -> dict[str, float]:
     """The metrics of the rows by name, NaN where a metric is not defined.
 
-    held_out: outputs and targets. names: of metrics; None for those of the type of outputs.
+    held_out: outputs and targets.
+    names: of metrics; None for those of the type of outputs.
     Raises: ValueError for a name that is no metric of these outputs.
 
     >>> held_out = HeldOut("binary", np.array([-1.0, 2.0, 0.5]), np.array([0, 1, 0]))
@@ -59,8 +60,8 @@ def per_class(held_out: HeldOut) -> list[dict[str, Any]]:
     """The metrics of each class, label or tag: class, precision, recall, f1, support, predicted.
 
     Support and predicted are weights of rows: where it is the truth, and where it is the prediction. Of classes and
-    answers there is roc_auc and average_precision too, NaN where one side does not occur. held_out: outputs and
-    targets; outputs that are numbers have no classes, which gives [].
+    answers there is roc_auc and average_precision too, NaN where one side does not occur.
+    held_out: outputs and targets; outputs that are numbers have no classes, which gives [].
 
     >>> per_class(HeldOut("classes", np.eye(2), np.array([0, 0]), ("cat", "dog")))[0]["recall"]
     0.5
@@ -127,8 +128,8 @@ def curves(held_out: HeldOut, points: int = 200) -> dict[str, list[dict[str, Any
     "precision_recall": name, precision, recall, threshold; "roc": name, false_positive_rate, true_positive_rate,
     threshold: one for each class, label, or for yes, that occurs, and does not always. "calibration": probability,
     frequency and count of each bin of the predicted probability: of the predicted class, or of yes.
-    held_out: outputs and targets; rows whose outputs are not finite are left out. points: the most of a curve, at
-    least 2.
+    held_out: outputs and targets; rows whose outputs are not finite are left out.
+    points: the most of a curve, at least 2.
     """
     from sklearn import metrics
 
@@ -167,7 +168,8 @@ def _thin(table: dict[str, np.ndarray], points: int) -> dict[str, list[float]]:
 def row_losses(held_out: HeldOut) -> np.ndarray:
     """[n], how wrong each example is: minus the log-probability of the truth, or the squared error.
 
-    The mean over the positions, labels or outputs of an example; NaN where none counts. held_out: outputs and targets.
+    The mean over the positions, labels or outputs of an example; NaN where none counts.
+    held_out: outputs and targets.
     """
     reading = held_out.reading()
     names = {"deviation": "nll", "counts": "poisson_deviance"}
@@ -187,7 +189,8 @@ def row_losses(held_out: HeldOut) -> np.ndarray:
 def worst(held_out: HeldOut, n: int = 24) -> tuple[np.ndarray, np.ndarray]:
     """(indices [n], losses [n]) of the examples with the largest losses, the largest first.
 
-    held_out: outputs and targets. n: how many, at least 1; fewer where there are fewer examples that count.
+    held_out: outputs and targets.
+    n: how many, at least 1; fewer where there are fewer examples that count.
 
     >>> indices, losses = worst(HeldOut("values", np.array([1.0, 5.0]), np.array([1.0, 2.0])), n=1)
     >>> indices.tolist(), losses.tolist()
@@ -206,8 +209,11 @@ def constant_output(
     """The output [...] for one row that is best for all targets at once; None for outputs of an unknown type.
 
     Of classes, the logarithms of their frequencies; of answers, the logit of the frequency of yes; of numbers the mean,
-    with its deviation, or the logarithm of the rate; of quantiles those of the targets. output_type: of the outputs.
-    target: [n, ...] for training. classes: their number, of types with classes. levels: of quantiles.
+    with its deviation, or the logarithm of the rate; of quantiles those of the targets.
+    output_type: of the outputs.
+    target: [n, ...] for training.
+    classes: their number, of types with classes.
+    levels: of quantiles.
     """
     target = np.asarray(target)
     if output_type in CLASSES:
@@ -243,9 +249,11 @@ def baseline(
 ) -> dict[str, float]:
     """The metrics of always giving the answer that is best for the training targets; {} where there is none.
 
-    That is the most frequent class with the frequencies as probabilities, or the mean. train_target: [n, ...], of the
-    type of `held_out.target`. held_out: the outputs to compare with, whose targets count. names: of metrics; None for
-    those of the type. levels: of quantiles.
+    That is the most frequent class with the frequencies as probabilities, or the mean.
+    train_target: [n, ...], of the type of `held_out.target`.
+    held_out: the outputs to compare with, whose targets count.
+    names: of metrics; None for those of the type.
+    levels: of quantiles.
 
     >>> held_out = HeldOut("values", np.array([1.0, 2.0]), np.array([0.0, 2.0]))
     >>> baseline(np.array([1.0, 1.0]), held_out, ["mae"])

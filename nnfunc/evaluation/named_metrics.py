@@ -21,10 +21,12 @@ _SMALLEST = 2.220446049250313e-16  # the smallest divisor of a relative error, a
 class NamedMetric(NamedTuple):
     """A metric by name: streaming, from sums over rows, or exact.
 
-    rows: (xp, reading) -> arrays by name [rows, ...], which are summed; None for one of `Ranking.scores`, which needs
-    all rows at once. value: (xp, sums, weight) -> the metrics [...] of sums [..., *outputs] over rows of these weights
-    [...]. mode: "max" where higher
-    is better, else "min". outputs: the types of outputs that have it.
+    rows: (xp, reading) -> arrays by name [rows, ...], which are summed; None for one of `Ranking.scores`, which
+        needs all rows at once.
+    value: (xp, sums, weight) -> the metrics [...] of sums [..., *outputs] over rows of these weights [...].
+    mode: "max" where higher
+    is better, else "min".
+    outputs: the types of outputs that have it.
     """
 
     rows: Callable[[Any, Reading], dict[str, Any]] | None
@@ -47,9 +49,12 @@ class NamedMetric(NamedTuple):
 class Sums:
     """Weighted sums over rows of a streaming metric, which add up over batches; a pytree.
 
-    values: arrays by name. weight: the sum of the weights. pivot: what was subtracted from targets before they were
-    squared, and the power of two that they were divided by; None for metrics that need none. output_type: of the
-    outputs. name: of the metric.
+    values: arrays by name.
+    weight: the sum of the weights.
+    pivot: what was subtracted from targets before they were squared, and the power of two that they were divided
+        by; None for metrics that need none.
+    output_type: of the outputs.
+    name: of the metric.
     """
 
     values: dict[str, Any]
@@ -83,7 +88,10 @@ jax.tree_util.register_dataclass(Sums, data_fields=["values", "weight", "pivot"]
 def row_sums(xp: Any, name: str, reading: Reading, weight: Any) -> Sums:
     """The sums of a streaming metric over rows.
 
-    xp: numpy, or jax's. name: of the metric. reading: the rows. weight: [rows], 0 for those to leave out.
+    xp: numpy, or jax's.
+    name: of the metric.
+    reading: the rows.
+    weight: [rows], 0 for those to leave out.
     """
     metric = find_metric("metrics", reading.output_type, name)
     assert metric.rows is not None
@@ -114,7 +122,9 @@ def _shift(xp: Any, sums: Sums, pivot: Any) -> dict[str, Any]:
 def find_metric(where: str, output_type: str, name: str) -> NamedMetric:
     """The metric of this name.
 
-    where: begins the error. output_type: of the outputs, a value of `Objective.output_type`. name: of the metric.
+    where: begins the error.
+    output_type: of the outputs, a value of `Objective.output_type`.
+    name: of the metric.
     Raises: ValueError for a name that is no metric, or no metric of these outputs, with those that are.
     """
     top = re.fullmatch(r"top([1-9]\d*)_accuracy", name) if isinstance(name, str) else None

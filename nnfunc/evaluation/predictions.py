@@ -18,10 +18,12 @@ def read_outputs(
     probability [n, labels]; "values": value; "quantiles": value, the middle one, and quantiles [n, quantiles],
     or [n, outputs, quantiles];
     "deviation": value and deviation; "counts": value, the rate; "": value, the output as it is.
-    output_type: a value of `Objective.output_type`. output: [n, ...], or a pair for "deviation". threshold: the
-    probability from which on an answer is yes, one number in [0, 1], or one for each label; None for logits above 0.
-    quantiles: their number for each of several outputs, `Objective.quantiles`; None where there is one output, and all
-    are of it.
+    output_type: a value of `Objective.output_type`.
+    output: [n, ...], or a pair for "deviation".
+    threshold: the probability from which on an answer is yes, one number in [0, 1], or one for each label; None for
+        logits above 0.
+    quantiles: their number for each of several outputs, `Objective.quantiles`; None where there is one output, and
+        all are of it.
 
     >>> predictions = read_outputs("binary", np.array([[0.0], [2.0]]), threshold=0.9)
     >>> predictions["class"].tolist(), predictions["probability"].round(4).tolist()

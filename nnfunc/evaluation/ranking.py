@@ -15,8 +15,10 @@ from nnfunc.evaluation.readings import CLASSES, Reading
 class Ranking(NamedTuple):
     """Rows by descending probability, for each class or label; all [rows, columns].
 
-    order: of the rows. hit: whether the class or label is the truth. first, last: the position of the first and the
-    last row with the same probability. missing: where the probability is NaN, which has no rank.
+    order: of the rows.
+    hit: whether the class or label is the truth.
+    first, last: the position of the first and the last row with the same probability.
+    missing: where the probability is NaN, which has no rank.
     """
 
     order: np.ndarray
@@ -46,7 +48,8 @@ class Ranking(NamedTuple):
     def scores(self, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
         """{name: [weightings, columns]}, NaN where a class or label always or never occurs, or a row lacks a rank.
 
-        names: of "roc_auc" and "average_precision". weights: [weightings, rows], at least 0.
+        names: of "roc_auc" and "average_precision".
+        weights: [weightings, rows], at least 0.
         """
         ranked = weights[:, self.order]  # [weightings, rows, columns]
         hits = ranked * self.hit

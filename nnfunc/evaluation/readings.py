@@ -16,11 +16,16 @@ NUMBERS = ("values", "quantiles", "deviation", "counts")
 class Reading(NamedTuple):
     """Outputs and targets as rows: examples, or their positions.
 
-    output_type: of the outputs. target: labels [rows], answers [rows, labels] of 0 and 1, or numbers [rows, outputs].
-    prediction: the same of the model; a row of logits with a NaN has the class -1. counted: [rows], 1.0 for rows that
-    count, else 0.0. log_probability, probability: [rows, classes] of classes, [rows, labels] of answers, else None.
-    deviation: [rows, outputs] of type "deviation". low, high: [rows, outputs], the outer quantiles. positions: rows for
-    each example. log_no: [rows, labels] of answers, the logarithm of the probability of no. names: of tags, or None.
+    output_type: of the outputs.
+    target: labels [rows], answers [rows, labels] of 0 and 1, or numbers [rows, outputs].
+    prediction: the same of the model; a row of logits with a NaN has the class -1.
+    counted: [rows], 1.0 for rows that count, else 0.0.
+    log_probability, probability: [rows, classes] of classes, [rows, labels] of answers, else None.
+    deviation: [rows, outputs] of type "deviation".
+    low, high: [rows, outputs], the outer quantiles.
+    positions: rows for each example.
+    log_no: [rows, labels] of answers, the logarithm of the probability of no.
+    names: of tags, or None.
     """
 
     output_type: str
@@ -42,9 +47,12 @@ def read(
 ) -> Reading:
     """The reading of outputs and targets.
 
-    xp: numpy, which computes in float64, or jax.numpy, in at least float32. output_type: a value of
-    `Objective.output_type`. output, target: [n, ...]. threshold: the probability from which on an answer is yes, one
-    number or one for each label; None for logits above 0. names: of the classes or tags, for metrics that read them.
+    xp: numpy, which computes in float64, or jax.numpy, in at least float32.
+    output_type: a value of `Objective.output_type`.
+    output, target: [n, ...].
+    threshold: the probability from which on an answer is yes, one number or one for each label; None for logits
+        above 0.
+    names: of the classes or tags, for metrics that read them.
     Raises: ValueError for a type without a reading, and outputs whose shape does not fit the targets.
     """
     dtype = np.float64 if xp is np else np.float32
@@ -66,8 +74,9 @@ def read(
 def mark_ignored(target: Any, output_type: str, ignore_index: int | None) -> Any:
     """The labels, with -100 for those that do not count; probabilities of classes, and other targets, as they are.
 
-    target: [n, ...], NumPy's or JAX's, of any type. output_type: of the outputs. ignore_index:
-    `Objective.ignore_index`.
+    target: [n, ...], NumPy's or JAX's, of any type.
+    output_type: of the outputs.
+    ignore_index: `Objective.ignore_index`.
     """
     if output_type not in CLASSES or ignore_index is None or not np.issubdtype(target.dtype, np.integer):
         return target

@@ -18,9 +18,12 @@ THRESHOLD_METRICS: tuple[str, ...] = get_args(ThresholdMetric)
 
 
 def check_threshold_metric(where: str, output_type: str, name: Any) -> None:
-    """Refuse a metric that has no threshold, and outputs that are no answers. where: begins the error.
+    """Refuse a metric that has no threshold, and outputs that are no answers.
 
-    output_type: of the outputs, a value of `Objective.output_type`. name: of the metric.
+    where: begins the error.
+
+    output_type: of the outputs, a value of `Objective.output_type`.
+    name: of the metric.
     """
     check.choice(where, THRESHOLD_METRICS, threshold=name)
     if output_type not in ANSWERS:
@@ -34,7 +37,8 @@ def choose_threshold(held_out: HeldOut, name: str) -> float | list[float]:
     It lies halfway between two probabilities that occur; of several as good, the one nearest to 1/2. It is the number
     after 1 where even an answer of probability 1 should be no.
     held_out: outputs and targets of the type "binary" or "labels", of a split that no other result is reported of.
-    name: one of THRESHOLD_METRICS; of each label, that of its answer. Precision and recall alone are largest at an end.
+    name: one of THRESHOLD_METRICS; of each label, that of its answer. Precision and recall alone are largest at an
+        end.
     Raises: ValueError for other outputs and metrics.
 
     >>> held_out = HeldOut("binary", np.array([-3.0, -2.0, -1.0]), np.array([0, 1, 1]))

@@ -18,8 +18,8 @@ from nnfunc.generation.sample_token import check_numbers
 class Generated(NamedTuple):
     """The result of `generate`: `tokens[i, :lengths[i]]` is the i-th prompt and its continuation.
 
-    tokens: [..., time + steps] int32, with `pad` after the end of a row. lengths: [...] int32, which count the
-    prompt, the new tokens and a stop token.
+    tokens: [..., time + steps] int32, with `pad` after the end of a row.
+    lengths: [...] int32, which count the prompt, the new tokens and a stop token.
     """
 
     tokens: Array
@@ -49,21 +49,23 @@ def generate(
     all prompts have are computed in one parallel pass, the others in one compiled loop. Another call with
     other numbers, keys, or parameters of the same shapes compiles nothing.
 
-    model, params: of a causal language model. prompt: ids [..., time], or a list of prompts, which may differ
-    in length. lengths: [...], the length of each prompt in an array; by default time. The result of a row does
-    not depend on the other rows. steps: the most new tokens of a row, at least 1.
-    key: random; without one the most likely token is chosen, and temperature, top_k and top_p are refused. Row
-    i of several draws from `fold_in(key, i)`, a prompt without leading axes from key itself.
-    temperature, top_k, top_p: as for `nf.generation.draw`; temperature is 1 by default, and 0 gives the most
-    likely token.
-    stop: an id after which a row ends; the loop ends when all rows have ended. pad: the id after the end of a
-    row, by default `stop`, or 0.
+    model, params: of a causal language model.
+    prompt: ids [..., time], or a list of prompts, which may differ in length.
+    lengths: [...], the length of each prompt in an array; by default time. The result of a row does not depend on
+        the other rows.
+    steps: the most new tokens of a row, at least 1.
+    key: random; without one the most likely token is chosen, and temperature, top_k and top_p are refused. Row i of
+        several draws from `fold_in(key, i)`, a prompt without leading axes from key itself.
+    temperature, top_k, top_p: as for `nf.generation.draw`; temperature is 1 by default, and 0 gives the most likely
+        token.
+    stop: an id after which a row ends; the loop ends when all rows have ended.
+    pad: the id after the end of a row, by default `stop`, or 0.
     block_size: the number of last tokens that the model gets, for models with a limited number of positions.
-    Steps beyond it cannot use the cache, and each of them needs a pass over the block. Where most steps do and
-    such a pass is quick, no step uses it: compiling both forms takes longer than it gains.
+    Steps beyond it cannot use the cache, and each of them needs a pass over the block. Where most steps do and such
+    a pass is quick, no step uses it: compiling both forms takes longer than it gains.
     state: running statistics, as for `apply`.
     verify: whether to compare steps with the cache to one pass, on two tokens and once for each model. It is
-    skipped where params are traced.
+        skipped where params are traced.
 
     A model without a cache gets the whole padded sequence at every step, which is correct for causal models,
     but slow. Logits that are all NaN give the id -1.

@@ -31,7 +31,9 @@ def hoist(function: Callable[..., Any], params: Any, *args: Any) -> Callable[...
     """The function (*args) -> function(params, *args), of which what depends on params alone is computed now.
 
     Loops over layers, whose parameters are stacked, are written out.
-    function: pure. params: arrays. args: arrays or their shapes, of the later calls.
+    function: pure.
+    params: arrays.
+    args: arrays or their shapes, of the later calls.
     """
     leaves, treedef = jax.tree.flatten(params)
 
@@ -61,7 +63,8 @@ def _evaluate(
 ) -> list[Any]:
     """The outputs of a program: before the loop those that are `Known`, None for the others; in the loop all.
 
-    computed: the known results in their order. Before the loop they are appended, in the loop they are taken from it.
+    computed: the known results in their order. Before the loop they are appended, in the loop they are taken from
+        it.
     """
     return run_equations(jaxpr, consts, args, lambda eqn, inputs: _evaluate_equation(eqn, inputs, computed))
 

@@ -30,8 +30,9 @@ _LOOPS: weakref.WeakKeyDictionary[Any, "Loop"] = weakref.WeakKeyDictionary()
 def get_loop(layer: Layer, model: Model) -> "Loop":
     """The loop of a layer, which is cached as long as the layer exists.
 
-    layer: as the user passed it; layers are compared by identity. model: as_model(layer), which for a bare pair
-    or a function is a new model at each call, so that the loop then belongs to the function.
+    layer: as the user passed it; layers are compared by identity.
+    model: as_model(layer), which for a bare pair or a function is a new model at each call, so that the loop then
+        belongs to the function.
     """
     function: Any = layer[1] if isinstance(layer, tuple) else layer
     is_pair = isinstance(layer, tuple)
@@ -97,7 +98,10 @@ def uses_cache(facts: Facts, params: Params, rows: int, first: int, total: int, 
     """Whether the steps that can use the cache of the model do.
 
     They do not where most steps lie beyond the window and a pass over it is quick: compiling both forms takes
-    longer than it gains. facts, params: of the model. rows: of tokens. first, total, window: of `_run`.
+    longer than it gains.
+    facts, params: of the model.
+    rows: of tokens.
+    first, total, window: of `_run`.
     """
     is_quick = tree_bytes(jax.tree.map(shape_struct, params)) * rows * window <= SMALL_PASS
     return facts.caches and not (is_quick and total - window - 1 > window + 1 - first)

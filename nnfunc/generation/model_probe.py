@@ -23,7 +23,8 @@ class Facts(NamedTuple):
 def probe_model(forward: Callable[..., Any], params: Params, state: PyTree) -> Facts:
     """The facts about a model, from the shapes of two calls with one position each.
 
-    forward: of the model. params, state: its parameters, and its state before the first token.
+    forward: of the model.
+    params, state: its parameters, and its state before the first token.
     Raises: ValueError when the output is not logits, or the state changes its structure.
     """
     x = jax.ShapeDtypeStruct((1, 1), jnp.int32)
@@ -51,7 +52,8 @@ def probe_model(forward: Callable[..., Any], params: Params, state: PyTree) -> F
 def check_consistency(forward: Callable[..., Any], params: Params, state: PyTree, facts: Facts, size: int) -> None:
     """Raise a ValueError if the logits of `size` tokens differ between single steps and one pass.
 
-    forward, params, state: as for `probe_model`. facts: its result.
+    forward, params, state: as for `probe_model`.
+    facts: its result.
     """
     x = (jnp.arange(size, dtype=jnp.int32) % facts.vocab_size)[None]
     largest = partial(jnp.max, initial=0.0)

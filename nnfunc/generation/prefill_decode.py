@@ -13,9 +13,10 @@ def prefill(
     """The first call of a generation: `y, state = prefill(model, params, x, cache)`.
 
     y is that of `model.apply`; state has the cache for later calls of `decode`.
-    Shapes: x [batch, time, ...], the sequences from their start. model, params: of a model with a cache, or any
-    other. cache: the number of positions that the cache can hold, those of x included. state: running
-    statistics of training, as for `apply`.
+    Shapes: x [batch, time, ...], the sequences from their start.
+    model, params: of a model with a cache, or any other.
+    cache: the number of positions that the cache can hold, those of x included.
+    state: running statistics of training, as for `apply`.
     Raises: ValueError when x has more than `cache` positions.
 
     >>> model = nf.serial(nf.embedding(10, 4), nf.linear(4, 10))
@@ -41,8 +42,9 @@ def decode(model: Layer, params: Params, x: PyTree, state: PyTree, cache: int) -
     """A call after `prefill`: `y, state = decode(model, params, x, state, cache)`.
 
     Shapes: x [batch, new, ...], one or more positions; the new state has the structure, shapes and dtypes of
-    `state`. model, params, cache: as for `prefill`. state: of the call before. There is no check that the total
-    number of positions is at most cache.
+    `state`.
+    model, params, cache: as for `prefill`.
+    state: of the call before. There is no check that the total number of positions is at most cache.
 
     >>> model = nf.rnn_lm(5, dim=4)
     >>> params = model.init(jax.random.key(0))

@@ -47,7 +47,9 @@ def read_prompts(prompt: Any, lengths: Any) -> tuple[Any, Array, int]:
 def check_vocabulary(ids: Any, lengths: Array, vocab_size: int) -> None:
     """Raise a ValueError if an id of a prompt is outside the vocabulary; traced ids are not checked.
 
-    ids: [..., time]. lengths: [...], of the prompts. vocab_size: the number of ids.
+    ids: [..., time].
+    lengths: [...], of the prompts.
+    vocab_size: the number of ids.
     """
     if check.is_traced(ids) or check.is_traced(lengths):
         return

@@ -19,12 +19,14 @@ def draw(
 ) -> Array:
     """Sample an id with probability `softmax(logits / temperature)`, optionally only among the most likely ids.
 
-    Shapes: logits [..., vocab_size] -> [...] int32. key: random; without one the result is the most likely id,
-    the first of equal ones, and the other arguments are refused. temperature: in [0, inf], by default 1; 0
-    gives the most likely id, inf a uniform sample. top_k: sample only among the k most likely ids. top_p: in
-    [0, 1]; sample only among the smallest set of most likely ids (after top_k) whose probabilities sum to at
-    least top_p; it has at least one id. Of equal logits the first ones are preferred. The noise depends on the
-    id, so top_k and top_p that remove nothing change nothing.
+    Shapes: logits [..., vocab_size] -> [...] int32.
+    key: random; without one the result is the most likely id, the first of equal ones, and the other arguments are
+        refused.
+    temperature: in [0, inf], by default 1; 0 gives the most likely id, inf a uniform sample.
+    top_k: sample only among the k most likely ids.
+    top_p: in [0, 1]; sample only among the smallest set of most likely ids (after top_k) whose probabilities sum to
+        at least top_p; it has at least one id. Of equal logits the first ones are preferred. The noise depends on
+        the id, so top_k and top_p that remove nothing change nothing.
     NaN is never sampled, and -inf only if all logits are; if all logits are NaN the id is -1.
     Source: top-p is the nucleus of Holtzman et al. 2020, arXiv:1904.09751, section 3.1.
 

@@ -31,10 +31,15 @@ RUNTIMES = {"stablehlo": "jax.export", "onnx": "ONNX Runtime", "litert": "LiteRT
 class ExportReport(NamedTuple):
     """What `nf.export` wrote, and how the outputs of the file compare with those of the model.
 
-    to: the format. files: the paths. size: bytes of all files. examples: how many were compared. difference: the
-    largest of an output, as a part of the largest output or of 1. metric: "accuracy" or "mae", None without labels.
-    model, file: the values of that metric. quantized: the difference and the metric of the quantized file, which is
-    then the one that is written; None without.
+    to: the format.
+    files: the paths.
+    size: bytes of all files.
+    examples: how many were compared.
+    difference: the largest of an output, as a part of the largest output or of 1.
+    metric: "accuracy" or "mae", None without labels.
+    model, file: the values of that metric.
+    quantized: the difference and the metric of the quantized file, which is then the one that is written; None
+        without.
     """
 
     to: str
@@ -88,16 +93,20 @@ def export(
     - "numpy": a Python program of a page, and its weights in a .safetensors file beside it; for `nf.mlp`, `nf.cnn`
       and `nf.gpt`.
 
-    model, params: the model and its trained parameters. file: the path to write, for "numpy" one that ends with .py;
-    its folder is made.
-    example: the x of a batch, with leading axis n: its shapes and dtypes are those of the program, and its values are
-    compared. to: the format. state: the model's running statistics.
-    transform: x -> x, such as that of a data set, which becomes the first part of the program; example is the x before
-    it. names: of the classes. metadata: more to write into the file, as JSON.
+    model, params: the model and its trained parameters.
+    file: the path to write, for "numpy" one that ends with .py; its folder is made.
+    example: the x of a batch, with leading axis n: its shapes and dtypes are those of the program, and its values
+        are compared.
+    to: the format.
+    state: the model's running statistics.
+    transform: x -> x, such as that of a data set, which becomes the first part of the program; example is the x
+        before it.
+    names: of the classes.
+    metadata: more to write into the file, as JSON.
     labels: [n, ...] of the example, for the accuracy in the report (integers) or the mean absolute error (floats).
     tolerance: the largest difference of an output, in parts of the largest output or of 1; above 0.
     quantize: of "onnx", to weights of 8 bits: "weights" computes in float32, "dynamic" also quantizes the inputs of
-    matrix products and convolutions. The report has its accuracy; tolerance is that of the file before it.
+        matrix products and convolutions. The report has its accuracy; tolerance is that of the file before it.
     Raises: ValueError when the model cannot be exported, with the layer or the primitive, or the outputs differ by
     more than the tolerance; ImportError without the packages of the format.
 

@@ -11,7 +11,10 @@ FILES = ["*.json", "*.safetensors", "*.model"]
 
 
 def fetch_snapshot(source: str, revision: str | None) -> tuple[Path, str]:
-    """(the folder of a model in the hub's cache, its commit). source: "hf://owner/name". revision: of `pretrained`.
+    """(the folder of a model in the hub's cache, its commit).
+
+    source: "hf://owner/name".
+    revision: of `pretrained`.
 
     Raises: ValueError when source is not such a name; ModuleNotFoundError without the package huggingface_hub; OSError
     when the hub has no such model, or cannot be read. With HF_HUB_OFFLINE=1 the cache alone is read.

@@ -15,10 +15,12 @@ import numpy as np
 
 
 class Change(NamedTuple):
-    """How an array differs from the published one. to_ours, to_published: from one to the other, and back.
+    """How an array differs from the published one.
 
-    widen: whether it is stored in float32 at least, because the change adds digits. added: whether the published
-    array is added to those of other tensors with the same path.
+    to_ours, to_published: from one to the other, and back.
+
+    widen: whether it is stored in float32 at least, because the change adds digits.
+    added: whether the published array is added to those of other tensors with the same path.
     """
 
     to_ours: Callable[[np.ndarray], np.ndarray] = lambda x: x
@@ -84,8 +86,9 @@ INDEX = re.compile(r"\{(\d*)([a-z])(?:\+(\d+))?\}")
 def expand(rows: Iterable[Row], leaves: Mapping[str, Any]) -> list[Entry]:
     """Every published tensor of a model.
 
-    rows: of the family. leaves: the shapes of parameters and state of the model, by path; rows of paths that the
-    model does not have are left out.
+    rows: of the family.
+    leaves: the shapes of parameters and state of the model, by path; rows of paths that the model does not have are
+        left out.
     """
     return [
         entry

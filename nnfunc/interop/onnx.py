@@ -58,7 +58,7 @@ def quantize(file: Path, target: Path, method: str) -> None:
     """Write the model of a file with weights of 8 bits.
 
     method: "weights" computes in float32, in products of matrices with constants; "dynamic" computes these and
-    convolutions in integers, for which it quantizes each input by its range.
+        convolutions in integers, for which it quantizes each input by its range.
     """
     check.choice("export", QUANTIZATIONS, quantize=method)
     quantization = _package("onnxruntime.quantization")

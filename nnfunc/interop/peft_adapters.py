@@ -41,9 +41,9 @@ def lora_from_peft(
     Where the published model has query, key and value in one matrix, each of the three here begins with a copy of
     the first matrix of the adapter, or with its part of one that `lora_to_peft` joined.
 
-    folder: with adapter_config.json and adapter_model.safetensors. model, base: the model and its parameters, as
-    `nf.pretrained` returns them. family: the name of the family of names, or a Family; by default the first one of
-    the model that fits.
+    folder: with adapter_config.json and adapter_model.safetensors.
+    model, base: the model and its parameters, as `nf.pretrained` returns them.
+    family: the name of the family of names, or a Family; by default the first one of the model that fits.
     Raises: ValueError when an adapter is of a weight that the model does not have, when only some layers have one,
     or when the config has settings that `nf.lora` does not have; FileNotFoundError when a file is missing.
 
@@ -124,9 +124,12 @@ def lora_to_peft(
 ) -> Path:
     """Write the adapters of `nf.lora` in the format of PEFT, for `PeftModel.from_pretrained(model, folder)`.
 
-    model: the result of `nf.lora`, of a model whose published names are known. params: its adapters. folder: to
-    write; it should be new or empty. family: as for `nf.to_pretrained`. base_name: of the base model, a folder or a
-    name on the hub, for `AutoPeftModel`; None, the default, leaves it open.
+    model: the result of `nf.lora`, of a model whose published names are known.
+    params: its adapters.
+    folder: to write; it should be new or empty.
+    family: as for `nf.to_pretrained`.
+    base_name: of the base model, a folder or a name on the hub, for `AutoPeftModel`; None, the default, leaves it
+        open.
     Returns: the path of the folder.
     Where the published model has query, key and value in one matrix, their adapters are joined: one of three times
     the rank and the same factor, by rank_pattern and alpha_pattern, with zeros for those without an adapter.

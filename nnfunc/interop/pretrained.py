@@ -33,9 +33,14 @@ class Pretrained:
     """The result of `pretrained`; it unpacks as `model, params`.
 
     model, params: the model and its parameters. A model with running statistics has the published ones in
-    `model.init_state()`. family: the name of its family. config: the content of config.json. source: as it was
-    passed. folder: where config.json is. revision: the commit on the Hugging Face hub, None for a folder. ignored:
-    tensors that no model of the family needs, such as buffers. unused: further tensors that no parameter holds.
+        `model.init_state()`.
+    family: the name of its family.
+    config: the content of config.json.
+    source: as it was passed.
+    folder: where config.json is.
+    revision: the commit on the Hugging Face hub, None for a folder.
+    ignored: tensors that no model of the family needs, such as buffers.
+    unused: further tensors that no parameter holds.
     unfilled: the paths of parameters that no tensor fills, which have initial values.
     """
 
@@ -80,18 +85,23 @@ def pretrained(
     code of the folder is run: `trust_remote_code` is not followed, and pickled files (.bin, .pt) are read only by
     PyTorch's weights_only loader, where it is installed.
 
-    source: a folder, a file of weights, or "hf://owner/name" for the Hugging Face hub, which needs the extra hub and
-    is the only source that uses the network. model: the one to fill with the weights; by default config.json sets it.
+    source: a folder, a file of weights, or "hf://owner/name" for the Hugging Face hub, which needs the extra hub
+        and is the only source that uses the network.
+    model: the one to fill with the weights; by default config.json sets it.
     family: the name of the family of names, or a Family; by default the model_type of config.json, or the first one
-    of the model that fits. For weights of another package it is a table of names, rows of (published name, path in
-    the model, layer), such as [("conv{s}", "conv_{s}", "conv"), ("fc", "head", "linear")], where {s} is any number.
-    The layers are "linear", "conv", "embedding", "norm" (of layers, groups, RMS), "batch_norm", "prelu", "attention"
-    (nn.MultiheadAttention), "lstm", "gru" and "rnn" (layers or cells), and "parameter" for a single tensor.
+        of the model that fits. For weights of another package it is a table of names, rows of (published name, path
+        in the model, layer), such as [("conv{s}", "conv_{s}", "conv"), ("fc", "head", "linear")], where {s} is any
+        number.
+    The layers are "linear", "conv", "embedding", "norm" (of layers, groups, RMS), "batch_norm", "prelu",
+    "attention" (nn.MultiheadAttention), "lstm", "gru" and "rnn" (layers or cells), and "parameter" for a single
+    tensor.
     dtype: of all floating-point parameters, such as jnp.float32; by default that in the file.
-    unused: patterns of tensors that may have no parameter, as in "score.*". unfilled: patterns of paths that may have
-    no tensor, as in "head/**"; they get initial values from key, which is needed for them.
-    prefix: of the names to read, which are read without it, such as "encoder.lstm."; tensors with other names are left
-    alone. revision: a branch, tag or commit of the hub, the newest by default; the commit is in the result.
+    unused: patterns of tensors that may have no parameter, as in "score.*".
+    unfilled: patterns of paths that may have no tensor, as in "head/**"; they get initial values from key, which is
+        needed for them.
+    prefix: of the names to read, which are read without it, such as "encoder.lstm."; tensors with other names are
+        left alone.
+    revision: a branch, tag or commit of the hub, the newest by default; the commit is in the result.
     changes: arguments of the model's factory in place of those that config.json sets, such as dropout=0.1.
 
     Returns: a `Pretrained` with model, params and what was read; it unpacks as model, params.
@@ -154,8 +164,10 @@ def _find_folder(source: str, revision: str | None) -> tuple[Path, str | None]:
 class PublishedModel(NamedTuple):
     """What config.json alone says of a model, without its weights.
 
-    factory, arguments: those that `pretrained` calls. family: the name of its family. config: the content of
-    config.json. revision: the commit on the hub, None for a folder.
+    factory, arguments: those that `pretrained` calls.
+    family: the name of its family.
+    config: the content of config.json.
+    revision: the commit on the hub, None for a folder.
     """
 
     factory: Callable[..., Model]
@@ -235,8 +247,8 @@ def _match_names(
 ) -> tuple[Family, list[Entry]]:
     """(the family, its entries for the model, with the names of the file).
 
-    name: in config.json. Without family it is the one that fits best, of several, such as Gemma 2 and 3, that of this
-    name.
+    name: in config.json. Without family it is the one that fits best, of several, such as Gemma 2 and 3, that of
+        this name.
     """
     arguments = arguments_of(model)[1]
     options = families_of("pretrained", model) if family is None else [family]

@@ -25,8 +25,11 @@ Spec = dict[str, Any]
 class Program:
     """A model as a function (weights, inputs) -> outputs of lists of arrays.
 
-    model, params, state: of the model. transform: what is applied to x before the model, or None. example: the x of a
-    batch. metadata: what travels with the program, as JSON. batch: the size of a batch, None for any size.
+    model, params, state: of the model.
+    transform: what is applied to x before the model, or None.
+    example: the x of a batch.
+    metadata: what travels with the program, as JSON.
+    batch: the size of a batch, None for any size.
     """
 
     model: Model
@@ -133,7 +136,8 @@ def model_name(model: Model) -> str:
 def explain(model: Model, to: str) -> Iterator[None]:
     """A context in which the exception of a conversion becomes an error that names the model and the layer.
 
-    model: what is converted. to: the name of the format.
+    model: what is converted.
+    to: the name of the format.
     """
     try:
         yield

@@ -28,9 +28,10 @@ GATED = {
 class Setting(NamedTuple):
     """A setting of config.json that is an argument of the model.
 
-    name: there, or several names, of which the first that is there is read and the first is written. argument: of
-    the factory. form: int, float or bool, or {value there: value here}. default: that of the published format where
-    the setting is not there; None leaves the argument out.
+    name: there, or several names, of which the first that is there is read and the first is written.
+    argument: of the factory.
+    form: int, float or bool, or {value there: value here}.
+    default: that of the published format where the setting is not there; None leaves the argument out.
     """
 
     name: str | tuple[str, ...]
@@ -95,15 +96,21 @@ class PublishedConfig(dict[str, Any]):
 class Family(NamedTuple):
     """Models whose weights were published under the same names.
 
-    name: the `model_type` of its config.json. factory: what makes the model here. settings: those that are
-    arguments. rows: the table of names, or a function of the arguments that returns it. architectures: names in
-    config.json -> arguments; the first that agrees with a model is written. fixed: settings whose only value the
-    model has here. read: further arguments from the config. write: further settings from the arguments; it raises
-    where the family has no such model. prefix: what precedes the names of the body where there is a head, and not
-    where there is none. ignored: patterns of
-    tensors that a model does not need, such as buffers. older: ends of names -> those in older files.
-    section: the part of a config.json of several models that has the settings. renamed: beginnings of the names of the
-    tensors of such files, and those here; the first that the file has counts, and other tensors are left alone.
+    name: the `model_type` of its config.json.
+    factory: what makes the model here.
+    settings: those that are arguments.
+    rows: the table of names, or a function of the arguments that returns it.
+    architectures: names in config.json -> arguments; the first that agrees with a model is written.
+    fixed: settings whose only value the model has here.
+    read: further arguments from the config.
+    write: further settings from the arguments; it raises where the family has no such model.
+    prefix: what precedes the names of the body where there is a head, and not where there is none.
+    ignored: patterns of
+    tensors that a model does not need, such as buffers.
+    older: ends of names -> those in older files.
+    section: the part of a config.json of several models that has the settings.
+    renamed: beginnings of the names of the tensors of such files, and those here; the first that the file has
+        counts, and other tensors are left alone.
     """
 
     name: str

@@ -25,7 +25,8 @@ def class_names(config: Mapping[str, Any], classes: int) -> list[str]:
 def image_settings(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The arguments of `nf.data.images` with which a published model reads images.
 
-    config: the content of its config.json. folder: with preprocessor_config.json, which timm's models do not need.
+    config: the content of its config.json.
+    folder: with preprocessor_config.json, which timm's models do not need.
     Raises: FileNotFoundError without that file; ValueError for settings that no argument stands for.
     """
     if "pretrained_cfg" in config:

@@ -32,7 +32,9 @@ FAMILIES = {family.name: family for family in (*DECODERS, *ENCODERS, BART, T5, M
 
 
 def find_family(where: str, name: str) -> Family:
-    """The family of a name. where: for the error.
+    """The family of a name.
+
+    where: for the error.
 
     Raises: ValueError for an unknown one, with those that are known and how to add one.
     """

@@ -33,7 +33,9 @@ FORM = {"format": str, "version": int, "inputs": [SPEC], "outputs": [SPEC], "wei
 class ExportedModel:
     """The model of an exported file: y = model(x), with the preprocessing and the weights of the export.
 
-    program: the function of `jax.export`. weights: its arrays, on the device. metadata: what the export recorded.
+    program: the function of `jax.export`.
+    weights: its arrays, on the device.
+    metadata: what the export recorded.
     It works inside `jax.jit`, and has neither gradient nor `jax.vmap`: the batch may have any size instead.
     """
 
@@ -50,7 +52,7 @@ class ExportedModel:
         """The output of the model for a batch; a dict by name where it has several outputs.
 
         x: as the model took it when it was exported, before the preprocessing: [batch, ...] with any size of the
-        batch; or a dict of the inputs by name.
+            batch; or a dict of the inputs by name.
         Raises: InvalidValueError for other shapes, InvalidTypeError for other dtypes.
         """
         specs = self.metadata["inputs"]

@@ -31,9 +31,12 @@ TORCH_FILES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class FileTensor(NamedTuple):
-    """A tensor of a file, which is read when `read` is called. shape, dtype: from the header.
+    """A tensor of a file, which is read when `read` is called.
 
-    buffer: the mapped file, or an array of PyTorch. mapped: whether that array is a view of the mapped file.
+    shape, dtype: from the header.
+
+    buffer: the mapped file, or an array of PyTorch.
+    mapped: whether that array is a view of the mapped file.
     """
 
     file: Path

@@ -39,11 +39,13 @@ def to_pretrained(
     The table of names is that of `pretrained`, read in the other direction, so that transformers' AutoModel finds
     every tensor under its name.
 
-    model, params: of a factory of nnfunc whose published names are known, such as `nf.gpt` or `nf.llama`. folder: to
-    write; it should be new or empty. state: running statistics, those of `model.init_state()` by default.
+    model, params: of a factory of nnfunc whose published names are known, such as `nf.gpt` or `nf.llama`.
+    folder: to write; it should be new or empty.
+    state: running statistics, those of `model.init_state()` by default.
     family: the name of the family, a Family, or a table of names as in `pretrained`; by default the first that has
-    such a model. dtype: of the weights in the file, by default that of the parameters. names: of the classes, for
-    config.json.
+        such a model.
+    dtype: of the weights in the file, by default that of the parameters.
+    names: of the classes, for config.json.
     shard_bytes: the largest size of a file, above 0; more weights are written to several files with an index.
     Returns: the path of the folder.
     Raises: ValueError when no family has such a model, naming the argument that differs; FileExistsError when the

@@ -12,8 +12,9 @@ from nnfunc.base import Array, Key, Layer, Model, Params, PyTree, Scalar, as_mod
 def dropout(rate: Scalar, *, shared: tuple[int, ...] = ()) -> Model:
     """Each value becomes 0 with probability `rate`; the rest are divided by 1 - rate (inverted).
 
-    rate: the fraction dropped, in [0, 1]. shared: axes along which one draw is shared, for instance (1, 2) to
-    drop whole channels of images [batch, height, width, channels]; by default none.
+    rate: the fraction dropped, in [0, 1].
+    shared: axes along which one draw is shared, for instance (1, 2) to drop whole channels of images [batch,
+        height, width, channels]; by default none.
     Shapes: x [...] -> y [...].
     Source: Srivastava et al. 2014, JMLR 15.
 
@@ -91,7 +92,8 @@ def mc_dropout(
     The deviation is that of the population (divided by samples, not by samples - 1); both have the shape of y.
 
     model, params, x, state: as in `model.apply`; state is required where the model keeps some.
-    key: a random key; draw i has the key `fold_in(key, i)`. samples: at least 2.
+    key: a random key; draw i has the key `fold_in(key, i)`.
+    samples: at least 2.
     Source: Gal and Ghahramani 2016, arXiv:1506.02142.
 
     >>> model = nf.serial(nf.dropout(0.5), nf.linear(4, 1))

@@ -30,9 +30,11 @@ def einsum_linear(
     """A linear map of several axes at once: `y = einsum(equation, x, weight) + bias`.
 
     equation: the axes as letters, "x,weight->y": "td,dhk->thk" maps the last axis of [..., t, d] to heads and their
-    channels. Leading axes of x need no letters. shape: the sizes of the weight's axes, in the order of the equation.
-    bias: whether to add one, with the axes of the weight that are in y. weight_init: of the weight, with a fan-in of
-    all axes that are summed over. bias_init: of the bias, zeros by default.
+        channels. Leading axes of x need no letters.
+    shape: the sizes of the weight's axes, in the order of the equation.
+    bias: whether to add one, with the axes of the weight that are in y.
+    weight_init: of the weight, with a fan-in of all axes that are summed over.
+    bias_init: of the bias, zeros by default.
     Shapes: x [..., axes of x] -> y [..., axes of y]; weight [*shape]; bias [the axes of the weight that are in y].
     Raises: ValueError when the equation does not fit shape, or x the equation.
     Source: flax.linen.Einsum, keras.layers.EinsumDense.

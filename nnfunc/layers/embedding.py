@@ -24,9 +24,10 @@ def embedding(
     An id outside [0, num_embeddings) gives NaN, so that a run with a wrong vocabulary stops instead of
     learning nonsense.
 
-    num_embeddings: the number of ids, at least 1. dim: the length of a vector, at least 1.
-    padding_index: the id of padding, whose vector begins as zeros and has no gradient, so that no optimizer moves it;
-    None, the default, is no id.
+    num_embeddings: the number of ids, at least 1.
+    dim: the length of a vector, at least 1.
+    padding_index: the id of padding, whose vector begins as zeros and has no gradient, so that no optimizer moves
+        it; None, the default, is no id.
     weight_init: of the table; its standard deviation of 0.02 is that of GPT-2 and BERT.
     Shapes: x [...] integers -> y [..., dim]; weight [num_embeddings, dim].
     Raises: TypeError when x does not hold integers.
@@ -70,11 +71,14 @@ def patch_embedding(
 ) -> Model:
     """A linear map of each patch of an image: `conv` with stride = kernel = patch, positions in one axis.
 
-    patch: the size of a patch, one number for all spatial axes or one for each. in_dim: the channels of x.
-    dim: the width of y. bias: whether to add one. dims: the number of spatial axes, 1, 2 or 3; the length of
-    `patch` where it has several numbers. weight_init, bias_init: the initializers.
-    Shapes: x [..., height, width, in_dim] -> y [..., height / patch * width / patch, dim], row by row;
-    weight [*patch, in_dim, dim] as that of `conv`, bias [dim].
+    patch: the size of a patch, one number for all spatial axes or one for each.
+    in_dim: the channels of x.
+    dim: the width of y.
+    bias: whether to add one.
+    dims: the number of spatial axes, 1, 2 or 3; the length of `patch` where it has several numbers.
+    weight_init, bias_init: the initializers.
+    Shapes: x [..., height, width, in_dim] -> y [..., height / patch * width / patch, dim], row by row; weight
+    [*patch, in_dim, dim] as that of `conv`, bias [dim].
     Raises: ValueError when the patches do not cover the image exactly.
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.1.
 

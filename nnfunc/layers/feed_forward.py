@@ -34,14 +34,17 @@ def feed_forward(
 ) -> Model:
     """`y = down(act(up(x)))`, or, with a gated activation, `y = down(up(x) * act(gate(x)))`.
 
-    dim: the width of x and y. hidden: the width between the two matrices.
+    dim: the width of x and y.
+    hidden: the width between the two matrices.
     activation: a function, or the name of one of `nf.activations`; the gated ones ("swiglu", "geglu", "geglu_tanh",
-    "reglu", "glu", "bilinear_glu") have a third matrix, `gate`, and usually 2/3 of the hidden width for an equal
-    number of parameters. bias: of each matrix. dropout: the rate of the hidden values, in [0, 1]; None is off.
-    weight_init: of `up` and `gate`. out_init: of `down`, by default weight_init.
+        "reglu", "glu", "bilinear_glu") have a third matrix, `gate`, and usually 2/3 of the hidden width for an
+        equal number of parameters.
+    bias: of each matrix.
+    dropout: the rate of the hidden values, in [0, 1]; None is off.
+    weight_init: of `up` and `gate`.
+    out_init: of `down`, by default weight_init.
     Shapes: x [..., dim] -> y [..., dim]; up, gate [dim, hidden], down [hidden, dim].
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3; Shazeer 2020, arXiv:2002.05202,
-    for the gated ones.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3; Shazeer 2020, arXiv:2002.05202, for the gated ones.
 
     >>> model = nf.feed_forward(4, 16, activation="swiglu", bias=False)
     >>> params = model.init(jax.random.key(0))

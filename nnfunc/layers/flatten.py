@@ -9,7 +9,8 @@ from nnfunc.base import Array
 def flatten(x: Array, *, start: int = 1) -> Array:
     """All axes from `start` on become one: images [batch, 28, 28] become [batch, 784].
 
-    x: any array. start: the first axis to join, 1 by default, which keeps the batch axis.
+    x: any array.
+    start: the first axis to join, 1 by default, which keeps the batch axis.
 
     Raises: ValueError when x has fewer than `start` axes.
 

@@ -41,7 +41,8 @@ def adaptive_avg_pool(out: Size, *, dims: int = 2) -> Model:
 
     Window i reaches from floor(i * n / out) to before ceil((i + 1) * n / out): all of one size where
     out divides n, otherwise uneven and overlapping.
-    out: one number for all axes or one for each, whose number is then dims. dims: the number of spatial axes.
+    out: one number for all axes or one for each, whose number is then dims.
+    dims: the number of spatial axes.
     Shapes: x [..., *spatial, channels] -> y [..., *out, channels].
     Source: PyTorch's AdaptiveAvgPool1d, 2d and 3d.
 
@@ -54,8 +55,7 @@ def adaptive_avg_pool(out: Size, *, dims: int = 2) -> Model:
 def adaptive_max_pool(out: Size, *, dims: int = 2) -> Model:
     """The largest values of the windows of `adaptive_avg_pool`.
 
-    out, dims, shapes: as there. Of equal values the first one, row by row, takes the gradient; NaN is the
-    largest.
+    out, dims, shapes: as there. Of equal values the first one, row by row, takes the gradient; NaN is the largest.
 
     >>> nf.adaptive_max_pool((1, 2)).apply({}, jnp.arange(3.0).reshape(1, 3, 1))[0, :, 0]
     Array([1., 2.], dtype=float32)

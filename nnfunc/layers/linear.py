@@ -22,7 +22,9 @@ def linear(
 ) -> Model:
     """Affine map of the last axis: `y = x @ weight + bias`.
 
-    in_dim, out_dim: the widths of x and y, at least 1. bias: whether to add one. weight_init: of the matrix.
+    in_dim, out_dim: the widths of x and y, at least 1.
+    bias: whether to add one.
+    weight_init: of the matrix.
     bias_init: of the bias, zeros by default.
     Shapes: x [..., in_dim] -> y [..., out_dim]; weight [in_dim, out_dim], bias [out_dim].
     Raises: ValueError when the last axis of x is not in_dim.
@@ -87,10 +89,11 @@ def bilinear(
 ) -> Model:
     """A map linear in each of two inputs: `y_k = sum_ij left_i weight_ijk right_j + bias_k`.
 
-    left_dim, right_dim, out_dim: the widths of both inputs and of y. bias: whether to add one.
+    left_dim, right_dim, out_dim: the widths of both inputs and of y.
+    bias: whether to add one.
     weight_init: of the weight.
-    Shapes: x is a pair (left [..., left_dim], right [..., right_dim]) -> y [..., out_dim];
-    weight [left_dim, right_dim, out_dim], with fan-in left_dim * right_dim; bias [out_dim].
+    Shapes: x is a pair (left [..., left_dim], right [..., right_dim]) -> y [..., out_dim]; weight [left_dim,
+    right_dim, out_dim], with fan-in left_dim * right_dim; bias [out_dim].
     Raises: ValueError when an axis has another size, or the leading axes differ.
 
     >>> model = nf.bilinear(3, 4, 2)
@@ -125,7 +128,8 @@ def bilinear(
 def bias(dim: int, *, bias_init: Initializer = initializers.zeros) -> Model:
     """`y = x + bias`. Shapes: x [..., dim] -> y [..., dim]; bias [dim].
 
-    dim: the width of x. bias_init: zeros by default.
+    dim: the width of x.
+    bias_init: zeros by default.
 
     >>> model = nf.bias(3)
     >>> model.apply({"bias": jnp.arange(3.0)}, jnp.ones(3))
@@ -146,8 +150,8 @@ def bias(dim: int, *, bias_init: Initializer = initializers.zeros) -> Model:
 def scale(dim: int, *, initial: Scalar = 1.0) -> Model:
     """`y = scale * x`, a learned factor for each channel, `initial` at first.
 
-    dim: the width of x. initial: the factor at first; small ones on residual branches are the
-    LayerScale of arXiv:2103.17239.
+    dim: the width of x.
+    initial: the factor at first; small ones on residual branches are the LayerScale of arXiv:2103.17239.
     Shapes: x [..., dim] -> y [..., dim]; scale [dim].
 
     >>> model = nf.scale(3, initial=0.5)
@@ -171,7 +175,7 @@ def prelu(dim: int | Sequence[int] = 1, *, initial: Scalar = 0.25) -> Model:
     """Leaky ReLU with a learned slope below zero, one for all channels or one for each.
 
     dim: the number of slopes, 1 or that of the channels; with 1 x may also be a single number. Or the sizes of the
-    last axes of x, such as (height, width, channels), for a slope at each position; an axis of 1 shares them.
+        last axes of x, such as (height, width, channels), for a slope at each position; an axis of 1 shares them.
     initial: the slope at first; 0.25 as in the paper.
     Shapes: x [..., channels] -> y of the same shape; slope [dim], or [*dim].
     Source: He et al. 2015, arXiv:1502.01852.

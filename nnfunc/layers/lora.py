@@ -56,15 +56,17 @@ def lora(
     where it has one. The averages of `nf.averages` leave the base out.
     Shapes: weight [in, out]: down [in, rank], up [rank, out]. Weights [n, in, out] of a `repeat` have
     n adapters: down [n, in, rank], up [n, rank, out]; so have the taps of a kernel [width, in, out].
-    Of kernels of four and more axes all but the last count as in. stacked: leaves whose first axis
-    is layers, whatever their axes, such as the kernels of a repeat.
-    model: the layer to adapt. base: its trained parameters.
+    Of kernels of four and more axes all but the last count as in.
+    stacked: leaves whose first axis is layers, whatever their axes, such as the kernels of a repeat.
+    model: the layer to adapt.
+    base: its trained parameters.
     on: path patterns, "matrices" or a function params -> tree of booleans; by default the query weights.
-    "blocks/3/query/weight" is that of one layer of a `repeat`; the adapters are those of the chosen layers.
-    rank: at least 1. alpha: the strength of the corrections, whatever their rank. train: the leaves that are
-    trained fully, from base on, such as "head/**"; by default none. Of "blocks/3/norm/**" the parameters are the rows
-    of that layer. state: of the model inside, with which base was trained, such as running statistics; by default a
-    fresh one.
+        "blocks/3/query/weight" is that of one layer of a `repeat`; the adapters are those of the chosen layers.
+    rank: at least 1.
+    alpha: the strength of the corrections, whatever their rank.
+    train: the leaves that are trained fully, from base on, such as "head/**"; by default none. Of
+        "blocks/3/norm/**" the parameters are the rows of that layer.
+    state: of the model inside, with which base was trained, such as running statistics; by default a fresh one.
     Raises: ValueError when a pattern matches nothing, or a leaf that is no matrix by name and shape, or when a leaf
     has an adapter and is trained fully.
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; defaults of PEFT's LoraConfig.
@@ -148,7 +150,9 @@ def lora(
 def merge_lora(model: Model, params: Params, state: PyTree | None = None) -> Params:
     """The parameters of the model inside: base and adapters in one, for use without `lora`.
 
-    model: the result of `lora`. params: its adapters. state: its state, or None for the base of its init_state().
+    model: the result of `lora`.
+    params: its adapters.
+    state: its state, or None for the base of its init_state().
     Raises: TypeError when the model is not a result of `lora`.
 
     >>> model = nf.linear(4, 2)

@@ -31,18 +31,21 @@ def mixture_of_experts(
 
     The router is linear, in float32: `logits = x @ router`. An expert is a `feed_forward`.
 
-    dim: the width of x and y. hidden: the hidden width of an expert, at least 1. num_experts: at least 1.
+    dim: the width of x and y.
+    hidden: the hidden width of an expert, at least 1.
+    num_experts: at least 1.
     top_k: the experts of a token, in [1, num_experts]; 2 as in Mixtral, 1 as in Switch.
     activation: as in `feed_forward`; a gated one adds a third matrix, `gate`.
-    weighing: what the weights of a token are: "chosen" is the softmax over the logits of its top_k experts,
-    so that they add up to 1 (Mixtral); "all" is their probabilities among all experts (Switch). With
-    top_k = 1 only "all" trains the router.
-    capacity: None, the default, drops no token: every expert computes all tokens, as two matrix products of
-    width num_experts * hidden. A number above 0 limits each expert to
-    ceil(capacity * top_k * tokens / num_experts) tokens, first choices first and then in order of position;
-    further tokens get nothing from it. That costs num_experts / (top_k * capacity) times less, but makes the
-    tokens of a batch depend on each other. From num_experts / top_k on no token is dropped.
-    bias: whether the experts have biases; the router has none. weight_init: draws each expert by itself.
+    weighing: what the weights of a token are: "chosen" is the softmax over the logits of its top_k experts, so that
+        they add up to 1 (Mixtral); "all" is their probabilities among all experts (Switch). With top_k = 1 only
+        "all" trains the router.
+    capacity: None, the default, drops no token: every expert computes all tokens, as two matrix products of width
+        num_experts * hidden. A number above 0 limits each expert to ceil(capacity * top_k * tokens / num_experts)
+        tokens, first choices first and then in order of position; further tokens get nothing from it. That costs
+        num_experts / (top_k * capacity) times less, but makes the tokens of a batch depend on each other. From
+        num_experts / top_k on no token is dropped.
+    bias: whether the experts have biases; the router has none.
+    weight_init: draws each expert by itself.
     out_init: the initializer of `down`, by default weight_init.
 
     Values to `capture`, each over all tokens of x:
@@ -71,8 +74,9 @@ def mixture_of_experts(
     Raises: ValueError when a number is out of range, the last axis of x is not dim, or a sequence is generated
     with a capacity; TypeError for a traced capacity, which sets a shape.
     Source: Shazeer et al. 2017, arXiv:1701.06538; the balance loss: Fedus et al. 2021 (Switch),
-    arXiv:2101.03961, equation 4, of all top_k choices; capacity: Lepikhin et al. 2020 (GShard),
-    arXiv:2006.16668; the z loss: Zoph et al. 2022 (ST-MoE), arXiv:2202.08906, equation 5.
+    arXiv:2101.03961, equation 4, of all top_k choices.
+    capacity: Lepikhin et al. 2020 (GShard), arXiv:2006.16668; the z loss: Zoph et al. 2022 (ST-MoE),
+        arXiv:2202.08906, equation 5.
     """
     where = "mixture_of_experts"
     check.size(where, dim=dim, hidden=hidden, num_experts=num_experts, top_k=top_k)

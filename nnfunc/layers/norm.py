@@ -36,13 +36,16 @@ def batch_norm(
     In training the statistics are those of the batch (all axes but the last), and the running ones
     are updated; otherwise the running ones are used, which start at mean 0 and variance 1.
 
-    dim: the channels, the last axis of x. momentum: the weight of the new batch, in [0, 1]. eps: added to the
-    variance, at least 0. affine: whether there are scale and bias. convention: where books differ,
-    "pytorch": running = (1 - momentum) * running + momentum * batch (Keras calls 1 - momentum the momentum);
-    "paper": the plain mean over all batches so far, without momentum. unbiased: whether the running variance is
-    n / (n - 1) times that of the batch, as in PyTorch and the paper; False, as in TensorFlow and Flax, takes it as
-    it is. axis: on a mesh, whether the statistics are of the whole batch, or "local", of the examples of each device,
-    which then exchange nothing for them; the running ones are the means over the devices.
+    dim: the channels, the last axis of x.
+    momentum: the weight of the new batch, in [0, 1].
+    eps: added to the variance, at least 0.
+    affine: whether there are scale and bias.
+    convention: where books differ, "pytorch": running = (1 - momentum) * running + momentum * batch (Keras calls 1
+        - momentum the momentum); "paper": the plain mean over all batches so far, without momentum.
+    unbiased: whether the running variance is n / (n - 1) times that of the batch, as in PyTorch and the paper;
+        False, as in TensorFlow and Flax, takes it as it is.
+    axis: on a mesh, whether the statistics are of the whole batch, or "local", of the examples of each device,
+        which then exchange nothing for them; the running ones are the means over the devices.
     Shapes: x [..., dim] -> y [..., dim]; scale, bias [dim]; state mean, var [dim], and count [].
     Raises: ValueError when a channel has fewer than two values in training.
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
@@ -102,8 +105,10 @@ def batch_norm(
 def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool = True) -> Model:
     """Each vector of channels to mean 0 and variance 1, then `scale * x + bias`.
 
-    dim: the last axis of x. eps: added to the variance, at least 0. affine: whether there is a scale, and with
-    bias a bias. bias: without it only the scale, as in some language models.
+    dim: the last axis of x.
+    eps: added to the variance, at least 0.
+    affine: whether there is a scale, and with bias a bias.
+    bias: without it only the scale, as in some language models.
     Shapes: x [..., dim] -> y [..., dim]; scale, bias [dim].
     Source: Ba et al. 2016, arXiv:1607.06450.
 
@@ -125,7 +130,9 @@ def layer_norm(dim: int, *, eps: Scalar = 1e-5, affine: bool = True, bias: bool 
 def rms_norm(dim: int, *, eps: Scalar = 1e-6, affine: bool = True) -> Model:
     """Each vector of channels to a root mean square of 1: `scale * x / sqrt(mean(x^2) + eps)`.
 
-    dim: the last axis of x. eps: added to the mean square, at least 0. affine: whether there is a scale.
+    dim: the last axis of x.
+    eps: added to the mean square, at least 0.
+    affine: whether there is a scale.
     Shapes: x [..., dim] -> y [..., dim]; scale [dim].
     Source: Zhang and Sennrich 2019, arXiv:1910.07467.
 
@@ -149,9 +156,12 @@ def group_norm(groups: int, dim: int, *, eps: Scalar = 1e-5, affine: bool = True
 
     The statistics run over the channels of a group and the spatial axes.
 
-    groups: their number, a divisor of dim. dim: the last axis of x. eps: added to the variance, at least 0.
-    affine: whether there are scale and bias. spatial: the number of spatial axes before the last; by default
-    all axes between the first (the batch) and the last.
+    groups: their number, a divisor of dim.
+    dim: the last axis of x.
+    eps: added to the variance, at least 0.
+    affine: whether there are scale and bias.
+    spatial: the number of spatial axes before the last; by default all axes between the first (the batch) and the
+        last.
     Shapes: x [batch, ..., dim] -> y of the same shape; scale, bias [dim].
     Source: Wu and He 2018, arXiv:1803.08494.
 
@@ -191,8 +201,8 @@ def instance_norm(
     """Each example's channels to mean 0 and variance 1 over the spatial axes: a group a channel.
 
     dim, eps, affine, spatial: as in `group_norm`, with a group for each channel.
-    running_stats: whether running statistics, the means over the examples of each batch, are kept in
-    training and used otherwise, as in `batch_norm`; False, the default, always uses those of each example.
+    running_stats: whether running statistics, the means over the examples of each batch, are kept in training and
+        used otherwise, as in `batch_norm`; False, the default, always uses those of each example.
     momentum: the weight of the new batch in them, in [0, 1]. The running variance is unbiased.
     Shapes: x [batch, ..., dim] -> y of the same shape, with at least one spatial axis; state mean, var [dim].
     Raises: ValueError when a channel of an example has fewer than two values while statistics are kept.
@@ -250,7 +260,10 @@ def local_response_norm(size: int = 5, *, alpha: Scalar = 1e-4, beta: Scalar = 0
     y[c] = x[c] / (k + alpha * mean square of x[c - size // 2], ..., x[c + (size - 1) // 2]) ** beta; channels
     beyond the ends count as 0, and the mean is over size.
 
-    size: the number of channels, at least 1. alpha: at least 0. beta: the power. k: at least 0.
+    size: the number of channels, at least 1.
+    alpha: at least 0.
+    beta: the power.
+    k: at least 0.
     Shapes: x [..., channels] -> y of the same shape.
     Source: Krizhevsky et al. 2012 (AlexNet), section 3.3; torch.nn.LocalResponseNorm, whose alpha is over size.
 

@@ -48,7 +48,9 @@ def normalize_rms(x: Array, eps: Array) -> Array:
 
 @functools.cache
 def _normalizer(axes: tuple[int, ...], centered: bool) -> Callable[[Array, Array], Normalized]:
-    """The function (x, eps) -> Normalized, with a short derivative. centered: whether the mean is subtracted.
+    """The function (x, eps) -> Normalized, with a short derivative.
+
+    centered: whether the mean is subtracted.
 
     The derivative needs y and factor only, which are computed once and stored:
     dy = factor * (dx - mean(dx)) - y * mean(y * factor * dx) - y * factor^2 / 2 * deps,

@@ -36,9 +36,11 @@ def max_pool(
     NaN gives NaN.
 
     window, stride, dilation: one number for all axes or one for each, whose number is then dims; stride is the
-    window by default. padding: as in `conv`, with values that are never the largest; none by default, as in
-    PyTorch. ceil_mode: whether a last window that reaches over the end counts too, as in PyTorch: the number of
-    windows is rounded up. dims: the number of spatial axes, 1, 2 or 3. x may hold integers; so does y.
+        window by default.
+    padding: as in `conv`, with values that are never the largest; none by default, as in PyTorch.
+    ceil_mode: whether a last window that reaches over the end counts too, as in PyTorch: the number of windows is
+        rounded up.
+    dims: the number of spatial axes, 1, 2 or 3. x may hold integers; so does y.
     Raises: ValueError when no window fits, or the padding is not smaller than the window.
 
     >>> nf.max_pool(2).apply({}, jnp.ones((5, 28, 28, 3))).shape
@@ -70,10 +72,10 @@ def avg_pool(
     """The mean of each window, channel by channel.
 
     window, stride, padding, dilation, ceil_mode, dims, shapes: as in `max_pool`. The mean of integers is float32.
-    count_padding: whether the zeros of the padding count as values, which is PyTorch's default
-    (count_include_pad); otherwise the mean is that of the values inside, which is TensorFlow's. What ceil_mode
-    adds never counts.
-    divisor_override: above 0, what the sum of each window is divided by; None, the default, is the number of values.
+    count_padding: whether the zeros of the padding count as values, which is PyTorch's default (count_include_pad);
+        otherwise the mean is that of the values inside, which is TensorFlow's. What ceil_mode adds never counts.
+    divisor_override: above 0, what the sum of each window is divided by; None, the default, is the number of
+        values.
 
     >>> nf.avg_pool(2).apply({}, jnp.arange(4.0).reshape(2, 2, 1))
     Array([[[1.5]]], dtype=float32)
@@ -110,7 +112,8 @@ def lp_pool(
     p = 1 is the sum of absolute values, and a large p approaches the largest one. The gradient at a window
     of zeros is 0.
     window, stride, padding, dilation, ceil_mode, dims, shapes: as in `max_pool`, padded with zeros. The norm of
-    integers is float32. p: at least 1.
+        integers is float32.
+    p: at least 1.
     In ceil_mode the sum of a window that reaches over the end is scaled up to that of a whole one, as in PyTorch.
     PyTorch's LPPool takes x^p, which for odd p differs where x is negative.
 

@@ -22,7 +22,8 @@ Padding = Literal["same", "valid", "circular", "causal"] | int | Sequence[int | 
 class Windows:
     """Window size, stride and dilation for each spatial axis, and the padding: a name or pairs (before, after).
 
-    where: the layer, for errors. ceil: whether a last window that reaches over the end counts.
+    where: the layer, for errors.
+    ceil: whether a last window that reaches over the end counts.
     """
 
     where: str
@@ -78,10 +79,15 @@ def parse_windows(
 ) -> Windows:
     """The checked Windows of a layer's arguments.
 
-    where: the layer, for errors. size: of the window, at least 1. stride: by default the size. padding: one of
-    names, or numbers. dilation: the distance between the elements of a window, at least 1. Each is one number
-    for all spatial axes or a sequence of one for each. dims: the number of spatial axes, 1 to 3, where size is
-    one number. argument: the name of size in errors. ceil: as in `Windows`.
+    where: the layer, for errors.
+    size: of the window, at least 1.
+    stride: by default the size.
+    padding: one of names, or numbers.
+    dilation: the distance between the elements of a window, at least 1. Each is one number for all spatial axes or
+        a sequence of one for each.
+    dims: the number of spatial axes, 1 to 3, where size is one number.
+    argument: the name of size in errors.
+    ceil: as in `Windows`.
     """
     if isinstance(size, Sequence) and not isinstance(size, str):
         dims = len(size)
@@ -97,8 +103,10 @@ def parse_windows(
 def flatten_batch(where: str, x: Any, dims: int, *, integers: bool = False) -> tuple[Array, tuple[int, ...]]:
     """x with one leading axis, [batch, *spatial, channels], and the sizes of its leading axes.
 
-    where: the layer, for errors. x: floats, [..., *spatial, channels]. dims: the number of spatial axes. integers:
-    whether x may hold integers too.
+    where: the layer, for errors.
+    x: floats, [..., *spatial, channels].
+    dims: the number of spatial axes.
+    integers: whether x may hold integers too.
     """
     if not (integers and jnp.issubdtype(getattr(x, "dtype", jnp.float32), jnp.integer)):
         check.floating(where, x=x)
@@ -112,7 +120,8 @@ def flatten_batch(where: str, x: Any, dims: int, *, integers: bool = False) -> t
 def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str = "") -> Array:
     """x, [batch, *spatial, channels], with its spatial axes padded by a value, or circularly.
 
-    pads: (before, after) for each spatial axis. mode: "circular", or "" for the value.
+    pads: (before, after) for each spatial axis.
+    mode: "circular", or "" for the value.
     """
     if not any(map(any, pads)):
         return x
@@ -125,7 +134,8 @@ def pad(x: Array, pads: Sequence[tuple[int, int]], value: float = 0.0, mode: str
 def shifted_copies(x: Array, kernel: Shape, stride: Shape, dilation: Shape) -> list[Array]:
     """For each element of the kernel the value of every window there: [batch, *windows, channels].
 
-    x: [batch, *spatial, channels], padded already. kernel, stride, dilation: one number for each spatial axis.
+    x: [batch, *spatial, channels], padded already.
+    kernel, stride, dilation: one number for each spatial axis.
     """
     sizes = zip(x.shape[1:-1], kernel, stride, dilation, strict=True)
     spans = [((n - (k - 1) * d - 1) // s) * s + 1 for n, k, s, d in sizes]
@@ -158,7 +168,8 @@ def _ceil(n: int, pads: tuple[int, int], span: int, stride: int) -> tuple[int, i
 def per_axis(where: str, name: str, value: Any, dims: int, low: int = 1) -> tuple[int, ...]:
     """dims integers of at least `low`, from one number for all axes or a sequence of one for each.
 
-    where, name: the layer and the argument, for errors. value: the number or the sequence.
+    where, name: the layer and the argument, for errors.
+    value: the number or the sequence.
     """
     if isinstance(value, str) or not isinstance(value, Sequence):
         check.size(where, low, check.LARGEST, **{name: value})

@@ -18,11 +18,12 @@ def weight_norm(model: Layer, on: Leaves = "**/weight", *, stacked: Leaves = ())
 
     The parameter of a chosen weight becomes {"direction": ..., "scale": ...}; the model begins as it was.
 
-    model: the layer. on: path patterns, "matrices" or a function params -> tree of booleans; by default all weights.
+    model: the layer.
+    on: path patterns, "matrices" or a function params -> tree of booleans; by default all weights.
     stacked: leaves whose first axis is layers, such as the weights of a `repeat`; by default none. Inside of a
-    repeat it is not needed: nf.repeat(nf.weight_norm(block), n).
-    Shapes: weight [..., out]: direction [..., out], scale [out], a length for each output; stacked weights
-    [n, ..., out]: scale [n, out].
+        repeat it is not needed: nf.repeat(nf.weight_norm(block), n).
+    Shapes: weight [..., out]: direction [..., out], scale [out], a length for each output; stacked weights [n, ...,
+    out]: scale [n, out].
     Raises: ValueError when a pattern matches nothing, or a leaf with fewer than two axes.
     Source: Salimans and Kingma 2016, arXiv:1602.07868, section 2; torch.nn.utils.parametrizations.weight_norm.
 
@@ -65,9 +66,11 @@ def spectral_norm(
     state: {"vectors": by path, "model": the state of the model, where it has one}. Because the vectors begin at
     random, `init_state` needs a key; without training, y is only as good as they are.
 
-    model: the layer. on: path patterns, "matrices" or a function params -> tree of booleans; by default all weights.
-    steps: the power iterations in each step of training, at least 1. eps: above 0, the least length of a vector
-    that is divided by its length. stacked: leaves whose first axis is layers, as in `weight_norm`.
+    model: the layer.
+    on: path patterns, "matrices" or a function params -> tree of booleans; by default all weights.
+    steps: the power iterations in each step of training, at least 1.
+    eps: above 0, the least length of a vector that is divided by its length.
+    stacked: leaves whose first axis is layers, as in `weight_norm`.
     Shapes: weight [..., out]: vector [out]; stacked weights [n, ..., out]: vector [n, out].
     Raises: ValueError when a pattern matches nothing, or a leaf with fewer than two axes.
     Source: Miyato et al. 2018, arXiv:1802.05957, algorithm 1; torch.nn.utils.parametrizations.spectral_norm in

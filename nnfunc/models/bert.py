@@ -24,10 +24,11 @@ __all__ = ["BertInput", "bert"]
 class BertInput(NamedTuple):
     """The ids of `nf.bert` with their types and their padding.
 
-    ids: integers [..., time] in [0, vocab_size). types: the segment of each token, integers [..., time] in
-    [0, types); None, the default, is 0. mask: [..., time], True or 1 where there is a token. lengths: integers
-    [...], the number of tokens of each sequence; one of the two is enough. positions: of the tokens, integers
-    [..., time]; None, the default, counts from 0, padding included.
+    ids: integers [..., time] in [0, vocab_size).
+    types: the segment of each token, integers [..., time] in [0, types); None, the default, is 0.
+    mask: [..., time], True or 1 where there is a token.
+    lengths: integers [...], the number of tokens of each sequence; one of the two is enough.
+    positions: of the tokens, integers [..., time]; None, the default, counts from 0, padding included.
     A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
     >>> model = nf.bert(65, block_size=8, layers=1, heads=2, dim=4)
@@ -65,24 +66,28 @@ def bert(
 
     x: ids, or an `nf.BertInput` with types, and with mask or lengths, so that no token attends to padding.
     padding_index: the id that is padding where x has no mask and no lengths, None for no such id; 0 in BERT, 1 in
-    RoBERTa.
-    output: "hidden" gives the states of the last block. "pooled": `tanh(linear(state of the first token))`, the pooler
-    of published models. "tokens": the masked language model's logits,
-    `bias(table^T norm(gelu(linear(state))))`. "classes": logits of the whole sequence,
-    `linear(dropout(tanh(linear(state of the first token))))`; pool_activation: another name of `nf.activations` in
-    place of "tanh", "relu" in DistilBERT. "token_classes": logits of each token, `linear(dropout(state))`, as for names
-    in a text. "spans": two logits of each token, `linear(state)`, that an answer starts there and that it ends there.
+        RoBERTa.
+    output: "hidden" gives the states of the last block. "pooled": `tanh(linear(state of the first token))`, the
+        pooler of published models. "tokens": the masked language model's logits, `bias(table^T
+        norm(gelu(linear(state))))`. "classes": logits of the whole sequence, `linear(dropout(tanh(linear(state of
+        the first token))))`.
+    pool_activation: another name of `nf.activations` in place of "tanh", "relu" in DistilBERT. "token_classes":
+        logits of each token, `linear(dropout(state))`, as for names in a text. "spans": two logits of each token,
+        `linear(state)`, that an answer starts there and that it ends there.
     types: the number of segments; with 0 there is no table of them.
-    hidden: units of the perceptron, 4 * dim by default. dropout: the rate, in [0, 1], of the embedding,
-    of the attention weights and of each branch. unroll: that of `nf.repeat`.
-    vocab_size: the number of token ids. block_size: the longest sequence. eps: that of the norms, above 0.
-    layers, heads, dim: blocks, attention heads of a block, width. activation: of the perceptron, a name of
-    `nf.activations`; BERT's is the exact "gelu".
+    hidden: units of the perceptron, 4 * dim by default.
+    dropout: the rate, in [0, 1], of the embedding, of the attention weights and of each branch.
+    unroll: that of `nf.repeat`.
+    vocab_size: the number of token ids.
+    block_size: the longest sequence.
+    eps: that of the norms, above 0.
+    layers, heads, dim: blocks, attention heads of a block, width.
+    activation: of the perceptron, a name of `nf.activations`; BERT's is the exact "gelu".
     Initial weights are normal of deviation 0.02, truncated at 2 deviations.
-    Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`,
-    `blocks/mlp/...`, and below `head` those of the output.
-    Shapes: ids [..., time] with time at most block_size -> y [..., time, dim], [..., dim] if pooled,
-    [..., time, vocab_size], [..., classes], [..., time, classes] or [..., time, 2].
+    Paths: `tokens/weight`, `positions/weight`, `types/weight`, `norm/scale`, `blocks/attend/...`, `blocks/mlp/...`,
+    and below `head` those of the output.
+    Shapes: ids [..., time] with time at most block_size -> y [..., time, dim], [..., dim] if pooled, [..., time,
+    vocab_size], [..., classes], [..., time, classes] or [..., time, 2].
     Source: Devlin et al. 2019, arXiv:1810.04805, and its code, for eps and the heads.
 
     >>> model = nf.bert(65, block_size=8, layers=2, heads=2, dim=16, output="classes", classes=3)

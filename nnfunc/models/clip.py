@@ -35,14 +35,17 @@ def clip_text(
     Its image tower is `nf.vit(out_dim, pre_norm=True, patch_bias=False, head_bias=False, activation="quick_gelu",
     eps=1e-5, ...)`.
 
-    vocab_size, block_size: token ids, the longest sequence. layers, heads, dim: blocks, attention heads of a block,
-    width. out_dim: the width of the result; None leaves the map out, and y is the normalized state of every token.
-    hidden: units of the perceptron, 4 * dim by default. end: the id of the end token, of which the first counts;
-    None, the default, takes the largest id of a sequence, as the first published models do. activation: of the
-    perceptron, a name of `nf.activations`. eps: that of the norms, above 0.
+    vocab_size, block_size: token ids, the longest sequence.
+    layers, heads, dim: blocks, attention heads of a block, width.
+    out_dim: the width of the result; None leaves the map out, and y is the normalized state of every token.
+    hidden: units of the perceptron, 4 * dim by default.
+    end: the id of the end token, of which the first counts; None, the default, takes the largest id of a sequence,
+        as the first published models do.
+    activation: of the perceptron, a name of `nf.activations`.
+    eps: that of the norms, above 0.
     Paths: `tokens/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`, `norm/scale`, `head/weight`.
-    Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> y [..., out_dim], or [..., time, dim];
-    or an `nf.TokenInput` with a mask or lengths of a padded batch, and positions.
+    Shapes: x [..., time] integers in [0, vocab_size), time at most block_size -> y [..., out_dim], or [..., time,
+    dim]; or an `nf.TokenInput` with a mask or lengths of a padded batch, and positions.
     Source: Radford et al. 2021, arXiv:2103.00020, section 2.4, and its code.
 
     >>> model = nf.clip_text(65, block_size=8, layers=2, heads=2, dim=16, out_dim=4)
@@ -82,8 +85,8 @@ def clip(image: Layer, text: Layer, *, temperature: Scalar = 0.07) -> Model:
     logits[i, j] = exp(scale) * image_i @ text_j / (|image_i| |text_j|); the loss of the paper is the mean of
     cross_entropy over the rows and over the columns, with label i for row i.
 
-    image, text: layers that return vectors of one width, such as `nf.vit` and `nf.clip_text`. temperature: above 0;
-    the factor is 1 / temperature at first.
+    image, text: layers that return vectors of one width, such as `nf.vit` and `nf.clip_text`.
+    temperature: above 0; the factor is 1 / temperature at first.
     Shapes: x is a pair (images [images, ...], ids [texts, time]) -> logits [images, texts].
     Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
 

@@ -38,7 +38,9 @@ def lenet(
 
     The first convolution keeps the size, as the paper's does with 28 x 28 digits on a 32 x 32 field.
     Its sparse connections, trainable pooling and radial outputs are left out, as they are today.
-    classes, in_dim: outputs and image channels. image_size: at least 12. pool: "avg", as in the paper, or "max".
+    classes, in_dim: outputs and image channels.
+    image_size: at least 12.
+    pool: "avg", as in the paper, or "max".
     Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. 61,706 parameters at 28.
     activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
     Raises: ValueError when image_size is below 12, or x holds images of another size.
@@ -88,9 +90,10 @@ def cnn(
     activation, dropout, linear(classes). Norm and dropout are left out when None, the hidden
     layer when 0. `hidden` moves the number of parameters in small steps, `widths` in large ones.
     pool: "max" or "avg", of windows of 2 x 2.
-    Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. Paths:
-    `stage_1/conv_1/weight`, ..., `hidden/linear/weight`, `head/weight`.
-    kernel: of every convolution, which keeps the size ("same"). dropout: the rate, in [0, 1].
+    Shapes: x [..., image_size, image_size, in_dim] -> logits [..., classes]. Paths: `stage_1/conv_1/weight`, ...,
+    `hidden/linear/weight`, `head/weight`.
+    kernel: of every convolution, which keeps the size ("same").
+    dropout: the rate, in [0, 1].
     image_size: with head "global" the images may have any size that the stages can halve.
     Raises: ValueError when the images are too small for the stages, or not of image_size.
 

@@ -39,10 +39,13 @@ def convnext(
     A block is x + drop_path(scale(down(gelu(up(norm(spatial(x))))))): a depthwise convolution, layer
     norm, linear maps to four times the width and back, a learned factor for each channel. Between
     stages: layer norm, a 2x2 convolution of stride 2. The stem: a convolution on patches, layer norm.
-    classes: of the head; None leaves it out, and y is the norm of the mean. in_dim: the channels of the images.
-    depths, widths: blocks and width of each stage. patch: side and stride of the stem's patches.
-    kernel: side of the depthwise convolutions, odd. drop_path: the rate of the last block, in [0, 1];
-    it rises in a line from 0 at the first. layer_scale: where the learned factors start.
+    classes: of the head; None leaves it out, and y is the norm of the mean.
+    in_dim: the channels of the images.
+    depths, widths: blocks and width of each stage.
+    patch: side and stride of the stem's patches.
+    kernel: side of the depthwise convolutions, odd.
+    drop_path: the rate of the last block, in [0, 1]; it rises in a line from 0 at the first.
+    layer_scale: where the learned factors start.
     eps: that of the norm before the head, above 0; 1e-12 in the files of transformers, 1e-6 of all other norms.
     Shapes: x [..., height, width, in_dim] -> logits [..., classes], or [..., widths[-1]]; the blocks of a stage are
     stacked, `stage_1/blocks/body/up/weight` [n, 96, 384]. Weights start normal with deviation 0.02.

@@ -60,36 +60,46 @@ def llama(
 
     With other arguments it is Mistral, Mixtral, Qwen, Phi-3 or Gemma; `nf.pretrained` reads the weights of them all.
 
-    kv_heads: heads of keys and values, each shared by heads / kv_heads queries; heads by default. head_dim: the
-    width of a head, dim / heads by default.
-    hidden: units of the perceptron; by default 8/3 of dim, up to a multiple of 8, as many parameters
-    as a plain one of 4 * dim has.
+    kv_heads: heads of keys and values, each shared by heads / kv_heads queries; heads by default.
+    head_dim: the width of a head, dim / heads by default.
+    hidden: units of the perceptron; by default 8/3 of dim, up to a multiple of 8, as many parameters as a plain one
+        of 4 * dim has.
     activation: of the perceptron, as in `nf.feed_forward`; "geglu_tanh" in Gemma.
-    rotary_base: 10000 in Llama 2, 500000 in Llama 3. rotary_dim: the channels of a head to rotate, all by default.
-    rotary_scaling: for longer sequences than those of the first training, as `scaling` in `nf.rotary`; Llama 3.1 has
-    {"name": "llama3", "factor": 8, "low": 1, "high": 4, "length": 8192}. window: how many positions, itself among
-    them, a token sees (Mistral); by default all before it. windows, rotary_bases, rotary_factors: a number for each
-    layer in place of window, rotary_base and the factor of a linear scaling, infinity for no window (Gemma 2 and 3).
-    qkv_bias: whether query, key and value have biases (Qwen2). out_bias: whether the result of attention has one.
-    qk_norm: RMS norms of each head of query and key (Qwen3). post_norm: a second norm after each branch; scale,
-    soft_cap: of the scores, as in `nf.attend`; logit_cap: above 0, logits y become cap * tanh(y / cap); these four are
-    of Gemma 2, None is off. eps: that of all norms, above 0; 1e-6 in the first Llama. embedding_scale: a factor of the
-    embeddings, sqrt(dim) in Gemma; None for 1. dropout: the rate, in [0, 1], of attention weights and branches; Llama
-    has none. tied: the head is the table of tokens, transposed. num_experts: above 0, the number of perceptrons of
-    which each token uses top_k, as in `nf.mixture_of_experts` (Mixtral: 8 and 2). mlp: another layer in place of
-    the perceptron. unroll: that of `nf.repeat`.
-    output: "tokens" gives the logits of the next token. "hidden": the normalized state of every token, without a head.
-    "classes": logits of the whole sequence, a linear map without bias of the state of its last token. "token_classes":
-    logits of each token, a linear map with bias. classes: their number. padding_index: the id that is padding where x
-    has no mask and no lengths, for the last token of "classes"; None for no such id.
+    rotary_base: 10000 in Llama 2, 500000 in Llama 3.
+    rotary_dim: the channels of a head to rotate, all by default.
+    rotary_scaling: for longer sequences than those of the first training, as `scaling` in `nf.rotary`; Llama 3.1
+        has {"name": "llama3", "factor": 8, "low": 1, "high": 4, "length": 8192}.
+    window: how many positions, itself among them, a token sees (Mistral); by default all before it.
+    windows, rotary_bases, rotary_factors: a number for each layer in place of window, rotary_base and the factor of
+        a linear scaling, infinity for no window (Gemma 2 and 3).
+    qkv_bias: whether query, key and value have biases (Qwen2).
+    out_bias: whether the result of attention has one.
+    qk_norm: RMS norms of each head of query and key (Qwen3).
+    post_norm: a second norm after each branch (Gemma 2).
+    scale, soft_cap: of the scores, as in `nf.attend`; None, the default, is off (Gemma 2).
+    logit_cap: above 0, logits y become cap * tanh(y / cap); None, the default, is off (Gemma 2).
+    eps: that of all norms, above 0; 1e-6 in the first Llama.
+    embedding_scale: a factor of the embeddings, sqrt(dim) in Gemma; None for 1.
+    dropout: the rate, in [0, 1], of attention weights and branches; Llama has none.
+    tied: the head is the table of tokens, transposed.
+    num_experts: above 0, the number of perceptrons of which each token uses top_k, as in `nf.mixture_of_experts`
+        (Mixtral: 8 and 2).
+    mlp: another layer in place of the perceptron.
+    unroll: that of `nf.repeat`.
+    output: "tokens" gives the logits of the next token. "hidden": the normalized state of every token, without a
+        head. "classes": logits of the whole sequence, a linear map without bias of the state of its last token.
+        "token_classes": logits of each token, a linear map with bias.
+    classes: their number.
+    padding_index: the id that is padding where x has no mask and no lengths, for the last token of "classes"; None
+        for no such id.
     layers, heads, dim: blocks, query heads of a block, width.
-    Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the
-    weights of Hugging Face.
+    Initial weights are normal of deviation 0.02. Rotary pairs are (i, i + head_dim / 2), as in the weights of
+    Hugging Face.
     Paths: `tokens/weight`, `blocks/attend/query/weight`, ..., `blocks/mlp/gate/weight`, `norm/scale`,
     `head/weight`.
-    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size], [..., classes] or
-    [..., time, classes], or states [..., time, dim]; or an `nf.TokenInput` with a mask or lengths of a padded batch,
-    and positions.
+    Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size], [..., classes] or [...,
+    time, classes], or states [..., time, dim]; or an `nf.TokenInput` with a mask or lengths of a padded batch, and
+    positions.
     Source: Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288.
 
     >>> model = nf.llama(65, dim=16, layers=2, heads=4, kv_heads=2, hidden=40)

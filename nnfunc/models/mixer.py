@@ -35,11 +35,15 @@ def mixer(
     A block is `x + tokens(norm(x))` with the axes of patches and channels exchanged, then
     `x + channels(norm(x))`; both are linear, gelu, linear. After the last: norm, mean over the patches,
     head. Paths: `patches/weight`, `blocks/tokens/up/weight`, ..., `norm/scale`, `head/weight`.
-    dim, layers: width and blocks. eps: that of the norms, above 0. token_hidden, channel_hidden: hidden width of the
-    perceptron along the patches and of the one along the channels.
+    dim, layers: width and blocks.
+    eps: that of the norms, above 0.
+    token_hidden, channel_hidden: hidden width of the perceptron along the patches and of the one along the
+        channels.
     Shapes: x [..., height, width, in_dim] -> y [..., classes].
-    image_size, patch: a number, or (height, width). dropout: of each branch's result, drop_path:
-    of whole branches; both are rates in [0, 1]. unroll: that of `nf.repeat`.
+    image_size, patch: a number, or (height, width).
+    dropout: of each branch's result, drop_path:
+    of whole branches; both are rates in [0, 1].
+    unroll: that of `nf.repeat`.
     Raises: ValueError when the patch does not divide the image, or x has another size.
     Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2; eps is that of its code.
 

@@ -33,7 +33,8 @@ def mlp(
     Paths: `hidden_0/linear/weight`, ..., `head/weight`.
     Shapes: x [..., widths[0]] -> y [..., widths[-1]].
     activation: a function, the name of one of `nf.activations`, or a model such as `nf.prelu()`.
-    norm: "batch", "layer" or "rms"; None, the default, for none. dropout: the rate, in [0, 1].
+    norm: "batch", "layer" or "rms"; None, the default, for none.
+    dropout: the rate, in [0, 1].
     weight_init: by default the one for the activation (`nf.initializers.init_for`).
     gain: a factor on every initial weight.
     Raises: ValueError when there are fewer than two widths or a name is unknown.

@@ -43,16 +43,16 @@ def resnet(
     times the width, with the stride on the 3x3 (version 1.5). Each convolution is followed by a norm.
     stem "imagenet": a 7x7 convolution of stride 2, norm, activation, 3x3 max pooling of stride 2;
     "cifar": a 3x3 convolution of stride 1, norm, activation. Stages after the first halve the image.
-    shortcut: where the shape changes, "projection" is a 1x1 convolution and a norm (the paper's option
-    B), "pad" takes every second position and adds channels of zeros after the others (option A).
+    shortcut: where the shape changes, "projection" is a 1x1 convolution and a norm (the paper's option B), "pad"
+        takes every second position and adds channels of zeros after the others (option A).
     classes: of the head; None leaves it out, and y is the mean over positions.
-    depths, widths: blocks and width of each stage. momentum: of the batch norms. last_scale: the
-    initial scale of each body's last norm; at 0 every block starts as its shortcut.
+    depths, widths: blocks and width of each stage.
+    momentum: of the batch norms.
+    last_scale: the initial scale of each body's last norm; at 0 every block starts as its shortcut.
     norm: dim -> a layer in place of batch norm, such as `lambda dim: nf.group_norm(8, dim, spatial=2)`.
-    Shapes: x [..., height, width, in_dim] of any size -> logits [..., classes], or means [..., channels]. A stage is
-    its `first` block, where that changes the shape, and the equal ones in `rest`, stacked:
-    `stage_2/first/body/conv_1/weight` [3, 3, 64, 128], `stage_2/rest/body/conv_1/weight`
-    [n, 3, 3, 128, 128].
+    Shapes: x [..., height, width, in_dim] of any size -> logits [..., classes], or means [..., channels]. A stage
+    is its `first` block, where that changes the shape, and the equal ones in `rest`, stacked:
+    `stage_2/first/body/conv_1/weight` [3, 3, 64, 128], `stage_2/rest/body/conv_1/weight` [n, 3, 3, 128, 128].
     Convolutions start with variance 2 / fan_out.
     Source: He et al. 2015, arXiv:1512.03385; last_scale 0: Goyal et al. 2017, arXiv:1706.02677.
 
@@ -123,7 +123,8 @@ def resnet18(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
     """ResNet-18: basic blocks, 2 in each of four stages. 11,689,512 parameters at 1000 classes.
 
     The architecture, and the initial variances, of torchvision's resnet.py; `resnet` has the rest.
-    classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
+    classes, in_dim: outputs and image channels.
+    momentum, last_scale: as in `resnet`.
     Shapes: x [..., height, width, in_dim], made for 224 x 224 -> logits [..., classes].
 
     >>> model = nf.resnet18(classes=10)
@@ -138,7 +139,8 @@ def resnet34(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
     """ResNet-34: basic blocks, 3, 4, 6 and 3 in a stage. 21,797,672 parameters at 1000 classes.
 
     Otherwise as `resnet18`.
-    classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
+    classes, in_dim: outputs and image channels.
+    momentum, last_scale: as in `resnet`.
 
     >>> model = nf.resnet34(classes=10)
     >>> params = jax.eval_shape(model.init, jax.random.key(0))
@@ -152,7 +154,8 @@ def resnet50(classes: int = 1000, *, in_dim: int = 3, momentum: Scalar = 0.1, la
     """ResNet-50: bottleneck blocks, 3, 4, 6 and 3 in a stage. 25,557,032 parameters at 1000 classes.
 
     The stride is on the 3x3 convolution, as in torchvision's (version 1.5). Otherwise as `resnet18`.
-    classes, in_dim: outputs and image channels. momentum, last_scale: as in `resnet`.
+    classes, in_dim: outputs and image channels.
+    momentum, last_scale: as in `resnet`.
 
     >>> model = nf.resnet50(classes=10)
     >>> params = jax.eval_shape(model.init, jax.random.key(0))
@@ -177,12 +180,14 @@ def cifar_resnet(
     """The residual network for small images: three stages of (depth - 2) / 6 basic blocks.
 
     The widths are width, 2 width and 4 width, after a 3x3 convolution; no pooling before the mean.
-    classes, in_dim: outputs and image channels. width: that of the first stage.
+    classes, in_dim: outputs and image channels.
+    width: that of the first stage.
     depth: 6 n + 2, in the paper 20, 32, 44, 56, 110: the convolutions and the last linear layer.
     shortcut: "pad", without parameters (option A, the paper's for CIFAR), or "projection" (option B).
-    momentum: that of the batch norms, in [0, 1]. last_scale: the initial scale of the last norm of each block.
-    Shapes: x [..., height, width, in_dim] -> logits [..., classes]. 269,722 parameters at depth 20,
-    1,727,962 at 110. `resnet` describes the rest.
+    momentum: that of the batch norms, in [0, 1].
+    last_scale: the initial scale of the last norm of each block.
+    Shapes: x [..., height, width, in_dim] -> logits [..., classes]. 269,722 parameters at depth 20, 1,727,962 at
+    110. `resnet` describes the rest.
     Source: He et al. 2015, arXiv:1512.03385, section 4.2.
 
     >>> model = nf.cifar_resnet(depth=8, width=4)

@@ -31,11 +31,15 @@ def rnn_classifier(
     """Recurrent layers over a sequence, and a linear head on their last or their mean output.
 
     pool: "last" takes the output of the last step, of both directions each at its own last step; "mean" the mean
-    over the steps. dropout: the rate, in [0, 1], between layers and before the head.
-    in_dim, classes: the widths of x and of the logits. dim: the width of a layer and direction. cell: "lstm", "gru"
-    or "rnn". layers: how many are stacked. bidirectional: whether a second layer reads the sequence from its end.
-    Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be an `nf.RecurrentInput` with
-    lengths: then only the real steps count. A sequence of length 0 is one of zeros.
+        over the steps.
+    dropout: the rate, in [0, 1], between layers and before the head.
+    in_dim, classes: the widths of x and of the logits.
+    dim: the width of a layer and direction.
+    cell: "lstm", "gru" or "rnn".
+    layers: how many are stacked.
+    bidirectional: whether a second layer reads the sequence from its end.
+    Shapes: x [..., time, in_dim] -> logits [..., classes]; x may be an `nf.RecurrentInput` with lengths: then only
+    the real steps count. A sequence of length 0 is one of zeros.
     Paths: `body/layer_0/weight`, ..., `head/weight`.
 
     >>> model = nf.rnn_classifier(28, 10, dim=32, cell="gru")
@@ -87,15 +91,18 @@ def rnn_lm(
 ) -> Model:
     """A recurrent language model: table of tokens, recurrent layers, linear head.
 
-    embedding_dim: dim by default. dropout: the rate, in [0, 1], of the embedding, between layers and
-    before the head. tied: the head is the table of tokens, transposed, and has a bias of its own.
-    vocab_size: the number of token ids. dim: the width of a recurrent layer. cell: "lstm", "gru" or "rnn". layers:
-    how many are stacked.
+    embedding_dim: dim by default.
+    dropout: the rate, in [0, 1], of the embedding, between layers and before the head.
+    tied: the head is the table of tokens, transposed, and has a bias of its own.
+    vocab_size: the number of token ids.
+    dim: the width of a recurrent layer.
+    cell: "lstm", "gru" or "rnn".
+    layers: how many are stacked.
     Shapes: x [..., time] integers in [0, vocab_size) -> logits [..., time, vocab_size].
     Paths: `tokens/weight`, `body/layer_0/weight`, ..., `head/weight` (unless tied), `head/bias`.
     Raises: ValueError when tied and embedding_dim is not dim.
-    Source: Mikolov et al. 2010 for the model; Zaremba et al. 2014, arXiv:1409.2329, for where
-    dropout stands; Press and Wolf 2016, arXiv:1608.05859, for tied weights.
+    Source: Mikolov et al. 2010 for the model; Zaremba et al. 2014, arXiv:1409.2329, for where dropout stands; Press
+    and Wolf 2016, arXiv:1608.05859, for tied weights.
 
     >>> model = nf.rnn_lm(65, dim=16, layers=2, tied=True)
     >>> model.apply(model.init(jax.random.key(0)), jnp.array([[1, 2, 3]])).shape

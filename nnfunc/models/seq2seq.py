@@ -26,10 +26,12 @@ __all__ = ["Seq2SeqInput", "seq2seq"]
 class Seq2SeqInput(NamedTuple):
     """The x of `nf.seq2seq`: source and target, source alone, or memory and target.
 
-    source: integers [..., time] in [0, vocab_size). target: what the decoder reads, integers [..., steps] in
-    [0, target_vocab_size), a start token first. memory: the output of the encoder, [..., time, dim], in place of
-    source. source_mask: [..., time], True or 1 where source or memory has a token; source_lengths: integers
-    [...], its number of tokens. target_mask, target_lengths: those of the target.
+    source: integers [..., time] in [0, vocab_size).
+    target: what the decoder reads, integers [..., steps] in [0, target_vocab_size), a start token first.
+    memory: the output of the encoder, [..., time, dim], in place of source.
+    source_mask: [..., time], True or 1 where source or memory has a token.
+    source_lengths: integers [...], its number of tokens.
+    target_mask, target_lengths: those of the target.
     A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
     >>> model = nf.seq2seq(20, dim=16, layers=2, heads=2)
@@ -81,32 +83,42 @@ def seq2seq(
     encoder; memory and target give the same logits, so that a source is encoded once. While a sequence is
     generated, the decoder keeps its keys and values in the state. The target begins with a start token, and
     position t predicts token t + 1.
-    order: where the norms are (see `transformer_block`). norm: "layer" or "rms". final_norm: whether encoder and
-    decoder end with one, by default with "pre"; torch.nn.Transformer has it with "post" too.
-    tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in
-    the paper; with "tables" the head has one of its own; otherwise three, and target_vocab_size may differ. hidden:
-    4 * dim by default. head_dim: the width of a head, dim / heads by default.
-    block_size: with it, positions are learned tables of that length, otherwise sinusoidal. buckets: with it, a
-    multiple of 4, positions are relative, as in T5: encoder and decoder have a learned bias of the scores of each head
-    for as many ranges of distances, of which the last begins at max_distance, above buckets / 2.
-    embedding_scale: the factor of the tables in place of sqrt(dim); embedding_norm: a norm after the positions;
-    head_scale: a factor before the head; logit_bias: a bias of the logits; decoder_layers: the blocks of the decoder,
-    layers by default; 0 leaves the decoder out, so that x is a source alone. BART has embedding_scale=1,
-    embedding_norm and logit_bias. output: "tokens" gives the logits of the next token, "hidden" the state of every
-    token of the target, [..., steps, dim], without a head.
-    bias: of all layers and norms. scale: of the scores, above 0, by default head_dim^(-1/2). T5 has order="pre",
-    norm="rms", bias=False, scale=1, buckets=32, embedding_scale=1 and head_scale=dim^(-1/2), its version 1.1
-    tied="tables", activation="geglu_tanh" and no head_scale.
-    dropout: the rate, in [0, 1], of embeddings, attention weights and branches. eps: that of the norm.
-    vocab_size: ids of the source. layers, heads: blocks of the encoder and of the decoder, attention heads of
-    a block. activation: of the perceptron, a name of `nf.activations` or a gated one as in `nf.feed_forward`; the
-    paper's is "relu".
+    order: where the norms are (see `transformer_block`).
+    norm: "layer" or "rms".
+    final_norm: whether encoder and decoder end with one, by default with "pre"; torch.nn.Transformer has it with
+        "post" too.
+    tied: one table, times sqrt(dim), is that of source and target and, transposed, the head, as in the paper; with
+        "tables" the head has one of its own; otherwise three, and target_vocab_size may differ.
+    hidden: 4 * dim by default.
+    head_dim: the width of a head, dim / heads by default.
+    block_size: with it, positions are learned tables of that length, otherwise sinusoidal.
+    buckets: with it, a multiple of 4, positions are relative, as in T5: encoder and decoder have a learned bias of
+        the scores of each head for as many ranges of distances, of which the last begins at max_distance, above
+        buckets / 2.
+    embedding_scale: the factor of the tables in place of sqrt(dim).
+    embedding_norm: a norm after the positions.
+    head_scale: a factor before the head.
+    logit_bias: a bias of the logits.
+    decoder_layers: the blocks of the decoder, layers by default; 0 leaves the decoder out, so that x is a source
+        alone. BART has embedding_scale=1, embedding_norm and logit_bias.
+    output: "tokens" gives the logits of the next token, "hidden" the state of every token of the target, [...,
+        steps, dim], without a head.
+    bias: of all layers and norms.
+    scale: of the scores, above 0, by default head_dim^(-1/2). T5 has order="pre", norm="rms", bias=False, scale=1,
+        buckets=32, embedding_scale=1 and head_scale=dim^(-1/2), its version 1.1 tied="tables",
+        activation="geglu_tanh" and no head_scale.
+    dropout: the rate, in [0, 1], of embeddings, attention weights and branches.
+    eps: that of the norm.
+    vocab_size: ids of the source.
+    layers, heads: blocks of the encoder and of the decoder, attention heads of a block.
+    activation: of the perceptron, a name of `nf.activations` or a gated one as in `nf.feed_forward`; the paper's is
+        "relu".
     Paths: `encoder/tokens/weight`, `encoder/blocks/attend/...`, `decoder/blocks/cross/...`, ...,
     `decoder/head/weight` unless tied; with buckets `encoder/relative/weight` and `decoder/relative/weight`.
-    Shapes: source [..., time], target [..., steps] integers -> logits [..., steps, target_vocab_size];
-    memory [..., time, dim].
-    Raises: ValueError when tied and the vocabularies differ, or when x has other parts than these; TypeError
-    when x is no `nf.Seq2SeqInput`.
+    Shapes: source [..., time], target [..., steps] integers -> logits [..., steps, target_vocab_size]; memory [...,
+    time, dim].
+    Raises: ValueError when tied and the vocabularies differ, or when x has other parts than these; TypeError when x
+    is no `nf.Seq2SeqInput`.
     Source: Vaswani et al. 2017, arXiv:1706.03762; Raffel et al. 2020, arXiv:1910.10683, for T5.
 
     >>> model = nf.seq2seq(20, dim=16, layers=2, heads=2)

@@ -52,15 +52,17 @@ def table_model(
     Paths: `column_0/weight`, ..., `mlp/hidden_0/linear/weight`, ..., `mlp/head/weight`.
     Shapes: x {"numbers": [..., numbers], "categories": integers [..., columns]} -> y [..., outputs]. Without categories
     x may be the numbers alone; without numbers it has none.
-    numbers: how many numbers a row has, at least 0. categories: how many indices each column of categories has, at
-    least 1. Of a table read by `nf.data.table`, both are in `splits.preprocessing.facts`: "shape"[0] and "categories";
-    a config leaves them out. outputs: at least 1: the classes, or the numbers to predict.
-    hidden: the widths of the hidden layers. embedding_dims: the length of each column's vectors, at least 1; by default
-    `embedding_dim`. embedding_dropout: the rate at which the values of vectors are dropped, in [0, 1]. activation,
-    dropout, norm: as for `nf.mlp`.
+    numbers: how many numbers a row has, at least 0.
+    categories: how many indices each column of categories has, at least 1. Of a table read by `nf.data.table`, both
+        are in `splits.preprocessing.facts`: "shape"[0] and "categories"; a config leaves them out.
+    outputs: at least 1: the classes, or the numbers to predict.
+    hidden: the widths of the hidden layers.
+    embedding_dims: the length of each column's vectors, at least 1; by default `embedding_dim`.
+    embedding_dropout: the rate at which the values of vectors are dropped, in [0, 1].
+    activation, dropout, norm: as for `nf.mlp`.
     Raises: ValueError when a size is out of its range, or the lengths differ; TypeError for another x.
-    Source: Guo and Berkhahn 2016, arXiv:1604.06737; fastai's TabularModel; initial vectors as in Gorishniy et al. 2021,
-    arXiv:2106.11959.
+    Source: Guo and Berkhahn 2016, arXiv:1604.06737; fastai's TabularModel; initial vectors as in Gorishniy et al.
+    2021, arXiv:2106.11959.
 
     >>> model = nf.table_model(2, [5, 12], 3, hidden=[16])
     >>> x = {"numbers": jnp.ones((4, 2)), "categories": jnp.zeros((4, 2), jnp.int32)}

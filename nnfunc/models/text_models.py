@@ -38,11 +38,16 @@ def text_classifier(
 ) -> Model:
     """Vectors of the tokens, a body, the mean over the tokens that are not padding, and a linear head.
 
-    vocab_size: the number of token ids, padding included. classes: their number. body: "bag" has no layers and
-    ignores the order, as fastText; "lstm" is `nf.lstm` in both directions; "transformer" is learned positions and
-    blocks as those of `nf.vit`. dim: the width of a vector, and of the body, of each direction for "lstm". layers:
-    of the body. heads: of attention, of "transformer" only. block_size: the most tokens, of "transformer" only. pairs:
-    with "bag", the size of a second table, of vectors of pairs of neighbours, which share them by a hash; 0 for none.
+    vocab_size: the number of token ids, padding included.
+    classes: their number.
+    body: "bag" has no layers and ignores the order, as fastText; "lstm" is `nf.lstm` in both directions;
+        "transformer" is learned positions and blocks as those of `nf.vit`.
+    dim: the width of a vector, and of the body, of each direction for "lstm".
+    layers: of the body.
+    heads: of attention, of "transformer" only.
+    block_size: the most tokens, of "transformer" only.
+    pairs: with "bag", the size of a second table, of vectors of pairs of neighbours, which share them by a hash; 0
+        for none.
     dropout: the rate, in [0, 1], of the vectors, inside the body and before the head.
     Shapes: x [..., time] integers in [0, vocab_size), 0 for padding at the end -> logits [..., classes]. A text
     without tokens has the vector 0.
@@ -95,7 +100,9 @@ def tagger(
     """Logits of a tag for each word: the sum of the vectors of a word's features, a body, and a linear head.
 
     The features of a word are ids of one table, such as the word, its prefixes and its suffixes, from which the tag
-    of an unknown word can be told. vocab_size: the number of ids, padding included. classes: the number of tags.
+    of an unknown word can be told.
+    vocab_size: the number of ids, padding included.
+    classes: the number of tags.
     body, dim, layers, heads, block_size, dropout: as for `nf.text_classifier`.
     Shapes: x [..., time, features] integers in [0, vocab_size) -> logits [..., time, classes]. 0 is padding: of
     words at the end of a sentence, and of features that a word lacks, never of the first one.

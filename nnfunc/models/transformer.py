@@ -21,10 +21,11 @@ __all__ = ["TokenInput", "TransformerInput", "transformer_block"]
 class TokenInput(NamedTuple):
     """The ids of `nf.gpt` and `nf.llama` with their padding and positions, for batches of unequal sequences.
 
-    ids: integers [..., time] in [0, vocab_size). mask: [..., time], True or 1 where there is a token, wherever the
-    padding is. lengths: integers [...], the number of tokens of each sequence, padded at its end; one of the two is
-    enough. positions: integers [..., time], the position of each token; None, the default, counts from 0, padding
-    included. For padding at the start: `jnp.maximum(mask.cumsum(-1) - 1, 0)`.
+    ids: integers [..., time] in [0, vocab_size).
+    mask: [..., time], True or 1 where there is a token, wherever the padding is.
+    lengths: integers [...], the number of tokens of each sequence, padded at its end; one of the two is enough.
+    positions: integers [..., time], the position of each token; None, the default, counts from 0, padding included.
+        For padding at the start: `jnp.maximum(mask.cumsum(-1) - 1, 0)`.
     While a sequence is generated there is no mask: `nf.generate` takes prompts of different lengths.
     A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
@@ -43,11 +44,12 @@ class TokenInput(NamedTuple):
 class TransformerInput(NamedTuple):
     """The x of `nf.transformer_block` with the padding of its sequences, and the context of a decoder.
 
-    x: [..., time, dim]. mask, lengths, bias: those of the self-attention, as in `nf.AttentionInput`.
+    x: [..., time, dim].
+    mask, lengths, bias: those of the self-attention, as in `nf.AttentionInput`.
     context: the sequence that cross-attention reads, [..., source, context_dim], for a block with `cross`.
-    context_mask: booleans [..., time, source], True where a position may attend to it. context_lengths:
-    integers [...], the number of positions of each context that count. positions: those of x, integers [..., time],
-    as in `nf.AttentionInput`.
+    context_mask: booleans [..., time, source], True where a position may attend to it.
+    context_lengths: integers [...], the number of positions of each context that count.
+    positions: those of x, integers [..., time], as in `nf.AttentionInput`.
     A pytree like any tuple, so `jax.vmap`, `jax.jit` and `nf.repeat` take it as it is.
 
     >>> block = nf.transformer_block(4, nf.attention(4, 2), nf.feed_forward(4, 8))
@@ -82,16 +84,18 @@ def transformer_block(
     """Attention, then cross-attention in a decoder, then a perceptron, each as a branch:
 
     order: where the norms are.
-    "pre": `x = x + branch(norm(x))`, as in GPT-2 and Llama; a stack of them is followed by a
-    norm. "post": `x = norm(x + branch(x))`, as in the paper and BERT; a stack of them needs warm-up.
-    "both": `x = x + norm(branch(norm(x)))`, with two norms for each branch, as in Gemma 2; else as "pre".
+    "pre": `x = x + branch(norm(x))`, as in GPT-2 and Llama; a stack of them is followed by a norm. "post": `x =
+    norm(x + branch(x))`, as in the paper and BERT; a stack of them needs warm-up. "both": `x = x +
+    norm(branch(norm(x)))`, with two norms for each branch, as in Gemma 2; else as "pre".
 
-    attend, cross, mlp: any layers; usually `nf.attention`, the same with a context_dim, and
-    `nf.feed_forward` or `nf.mixture_of_experts`. norm: "layer" (eps 1e-5 by default; with a bias if `bias`) or
-    "rms" (eps 1e-6). dropout: of each branch's result; drop_path: of whole branches; rates in [0, 1].
+    attend, cross, mlp: any layers; usually `nf.attention`, the same with a context_dim, and `nf.feed_forward` or
+        `nf.mixture_of_experts`.
+    norm: "layer" (eps 1e-5 by default; with a bias if `bias`) or "rms" (eps 1e-6).
+    dropout: of each branch's result.
+    drop_path: of whole branches; rates in [0, 1].
     Paths: `attend`, `attend_norm`, `cross`, `cross_norm`, `mlp`, `mlp_norm`; with "both" `attend_post_norm`, ...
-    Shapes: x [..., time, dim] -> y of the same shape; or an `nf.TransformerInput` with masks, lengths
-    and a context; then y is that with the new x, so that blocks can be repeated.
+    Shapes: x [..., time, dim] -> y of the same shape; or an `nf.TransformerInput` with masks, lengths and a
+    context; then y is that with the new x, so that blocks can be repeated.
     Raises: ValueError when x has no context for `cross`, or a context without it; TypeError for a dict.
     Source: Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745, for the order.
 
@@ -232,7 +236,9 @@ def make_norm(where: str, norm: str, dim: int, eps: Scalar | None = None, bias: 
 
 
 def attention_padding(where: str, mask: Array | None, lengths: Array | None, time: int) -> dict[str, Array | None]:
-    """mask and lengths of a padded sequence as attention takes them. where: what precedes the two names in errors.
+    """mask and lengths of a padded sequence as attention takes them.
+
+    where: what precedes the two names in errors.
 
     Shapes: mask [..., time], true where there is a token, -> [..., 1, time] booleans; lengths [...].
     """

@@ -44,25 +44,28 @@ def vit(
     """ViT: patches as tokens, learned positions, pre-norm blocks, norm, linear head.
 
     classes: of the head; None leaves it out, and y is the normalized state of every token, those before the patches
-    included.
-    pool: the head reads the state of a learned class token put before the patches, or the mean
-    over the patches (then there is no class token). "distilled": a second token after the first has a head of its
-    own, and the logits are the mean of both (DeiT).
-    activation: of the perceptron, a name of `nf.activations`. pre_norm: a norm before the blocks; patch_bias,
-    head_bias: biases of the first and the last linear map; the image tower of CLIP has "quick_gelu", True, False and
-    False.
-    image_size, patch: a number, or (height, width). hidden: units of the perceptron, 4 * dim by
-    default. dropout: the rate of the embedding, of the attention weights and of each branch;
-    drop_path: that of whole branches; both in [0, 1]. unroll: that of `nf.repeat`.
-    in_dim: the channels of the images. eps: that of the norms, above 0.
+        included.
+    pool: the head reads the state of a learned class token put before the patches, or the mean over the patches
+        (then there is no class token). "distilled": a second token after the first has a head of its own, and the
+        logits are the mean of both (DeiT).
+    activation: of the perceptron, a name of `nf.activations`.
+    pre_norm: a norm before the blocks, as in the image tower of CLIP, whose activation is "quick_gelu".
+    patch_bias, head_bias: biases of the first and the last linear map; CLIP has neither.
+    image_size, patch: a number, or (height, width).
+    hidden: units of the perceptron, 4 * dim by default.
+    dropout: the rate of the embedding, of the attention weights and of each branch.
+    drop_path: that of whole branches; both in [0, 1].
+    unroll: that of `nf.repeat`.
+    in_dim: the channels of the images.
+    eps: that of the norms, above 0.
     layers, heads, dim: blocks, attention heads of a block, width.
     Initial weights are normal of deviation 0.02, truncated at 2 deviations.
     Paths: `patches/weight`, `token/weight`, `positions/weight`, `blocks/attend/...`, `blocks/mlp/...`,
     `norm/scale`, `head/weight`.
     Shapes: x [..., height, width, in_dim] -> logits [..., classes], or states [..., tokens, dim] without a head.
     Raises: ValueError when the patch does not divide the image, or x has another size.
-    Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.1; eps and initial values are
-    those of its code and of timm.
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.1; eps and initial values are those of its code and
+    of timm.
 
     >>> model = nf.vit(10, image_size=28, patch=7, in_dim=1, dim=16, layers=2, heads=2)
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((3, 28, 28, 1))).shape

@@ -24,8 +24,10 @@ def adagrad(
 
     d = gradient + weight_decay * parameter;  v = v + d**2
     parameter -= learning_rate * d / (sqrt(v) + eps)
-    initial_accumulator: v at first, at least 0. eps: at least 0.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    initial_accumulator: v at first, at least 0.
+    eps: at least 0.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.
@@ -60,8 +62,10 @@ def adadelta(
     d = gradient + weight_decay * parameter;  v = decay * v + (1 - decay) * d**2
     step = sqrt(s + eps) / sqrt(v + eps) * d;  s = decay * s + (1 - decay) * step**2
     parameter -= learning_rate * step
-    decay: in [0, 1). eps: at least 0; the first steps are as small as its root.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    decay: in [0, 1).
+    eps: at least 0; the first steps are as small as its root.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.
@@ -98,8 +102,10 @@ def adamax(
     d = gradient + weight_decay * parameter
     m = b1 * m + (1 - b1) * d;  u = max(b2 * u, |d| + eps)
     parameter -= learning_rate * m / (1 - b1**t) / u, t = 1, 2, ...
-    b1, b2: in [0, 1). eps: at least 0.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    b1, b2: in [0, 1).
+    eps: at least 0.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
@@ -136,8 +142,10 @@ def nadam(
     c[t] = b1 * (1 - 0.96 ** (t * momentum_decay) / 2);  p[t] = c[1] * ... * c[t], t = 1, 2, ...
     n = (1 - c[t]) / (1 - p[t]) * d + c[t + 1] / (1 - p[t + 1]) * m
     parameter -= learning_rate * n / (sqrt(v / (1 - b2**t)) + eps)
-    b1, b2: in [0, 1). eps, momentum_decay: at least 0; with 0 c is b1 / 2 throughout.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    b1, b2: in [0, 1).
+    eps, momentum_decay: at least 0; with 0 c is b1 / 2 throughout.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.
@@ -176,8 +184,10 @@ def radam(
     where n > 5: r = sqrt((n - 4) * (n - 2) * n_max / ((n_max - 4) * (n_max - 2) * n)), and
     parameter -= learning_rate * r * m / (1 - b1**t) * sqrt(1 - b2**t) / (sqrt(v) + eps);
     before: parameter -= learning_rate * m / (1 - b1**t)
-    b1, b2: in [0, 1). eps: at least 0.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    b1, b2: in [0, 1).
+    eps: at least 0.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.

@@ -35,7 +35,12 @@ class Average(NamedTuple):
 
 
 class EmaState(NamedTuple):
-    """mean: of the floats. weight: how much of the average is there, 1 in the end. count: of steps."""
+    """The state of `ema`.
+
+    mean: of the floats.
+    weight: how much of the average is there, 1 in the end.
+    count: of steps.
+    """
 
     mean: PyTree
     weight: Array
@@ -43,7 +48,11 @@ class EmaState(NamedTuple):
 
 
 class SwaState(NamedTuple):
-    """mean: of the floats. count: how many parameters it is of."""
+    """The state of `swa`.
+
+    mean: of the floats.
+    count: how many parameters it is of.
+    """
 
     mean: PyTree
     count: Array
@@ -56,10 +65,12 @@ def ema(decay: Scalar, *, start: Scalar = 0, warmup: Scalar = 1) -> Average:
     the first step: after one step it is these parameters themselves.
     d_t = min(decay, (1 + t) / (warmup + t)) for the t-th averaged step, t = 0, 1, ...: with the usual
     warmup of 10 the first steps are forgotten soon, with 1 there is no warm-up.
-    decay: in [0, 1), 0.999 or 0.9999 as a rule. start: a step, at least 0. warmup: at least 1.
+    decay: in [0, 1), 0.999 or 0.9999 as a rule.
+    start: a step, at least 0.
+    warmup: at least 1.
     Raises: ValueError when a number is out of its range.
-    Source: Polyak and Juditsky 1992; Kingma and Ba 2015, arXiv:1412.6980, section 7.2, for the weights
-    that sum to 1; TensorFlow's ExponentialMovingAverage for the warm-up.
+    Source: Polyak and Juditsky 1992; Kingma and Ba 2015, arXiv:1412.6980, section 7.2, for the weights that sum to
+    1; TensorFlow's ExponentialMovingAverage for the warm-up.
 
     >>> average = nf.averages.ema(0.5)
     >>> state = average.init(jnp.zeros(1))
@@ -93,7 +104,8 @@ def swa(start: Scalar, every: Scalar = 1) -> Average:
     """The equal mean of the parameters at steps start, start + every, start + 2 * every, ...
 
     Running statistics of batch norm are averaged like the rest; the paper has them computed anew.
-    start: a step, at least 0. every: at least 1.
+    start: a step, at least 0.
+    every: at least 1.
     Raises: ValueError when a number is out of its range.
     Source: Izmailov et al. 2018, arXiv:1803.05407, algorithm 1.
 

@@ -19,8 +19,8 @@ from nnfunc.vector_norm import global_norm, vector_norm
 def clip_value(inner: Any, limit: Scalar) -> Optimizer:
     """Every number of the gradients brought into [-limit, limit] before `inner` sees it.
 
-    limit: above 0; inf is off. Infinite and NaN gradients stay as they are, to be seen, where PyTorch
-    makes the infinite ones finite.
+    limit: above 0; inf is off. Infinite and NaN gradients stay as they are, to be seen, where PyTorch makes the
+        infinite ones finite.
     Raises: TypeError when inner is no optimizer, ValueError when limit is not above 0.
     Source: PyTorch's clip_grad_value_.
 
@@ -47,12 +47,13 @@ def clip_adaptive(
 
     gradient *= min(1, limit * max(|weights|, eps) / |gradient|), for each unit separately.
     A unit is a column of a matrix [in, out] or an output channel of a kernel [..., in, out]; a leaf that is
-    no matrix, such as a bias, is one unit. stacked: the leaves whose first axis is the layers of a `repeat`, such
-    as "blocks/**"; there each layer has separate units. on: the leaves that are clipped; the paper
-    leaves out the last layer.
+    no matrix, such as a bias, is one unit.
+    stacked: the leaves whose first axis is the layers of a `repeat`, such as "blocks/**"; there each layer has
+        separate units.
+    on: the leaves that are clipped; the paper leaves out the last layer.
     limit: above 0; inf is off. A unit whose gradient's norm is not finite stays as it is.
-    Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range or a
-    pattern fits no leaf.
+    Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range or a pattern fits no
+    leaf.
     Source: Brock et al. 2021, arXiv:2102.06171, section 4.
 
     >>> optimizer = nf.optimizers.clip_adaptive(nf.optimizers.sgd(1.0), 0.5)
@@ -86,11 +87,12 @@ def max_norm(inner: Any, limit: Scalar, *, on: Leaves = "matrices", stacked: Lea
     """After each update, the weights that come into a unit at most `limit` long, to rounding.
 
     weights *= min(1, limit / |weights|), for each unit separately; units and stacked as in
-    `clip_adaptive`. inner: the optimizer whose updates are limited. on: the leaves that are limited, the matrices by
-    default. limit: above 0; inf is off. A wrapper that unfreezes leaves later goes around this one:
-    groups(max_norm(adam(1e-3), 3.0), freeze={"body/**": 1000}).
-    Raises: TypeError when inner is no optimizer, ValueError when limit is not above 0 or a pattern
-    fits no leaf.
+    `clip_adaptive`.
+    inner: the optimizer whose updates are limited.
+    on: the leaves that are limited, the matrices by default.
+    limit: above 0; inf is off. A wrapper that unfreezes leaves later goes around this one:
+        groups(max_norm(adam(1e-3), 3.0), freeze={"body/**": 1000}).
+    Raises: TypeError when inner is no optimizer, ValueError when limit is not above 0 or a pattern fits no leaf.
     Source: Srivastava et al. 2014, Dropout, section 5.1; with limits of 3 to 4.
 
     >>> optimizer = nf.optimizers.max_norm(nf.optimizers.sgd(1.0), 1.0)

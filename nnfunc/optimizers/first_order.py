@@ -27,9 +27,10 @@ def sgd(
 
     d = gradient + weight_decay * parameter;  m = momentum * m + d
     parameter -= learning_rate * m, with nesterov: parameter -= learning_rate * (d + momentum * m)
-    momentum: in [0, 1), and at 0 both forms are plain gradient descent. dampening: in [0, 1]; from the second step
-    on, m = momentum * m + (1 - dampening) * d.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    momentum: in [0, 1), and at 0 both forms are plain gradient descent.
+    dampening: in [0, 1]; from the second step on, m = momentum * m + (1 - dampening) * d.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
@@ -68,13 +69,16 @@ def adam(
     d = gradient + weight_decay * parameter
     m = b1 * m + (1 - b1) * d;  v = b2 * v + (1 - b2) * d**2
     parameter -= learning_rate * m / (1 - b1**t) / (sqrt(v / (1 - b2**t)) + eps), t = 1, 2, ...
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
-    Its decay is part of the gradient; `adamw` keeps the two apart. b1, b2: in [0, 1). eps: at least 0.
-    Finite numbers of d beyond 9.2e18 (2**63) count as that: in float32 their squares overflow, which
-    in PyTorch and optax stops their entry for ever. 1e-30 is added to v, which shows where eps is
-    below 1e-14: smaller gradients than 1e-15 then make smaller steps.
+    Its decay is part of the gradient; `adamw` keeps the two apart.
+    b1, b2: in [0, 1).
+    eps: at least 0.
+    Finite numbers of d beyond 9.2e18 (2**63) count as that: in float32 their squares overflow, which in PyTorch and
+    optax stops their entry for ever. 1e-30 is added to v, which shows where eps is below 1e-14: smaller gradients
+    than 1e-15 then make smaller steps.
     amsgrad: whether the largest v so far replaces v, so that no step grows because old gradients fade.
     Raises: ValueError when a number is out of its range.
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; Reddi et al. 2018, arXiv:1904.09237, for amsgrad;
@@ -108,7 +112,8 @@ def adamw(
     """Adam with weight decay beside it, not in its averages.
 
     parameter -= learning_rate * (adam's step + weight_decay * parameter)
-    b1, b2: in [0, 1). weight_decay: 0.01 by default, as in PyTorch (optax has 0.0001).
+    b1, b2: in [0, 1).
+    weight_decay: 0.01 by default, as in PyTorch (optax has 0.0001).
     eps: at least 0, added to the root.
     learning_rate: a number or a schedule. weight_decay may also be numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
@@ -147,13 +152,15 @@ def rmsprop(
     d = gradient + weight_decay * parameter;  v = decay * v + (1 - decay) * d**2
     m = momentum * m + d / (sqrt(v) + eps);  parameter -= learning_rate * m
     centered: v less the square of the mean of d in the root, so that it is d's deviation.
-    decay, momentum: in [0, 1). eps: at least 0. Very large and very small gradients are as in `adam`.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    decay, momentum: in [0, 1).
+    eps: at least 0. Very large and very small gradients are as in `adam`.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range.
-    Source: Tieleman and Hinton 2012, lecture 6.5; centered, Graves 2013, arXiv:1308.0850, equation
-    38; PyTorch's RMSprop.
+    Source: Tieleman and Hinton 2012, lecture 6.5; centered, Graves 2013, arXiv:1308.0850, equation 38; PyTorch's
+    RMSprop.
 
     >>> optimizer = rmsprop(0.5, decay=0.75, eps=0.0)
     >>> params, grads = {"bias": jnp.array([1.0])}, {"bias": jnp.array([0.25])}
@@ -183,7 +190,8 @@ def lion(
 
     c = b1 * m + (1 - b1) * gradient;  m = b2 * m + (1 - b2) * gradient
     parameter -= learning_rate * (sign(c) + weight_decay * parameter)
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     It wants a learning rate 3 to 10 times smaller than AdamW's, and a weight_decay as many times larger.
@@ -219,10 +227,13 @@ def lamb(
     """AdamW for large batches: each leaf's step is made as long as the leaf, times the learning rate.
 
     u = adam's step + weight_decay * parameter;  parameter -= learning_rate * |parameter| / |u| * u
-    Where one of the two norms is 0, their ratio counts as 1. stacked: the leaves whose first axis
-    is the layers of a `repeat`, such as "blocks/**"; there each layer has a norm of its own.
-    b1, b2: in [0, 1). eps: at least 0; 1e-6 is the paper's.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    Where one of the two norms is 0, their ratio counts as 1.
+    stacked: the leaves whose first axis is the layers of a `repeat`, such as "blocks/**"; there each layer has a
+        norm of its own.
+    b1, b2: in [0, 1).
+    eps: at least 0; 1e-6 is the paper's.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Very large and very small gradients are as in `adam`.

@@ -31,9 +31,11 @@ def optimizer(
 ) -> Optimizer:
     """Clipping, then a chain of gradient transformations, then the learning rate.
 
-    where: the optimizer's name, for errors. learning_rate: a number of at least 0, or a schedule.
+    where: the optimizer's name, for errors.
+    learning_rate: a number of at least 0, or a schedule.
     chain: (number, decay) -> the transformations; number makes arrays of the optimizer's numbers, and decay is the
-    transformation that adds weight_decay * parameter to the leaves decay_on. clip: the largest global norm.
+        transformation that adds weight_decay * parameter to the leaves decay_on.
+    clip: the largest global norm.
     """
     check_decay(where, weight_decay, decay_on)
     schedule = schedules.as_schedule(learning_rate, where=f"{where}: learning_rate")
@@ -66,8 +68,9 @@ def optimizer(
 def by_adam(b1: Array, b2: Array, eps: Array, amsgrad: bool = False) -> optax.GradientTransformation:
     """optax's scale_by_adam for strict promotion, which refuses a float to the power of a count.
 
-    b1, b2: decays of the two means. eps: added to the root. amsgrad: whether the root is that of the largest mean
-    square so far.
+    b1, b2: decays of the two means.
+    eps: added to the root.
+    amsgrad: whether the root is that of the largest mean square so far.
     """
 
     def init(params):
@@ -116,7 +119,9 @@ class RmsState(NamedTuple):
 def by_rms(decay: Array, eps: Array, centered: bool) -> optax.GradientTransformation:
     """optax's scale_by_rms and scale_by_stddev, with a root that rounding cannot take below 0.
 
-    decay: of the running means. eps: added to the root. centered: whether the mean is subtracted.
+    decay: of the running means.
+    eps: added to the root.
+    centered: whether the mean is subtracted.
     """
 
     def init(params):

@@ -22,8 +22,10 @@ def lookahead(inner: Any, every: Scalar = 5, slow_rate: Scalar = 0.5) -> Optimiz
     """After every few steps of `inner`, move back toward where these steps began.
 
     After each `every` steps: slow += slow_rate * (parameters - slow); parameters = slow.
-    The state of `inner` is not changed. every: at least 1; inf is off. slow_rate: in [0, 1]; 1 is
-    off too. Evaluate after a step that `every` divides: there the parameters are the slow weights.
+    The state of `inner` is not changed.
+    every: at least 1; inf is off.
+    slow_rate: in [0, 1]; 1 is off too. Evaluate after a step that `every` divides: there the parameters are the
+        slow weights.
     Raises: TypeError when inner is no optimizer, ValueError when a number is out of its range.
     Source: Zhang et al. 2019, arXiv:1907.08610, algorithm 1.
 

@@ -43,22 +43,26 @@ def muon(
     m = momentum * m + (1 - momentum) * gradient, with nesterov one step ahead of that;
     parameter -= learning_rate * (rms * sqrt(max(in, out)) * orthogonal(m) + weight_decay * parameter)
     orthogonal(m), by five steps of Newton and Schulz, has singular values of about 1, between 0.7 and
-    1.2. rms: the root mean square of the step's entries, at least 0; 0.2, the default, is about that of AdamW, so that
-    one learning rate fits both. nesterov: whether m is taken one step ahead.
-    learning_rate: a number or a schedule. weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
+    1.2.
+    rms: the root mean square of the step's entries, at least 0; 0.2, the default, is about that of AdamW, so that
+        one learning rate fits both.
+    nesterov: whether m is taken one step ahead.
+    learning_rate: a number or a schedule.
+    weight_decay: at least 0, or numbers by path pattern, {"head/**": 0.1}.
     clip: the largest global norm of the gradients, above 0; inf switches clipping off.
-    on: the leaves among which Muon takes the matrices (by name, see `nf.optimizers`): [in, out]; [n, in, out]
-    of a `repeat` or of a kernel [width, in, out], as n matrices; and kernels of four and more axes, of which
-    all but the last count as in.
-    stacked: leaves whose first axis is layers, whatever their axes. Muon is meant for hidden layers:
-    on="blocks/**" leaves embeddings and the last layer to AdamW; on="blocks/3/**" is one layer of a `repeat`.
-    momentum, b1, b2: in [0, 1). eps: above 0. For infinite or NaN gradients its updates are NaN.
-    Where the squares of a matrix sum to more than float32 holds, from about 1e19 on, its update is 0,
-    in optax too: limit them with clip. Gradients far below eps make small updates.
+    on: the leaves among which Muon takes the matrices (by name, see `nf.optimizers`): [in, out]; [n, in, out] of a
+        `repeat` or of a kernel [width, in, out], as n matrices; and kernels of four and more axes, of which all but
+        the last count as in.
+    stacked: leaves whose first axis is layers, whatever their axes. Muon is meant for hidden layers: on="blocks/**"
+        leaves embeddings and the last layer to AdamW; on="blocks/3/**" is one layer of a `repeat`.
+    momentum, b1, b2: in [0, 1).
+    eps: above 0. For infinite or NaN gradients its updates are NaN.
+    Where the squares of a matrix sum to more than float32 holds, from about 1e19 on, its update is 0, in optax too:
+    limit them with clip. Gradients far below eps make small updates.
     decay_on: the leaves that decay, "matrices" by default: path patterns, or a function of the parameters.
     Raises: ValueError when a number is out of its range, ImportError when optax is older than 0.2.6.
-    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982,
-    equation 4; the steps are those of optax.contrib.
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982, equation 4;
+    the steps are those of optax.contrib.
 
     >>> optimizer = nf.optimizers.muon(1.0, rms=1.0, weight_decay=0.0)
     >>> params = {"weight": jnp.zeros((2, 2)), "bias": jnp.zeros(1)}

@@ -16,12 +16,12 @@ from nnfunc.paths import where_on
 class Optimizer(Described, optax.GradientTransformationExtraArgs):
     """optax's pair `init, update`, with its learning rate and its frozen parameters for a trainer.
 
-    learning_rate: the schedule of its learning rate, or None. frozen: the patterns of the parameters that it
-    never moves, whose gradients it does not read. update takes rate_scale=, a factor of the learning rate of
-    this step: one number, or a tree of them in the shape of the parameters. A wrapper passes it on to the
-    inner optimizer, so that `max_norm` still limits the weights. update takes gradient_norm= too, the global
-    norm of these gradients where it is known, to save a pass over them; a wrapper that changes the gradients
-    drops it.
+    learning_rate: the schedule of its learning rate, or None.
+    frozen: the patterns of the parameters that it never moves, whose gradients it does not read. update takes
+        rate_scale=, a factor of the learning rate of this step: one number, or a tree of them in the shape of the
+        parameters. A wrapper passes it on to the inner optimizer, so that `max_norm` still limits the weights.
+        update takes gradient_norm= too, the global norm of these gradients where it is known, to save a pass over
+        them; a wrapper that changes the gradients drops it.
 
     >>> init, update = nf.optimizers.sgd(0.5)
     >>> float(nf.optimizers.sgd(0.5).learning_rate(0))
@@ -44,8 +44,8 @@ def as_optimizer(
 ) -> Optimizer:
     """The Optimizer of any optax transformation, or of a bare pair (init, update).
 
-    Its updates come in the parameters' types, under strict promotion too. learning_rate: that of the transformation,
-    if that is to be known.
+    Its updates come in the parameters' types, under strict promotion too.
+    learning_rate: that of the transformation, if that is to be known.
     where: the function that error messages name.
     Raises: TypeError when it is none of these.
 
@@ -114,7 +114,8 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
 def checked_at_init(init: Callable[..., PyTree], *checks: Callable[[Params], Any]) -> Callable[..., PyTree]:
     """The init, after checks(params): a pattern that matches nothing fails there, and not at the first update.
 
-    init: params -> state. checks: functions of the parameters, for their errors.
+    init: params -> state.
+    checks: functions of the parameters, for their errors.
     """
 
     def checked(params: Params) -> PyTree:

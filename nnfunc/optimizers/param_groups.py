@@ -33,12 +33,12 @@ def groups(
 
     inner: the optimizer of all parameters.
     rates: factors of the learning rate, {"head/*": 10.0, "**/bias": 2.0}. The first pattern that matches a leaf
-    decides; other leaves have the factor 1. Decay that is scaled by the learning rate has the factor, too.
-    A number after the name of a `repeat` is one of its layers: {"blocks/3/**": 0.1, "blocks/**": 0.5}. The factor of
-    a `repeat` may also be an array or a list, with one number for each layer: {"blocks/**": [0.1, 0.5, 1.0]}.
-    freeze: patterns of leaves that never change, not even by decay. `inner` does not see them: they have no moments,
-    do not count in the norm that its `clip` limits, and its patterns cannot name them. Their gradients are not
-    read, so a program that does not use them elsewhere does not compute them.
+        decides; other leaves have the factor 1. Decay that is scaled by the learning rate has the factor, too.
+    A number after the name of a `repeat` is one of its layers: {"blocks/3/**": 0.1, "blocks/**": 0.5}. The factor
+    of a `repeat` may also be an array or a list, with one number for each layer: {"blocks/**": [0.1, 0.5, 1.0]}.
+    freeze: patterns of leaves that never change, not even by decay. `inner` does not see them: they have no
+        moments, do not count in the norm that its `clip` limits, and its patterns cannot name them. Their gradients
+        are not read, so a program that does not use them elsewhere does not compute them.
     Or {pattern: step}: leaves that change from that step on (gradual unfreezing; inf is never); an array or a list
     has a step for each layer of a `repeat`. Until then `inner` sees their gradients like all others: they count in
     its norm and update the moments, so that the first step of these leaves is no larger than those after it.

@@ -21,7 +21,9 @@ def decayed(
 ) -> optax.GradientTransformation:
     """Adds weight_decay * parameter to the updates of the chosen leaves.
 
-    where: the optimizer's name, for errors. decay_on: which leaves. number: makes an array of a number.
+    where: the optimizer's name, for errors.
+    decay_on: which leaves.
+    number: makes an array of a number.
     """
 
     def decay_of(params):
@@ -56,7 +58,8 @@ def check_decay(where: str, weight_decay: Decay, decay_on: Leaves) -> None:
 def check_by_pattern(where: str, name: str, numbers: Mapping[str, Scalar]) -> None:
     """Each number of a dict by path pattern is at least 0.
 
-    where, name: the optimizer and its argument, for errors. numbers: by path pattern.
+    where, name: the optimizer and its argument, for errors.
+    numbers: by path pattern.
     """
     named: dict[str, Any] = {f"{name} of {pattern!r}": value for pattern, value in numbers.items()}
     check.number(where, 0, **named)

@@ -17,9 +17,12 @@ WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the 
 class Chart(NamedTuple):
     """A chart of a page.
 
-    name: unique on the page. title: above it. description: for those who cannot see it. spec: of Vega-Lite, or of
-    Vega, without data. data: {column: values}, all of one length; or a grid, {"x": [columns], "y": [rows],
-    column: [rows * columns]}. log: whether y begins on a logarithmic scale, with a switch; None without one.
+    name: unique on the page.
+    title: above it.
+    description: for those who cannot see it.
+    spec: of Vega-Lite, or of Vega, without data.
+    data: {column: values}, all of one length; or a grid, {"x": [columns], "y": [rows], column: [rows * columns]}.
+    log: whether y begins on a logarithmic scale, with a switch; None without one.
     """
 
     name: str
@@ -121,9 +124,11 @@ def lines(
 ) -> Chart:
     """A chart of curves.
 
-    data: columns x, "value" and "series", of a linked chart also "trial" and "rank". colours: {series: colour}; without
-    them those of ranks. rules: (x, text, colour) of upright lines. y, x_scale: more of their encodings. extra: more
-    layers.
+    data: columns x, "value" and "series", of a linked chart also "trial" and "rank".
+    colours: {series: colour}; without them those of ranks.
+    rules: (x, text, colour) of upright lines.
+    y, x_scale: more of their encodings.
+    extra: more layers.
     """
     count = len(data["value"])
     encoding: dict[str, Any] = {
@@ -190,7 +195,10 @@ def heatmap(
     height: int | None = None,
     width: int | None = None,
 ) -> Chart:
-    """A chart of cells: a grid `data`. colour, x, y: more of their encodings. step: the height of a row.
+    """A chart of cells: a grid `data`.
+
+    colour, x, y: more of their encodings.
+    step: the height of a row.
 
     width: in pixels; None for that of the page.
     """

@@ -27,7 +27,9 @@ def render_page(
 ) -> str:
     """A page with the title `name` and parts in HTML; empty parts are dropped.
 
-    charts: all that the parts show. examples: {key: pieces of HTML}, that a click shows. layout: of the examples.
+    charts: all that the parts show.
+    examples: {key: pieces of HTML}, that a click shows.
+    layout: of the examples.
     live: the address of new data for a page that is served.
     """
     title = html.escape(name)

@@ -54,7 +54,8 @@ def library() -> str:
 def draw_png(charts: Sequence[Chart], *, columns: int = 2) -> bytes:
     """The charts in one picture, on a transparent ground, legible on a light and a dark page.
 
-    charts: of Vega-Lite, or a single one of Vega. columns: the most charts side by side, at least 1.
+    charts: of Vega-Lite, or a single one of Vega.
+    columns: the most charts side by side, at least 1.
     Raises: ModuleNotFoundError without vl-convert.
     """
     import vl_convert  # pyright: ignore[reportMissingImports]

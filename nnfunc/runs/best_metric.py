@@ -11,7 +11,8 @@ DEFAULT_BEST = "min loss"
 class BestMetric(NamedTuple):
     """A validation metric, and whether its smallest or its largest value is best.
 
-    mode: "min" or "max". name: "loss" or one of the objective's metrics.
+    mode: "min" or "max".
+    name: "loss" or one of the objective's metrics.
 
     >>> str(BestMetric.parse("max accuracy")), BestMetric.find("accuracy")
     ('max accuracy', None)

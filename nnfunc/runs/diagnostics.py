@@ -25,8 +25,10 @@ SPIKE_WINDOW = 8  # rows
 class Diagnosis(NamedTuple):
     """One diagnosis.
 
-    name: a word or two. message: a sentence. threshold: the condition that was met. paths: of the layers that
-    meet it, the worst first.
+    name: a word or two.
+    message: a sentence.
+    threshold: the condition that was met.
+    paths: of the layers that meet it, the worst first.
     """
 
     name: str
@@ -164,7 +166,9 @@ def median_update_ratios(rows: list[Row]) -> LayerSeries:
 def rank_layers(rows: list[Row], part: str, columns: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
     """(paths, values [paths, columns]) of the last row of layers, the most conspicuous layers first.
 
-    rows: of metrics.jsonl. part: "parameters" or "activations". columns: the names of statistics.
+    rows: of metrics.jsonl.
+    part: "parameters" or "activations".
+    columns: the names of statistics.
     """
     recent = [row for row in rows if row["split"] == "layers"][-1:]
     tables = [metrics_log.layer_series(recent, part, name) for name in columns]

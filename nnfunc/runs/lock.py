@@ -19,8 +19,9 @@ WAIT = 0.3  # seconds; `is_locked` of another process locks the file for a momen
 class FolderLock:
     """A lock on `folder/lock`, until it is closed or the process ends; a context manager.
 
-    folder: of a run or a sweep. shared: whether one more FolderLock of this process may use the lock, as
-    `nf.train` does inside a command that writes to the folder after the training.
+    folder: of a run or a sweep.
+    shared: whether one more FolderLock of this process may use the lock, as `nf.train` does inside a command that
+        writes to the folder after the training.
     Raises: BlockingIOError when another process, or another run in this one, has the lock.
     """
 

@@ -44,8 +44,8 @@ def to_float(value: Any) -> float:
 def parse_row(line: str | bytes) -> Row | None:
     """The row in a line of the file; None if the line is not a row.
 
-    line: JSON, a table with a split and a step; a row of layers also has its two tables. A field that
-    should be a number and is not becomes None.
+    line: JSON, a table with a split and a step; a row of layers also has its two tables. A field that should be a
+        number and is not becomes None.
 
     >>> parse_row('{"split": "train", "step": 10, "loss": "high"}')
     {'split': 'train', 'step': 10, 'loss': None}
@@ -70,7 +70,8 @@ def _number(value: Any) -> Any:
 def read_rows(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
     """The rows of a file; [] if it cannot be read.
 
-    path: of metrics.jsonl. without: splits to skip.
+    path: of metrics.jsonl.
+    without: splits to skip.
     """
     try:
         content = documents.read_bytes(path, MAX_BYTES)
@@ -82,7 +83,8 @@ def read_rows(path: Path, *, without: tuple[str, ...] = ()) -> list[Row]:
 def parse_rows(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Row]:
     """The rows in lines of the file, in their order; lines that are not rows are skipped.
 
-    lines: of JSON. without: splits to skip.
+    lines: of JSON.
+    without: splits to skip.
     """
     prefixes = tuple(f'{{"split": "{name}"'.encode() for name in without)  # saves parsing the long rows of layers
     result = (parse_row(line) for line in lines if line.strip() and not line.startswith(prefixes))
@@ -92,7 +94,8 @@ def parse_rows(lines: Iterable[bytes], without: tuple[str, ...] = ()) -> list[Ro
 def metric_names(rows: list[Row], split: str) -> list[str]:
     """The names of a split's metrics that have a finite value, in the order of their first rows.
 
-    rows: of metrics.jsonl. split: "train" or "validation".
+    rows: of metrics.jsonl.
+    split: "train" or "validation".
     """
     known = {}
     for row in rows:
@@ -104,7 +107,9 @@ def metric_names(rows: list[Row], split: str) -> list[str]:
 def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of a metric where it is finite; a repeated step has its later value.
 
-    rows: of metrics.jsonl. split: "train" or "validation". name: of the metric.
+    rows: of metrics.jsonl.
+    split: "train" or "validation".
+    name: of the metric.
     """
     result = {}
     for row in rows:
@@ -117,7 +122,8 @@ def metric_series(rows: list[Row], split: str, name: str) -> tuple[np.ndarray, n
 def steps_per_second(rows: list[Row], *, over: int = 10) -> float:
     """Steps per second over the last training rows; NaN while there are fewer than two.
 
-    rows: of metrics.jsonl. over: the number of intervals between rows, at most.
+    rows: of metrics.jsonl.
+    over: the number of intervals between rows, at most.
     """
     times: list[tuple[int, float]] = []  # (step, seconds), the latest first
     for row in reversed(rows):
@@ -165,7 +171,9 @@ def event_rows(rows: list[Row]) -> list[Event]:
 class LayerSeries(NamedTuple):
     """A statistic of every layer over the steps.
 
-    paths: of the layers. steps: [steps]. values: [paths, steps], NaN where there is none.
+    paths: of the layers.
+    steps: [steps].
+    values: [paths, steps], NaN where there is none.
     """
 
     paths: list[str]
@@ -176,7 +184,9 @@ class LayerSeries(NamedTuple):
 def layer_series(rows: list[Row], part: str, name: str) -> LayerSeries:
     """A statistic of every layer; values that are not finite are left out.
 
-    rows: of metrics.jsonl. part: "parameters" or "activations". name: such as "gradient_norm" or "dead".
+    rows: of metrics.jsonl.
+    part: "parameters" or "activations".
+    name: such as "gradient_norm" or "dead".
     """
 
     def finite(entry: Any) -> float | None:
@@ -193,7 +203,9 @@ def layer_series(rows: list[Row], part: str, name: str) -> LayerSeries:
 class Histograms(NamedTuple):
     """The histograms of one layer over the steps.
 
-    steps: [steps]. low, high: [steps], the range of the bins. counts: [steps, bins].
+    steps: [steps].
+    low, high: [steps], the range of the bins.
+    counts: [steps, bins].
     """
 
     steps: np.ndarray

@@ -46,7 +46,8 @@ CONFIG_FILES = {"run": "config.toml", "sweep": "sweep.toml"}
 def create_folder(name: str, folder: Path | None = None) -> Path:
     """Create an empty folder for a run: `folder`, or the next free one of `runs/name-1`, `runs/name-2`, ...
 
-    name: of the config. folder: to create, or None.
+    name: of the config.
+    folder: to create, or None.
     Raises: FileExistsError when `folder` exists and is not empty.
     """
     if folder is not None:
@@ -84,9 +85,10 @@ def remove_folder(folder: Path, *, keep: bool = False) -> None:
 def check_folder(folder: Path, what: str = "run") -> Path:
     """The folder, if it is that of a run or a sweep.
 
-    folder: to check. what: "run" or "sweep".
-    Raises: FileNotFoundError, with the most similar folders, when it is not; ValueError when it contains a
-    link to the outside, or something that is neither a file nor a folder.
+    folder: to check.
+    what: "run" or "sweep".
+    Raises: FileNotFoundError, with the most similar folders, when it is not; ValueError when it contains a link to
+    the outside, or something that is neither a file nor a folder.
     """
     file = CONFIG_FILES[what]
     if (folder / file).is_file():
@@ -142,7 +144,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, form: Any = dict) -> Any:
     """The value in a JSON file; None if there is no file.
 
-    path: of the file. form: of the value, see `documents`.
+    path: of the file.
+    form: of the value, see `documents`.
     Raises: ValueError when the value has another form.
     """
     return documents.read_json(path, form) if path.exists() else None

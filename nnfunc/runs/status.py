@@ -24,7 +24,8 @@ class RunState(NamedTuple):
 def run_state(folder: Path, rows: list[metrics_log.Row]) -> RunState:
     """The state of a run: running, complete, stopped, diverged, merged, a saved trial, or broken if it cannot be read.
 
-    folder: of the run. rows: of its metrics.jsonl.
+    folder: of the run.
+    rows: of its metrics.jsonl.
     """
     _, problem = read_config(folder)
     if problem:
@@ -75,7 +76,8 @@ def read_json_table(path: Path) -> dict[str, Any]:
 def flatten_settings(tables: dict[str, Any], start: str = "") -> dict[str, Any]:
     """The settings by dotted name: `{"train": {"steps": 5}}` becomes `{"train.steps": 5}`.
 
-    tables: of a config. start: the prefix of every name.
+    tables: of a config.
+    start: the prefix of every name.
     """
     result: dict[str, Any] = {}
     for name, value in tables.items():
@@ -95,7 +97,8 @@ class BestValue(NamedTuple):
 def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue | None:
     """The best value of the metric that train.best of the config names; None if there is no value.
 
-    rows: of metrics.jsonl. config: of the run.
+    rows: of metrics.jsonl.
+    config: of the run.
     """
     mode, metric = BestMetric.of_config(config)
     steps, values = metrics_log.metric_series(rows, "validation", metric)
@@ -108,7 +111,8 @@ def best_value(rows: list[metrics_log.Row], config: dict[str, Any]) -> BestValue
 def metric_mode(metric: str, config: dict[str, Any]) -> str:
     """ "max" if larger values of a metric are better, "min" if smaller ones are.
 
-    metric: its name. config: of the run.
+    metric: its name.
+    config: of the run.
     """
     mode, known = BestMetric.of_config(config)
     if metric == known:

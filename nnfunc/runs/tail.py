@@ -14,8 +14,9 @@ class LogFollower:
 
     A last line without its newline is read once it is complete. A file that was truncated or replaced, as
     by a resume, is read again from its start.
-    path: of metrics.jsonl. layers: the most rows of layers to keep in memory, without their histograms;
-    half of them are the latest. None keeps all, with histograms.
+    path: of metrics.jsonl.
+    layers: the most rows of layers to keep in memory, without their histograms; half of them are the latest. None
+        keeps all, with histograms.
     """
 
     def __init__(self, path: Path, *, layers: int | None = None):

@@ -49,9 +49,9 @@ def open_writers(names: Sequence[str], folder: str | Path, config: Mapping[str, 
     """The writers with the given names for the run in `folder`.
 
     names: of "tensorboard" and "wandb". TensorBoard's files are in `folder/tensorboard`. The run of Weights &
-    Biases has the name of the folder, in the project WANDB_PROJECT or "nnfunc"; with WANDB_MODE=offline its
-    files are in `folder/wandb`. A folder with earlier rows is appended to. config: the settings, shown beside
-    the curves.
+        Biases has the name of the folder, in the project WANDB_PROJECT or "nnfunc"; with WANDB_MODE=offline its
+        files are in `folder/wandb`. A folder with earlier rows is appended to.
+    config: the settings, shown beside the curves.
     Raises: ValueError for another name; ImportError, with the command to install it, for a missing package.
 
     >>> with open_writers([], "runs/digits-1") as writers:

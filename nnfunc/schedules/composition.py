@@ -24,7 +24,8 @@ def constant(value: Scalar) -> Schedule:
 def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Schedule:
     """The schedule itself, or the constant one of a number.
 
-    value: a number, or a schedule. where: the function that error messages name.
+    value: a number, or a schedule.
+    where: the function that error messages name.
     Raises: TypeError when it is neither.
 
     >>> float(as_schedule(0.5)(100))
@@ -44,8 +45,8 @@ def as_schedule(value: Scalar | Schedule, *, where: str = "as_schedule") -> Sche
 def join(schedules: Sequence[Scalar | Schedule], boundaries: tuple[Scalar, ...]) -> Schedule:
     """One schedule after the other: the next one begins at each boundary, from its step 0.
 
-    schedules: at least one, schedules or numbers. boundaries: the steps at which all but the first begin, in rising
-    order.
+    schedules: at least one, schedules or numbers.
+    boundaries: the steps at which all but the first begin, in rising order.
     Raises: ValueError when there is not one boundary less than schedules, or plain boundaries do not rise.
     Source: PyTorch's SequentialLR, optax.join_schedules.
 
@@ -82,7 +83,8 @@ def join(schedules: Sequence[Scalar | Schedule], boundaries: tuple[Scalar, ...])
 def by_epoch(then: Schedule, steps_per_epoch: Scalar) -> Schedule:
     """`then` of the 0-based epoch, so the value is the same for all steps of an epoch.
 
-    then: a schedule. steps_per_epoch: above 0.
+    then: a schedule.
+    steps_per_epoch: above 0.
     Raises: ValueError when steps_per_epoch is not above 0.
 
     >>> schedule = by_epoch(nf.schedules.exponential(1.0, factor=0.5), steps_per_epoch=100)

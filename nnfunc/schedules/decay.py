@@ -63,7 +63,8 @@ def polynomial(start: Scalar, total_steps: Scalar, *, power: Scalar = 1.0, final
 def exponential(start: Scalar, *, factor: Scalar, every: Scalar = 1) -> Schedule:
     """A smooth fall by `factor` every so many steps: `start * factor ** (step / every)`.
 
-    factor: at least 0, and 1 keeps the value; every: above 0, in steps.
+    factor: at least 0, and 1 keeps the value.
+    every: above 0, in steps.
     Source: PyTorch's ExponentialLR where every is 1.
 
     >>> schedule = exponential(1.0, factor=0.25, every=2)
@@ -83,7 +84,8 @@ def exponential(start: Scalar, *, factor: Scalar, every: Scalar = 1) -> Schedule
 def step(start: Scalar, *, every: Scalar, factor: Scalar = 0.1) -> Schedule:
     """A drop by `factor` every so many steps: `start * factor ** floor(step / every)`.
 
-    factor: at least 0, and 1 keeps the value; every: above 0, in steps, and inf never drops.
+    factor: at least 0, and 1 keeps the value.
+    every: above 0, in steps, and inf never drops.
     Source: PyTorch's StepLR.
 
     >>> schedule = step(1.0, every=10, factor=0.5)
@@ -104,7 +106,8 @@ def multistep(start: Scalar, milestones: tuple[Scalar, ...], *, factor: Scalar =
     """A drop by `factor` at each of the milestones, which are steps in any order.
 
     start * factor ** (number of milestones m with m <= step)
-    start: the value before the first milestone. factor: at least 0.
+    start: the value before the first milestone.
+    factor: at least 0.
     Raises: ValueError when a milestone or the factor is below 0.
     Source: PyTorch's MultiStepLR.
 
@@ -149,10 +152,11 @@ def cosine_restarts(start: Scalar, period: Scalar, *, multiplier: Scalar = 1.0, 
     """Half cosines from `start` to `final`, again and again, each `multiplier` times as long.
 
     Cycle n (0-based) begins at step period * (1 + multiplier + ... + multiplier ** (n - 1)).
-    period: the steps of the first cycle, above 0. multiplier: at least 1, the default.
+    period: the steps of the first cycle, above 0.
+    multiplier: at least 1, the default.
     Raises: ValueError when period is not above 0, or multiplier is below 1.
-    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, section 3; PyTorch's
-    CosineAnnealingWarmRestarts, which takes a whole multiplier only.
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, section 3; PyTorch's CosineAnnealingWarmRestarts, which
+    takes a whole multiplier only.
 
     >>> schedule = cosine_restarts(1.0, 4, multiplier=2)
     >>> [round(float(schedule(step)), 6) for step in (0, 2, 4, 8, 12)]
@@ -191,9 +195,11 @@ def cyclic(
     """A line up from `start` to `peak` and down again, over and over.
 
     start + (peak - start) * h * scale, h from 0 to 1 in rise_steps and back in fall_steps.
-    rise_steps: at least 0. fall_steps: rise_steps by default. mode: what the scale is, 1 ("triangular"), 0.5 **
-    cycle of the 0-based cycle ("triangular2"), or factor ** step ("exp_range"). factor: at least 0, of exp_range
-    alone; 1 is off.
+    rise_steps: at least 0.
+    fall_steps: rise_steps by default.
+    mode: what the scale is, 1 ("triangular"), 0.5 ** cycle of the 0-based cycle ("triangular2"), or factor ** step
+        ("exp_range").
+    factor: at least 0, of exp_range alone; 1 is off.
     Raises: ValueError when rise_steps or fall_steps is below 0, or a cycle lasts 0 steps.
     Source: Smith 2017, arXiv:1506.01186; PyTorch's CyclicLR.
 

@@ -14,8 +14,10 @@ from nnfunc.schedules.step_arithmetic import to_float
 class PlateauState(NamedTuple):
     """The state of `plateau`, arrays of one number each.
 
-    value: the value to use. best: the best metric so far. bad: the updates since then. wait: the
-    remaining updates of the cooldown.
+    value: the value to use.
+    best: the best metric so far.
+    bad: the updates since then.
+    wait: the remaining updates of the cooldown.
     """
 
     value: Array
@@ -47,15 +49,17 @@ def plateau(
 ) -> Plateau:
     """Multiply by `factor` when a metric has not improved for more than `patience` updates.
 
-    Read the value as `state.value`. start: the value at first; with 1, the default, it is a scale for another
-    schedule. mode: whether lower ("min") or higher ("max") is better. threshold: a metric improves when it is better
-    than the best so far by more than this. threshold_mode: whether threshold is "absolute", or "relative" to the
-    absolute value of the best, so that metrics may be negative; with a best of 0 any better value counts. NaN is no
-    improvement. cooldown: updates after a drop that are not counted. floor: the lowest value that a drop
-    gives. factor 1 or patience inf is off.
+    Read the value as `state.value`.
+    start: the value at first; with 1, the default, it is a scale for another schedule.
+    mode: whether lower ("min") or higher ("max") is better.
+    threshold: a metric improves when it is better than the best so far by more than this.
+    threshold_mode: whether threshold is "absolute", or "relative" to the absolute value of the best, so that
+        metrics may be negative; with a best of 0 any better value counts. NaN is no improvement.
+    cooldown: updates after a drop that are not counted.
+    floor: the lowest value that a drop gives. factor 1 or patience inf is off.
     Raises: ValueError when a number is below 0, factor above 1, or mode or threshold_mode unknown.
-    Source: PyTorch's ReduceLROnPlateau, with eps 0; its relative threshold counts a worse value as better
-    where metrics are negative.
+    Source: PyTorch's ReduceLROnPlateau, with eps 0; its relative threshold counts a worse value as better where
+    metrics are negative.
 
     >>> schedule = plateau(0.1, patience=1, factor=0.5)
     >>> state = schedule.init()

@@ -45,10 +45,11 @@ def warmup(then: Scalar | Schedule, warmup_steps: Scalar, *, start: Scalar | Non
     """Rise in a line to the first value of `then` at step warmup_steps, then `then` from its step 0.
 
     The first step is then(0) / (warmup_steps + 1), not 0, so it already learns; warmup_steps 0 is
-    off. then: a schedule or a number. A `then` that lasts n steps ends at step warmup_steps + n.
-    The value has a corner in warmup_steps where that equals the step, as integers do. The gradient there is from the
-    side of `then`, between 0 and its derivative, and not that of the rise. So it is with every warm-up of this module:
-    search for the length by a sweep, or by gradients at values between integers.
+    off.
+    then: a schedule or a number. A `then` that lasts n steps ends at step warmup_steps + n.
+    The value has a corner in warmup_steps where that equals the step, as integers do. The gradient there is from
+    the side of `then`, between 0 and its derivative, and not that of the rise. So it is with every warm-up of this
+    module: search for the length by a sweep, or by gradients at values between integers.
     start: another value for step 0, such as a fraction of then(0); None, the default, is that above.
     Raises: ValueError when warmup_steps is below 0.
 
@@ -74,7 +75,8 @@ def warmup_cosine(
 ) -> Schedule:
     """Rise in a line to `peak` at step warmup_steps, then half a cosine to `final` at total_steps.
 
-    The first step is peak / (warmup_steps + 1), not 0, so it already learns. start: another value for step 0.
+    The first step is peak / (warmup_steps + 1), not 0, so it already learns.
+    start: another value for step 0.
     Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps.
 
     >>> schedule = warmup_cosine(1.0, 3, 13)
@@ -96,7 +98,8 @@ def warmup_linear(
 ) -> Schedule:
     """Rise in a line to `peak` at step warmup_steps, then a line to `final` at total_steps.
 
-    The first step is peak / (warmup_steps + 1), not 0, so it already learns. start: another value for step 0.
+    The first step is peak / (warmup_steps + 1), not 0, so it already learns.
+    start: another value for step 0.
     Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps.
 
     >>> schedule = warmup_linear(1.0, 3, 13)
@@ -125,14 +128,15 @@ def warmup_stable_decay(
 ) -> Schedule:
     """Rise in a line to `peak`, stay there, and fall to `final` in the last decay_steps.
 
-    The first step is peak / (warmup_steps + 1). warmup_steps, decay_steps: at least 0. total_steps: at which `final`
-    is reached. start: another value for step 0. shape: how it falls, with p from
-    0 to 1: "linear" (1 - p), "cosine" ((1 + cos(pi p)) / 2) or "sqrt" (1 - sqrt(p)). decay_steps 0 stays until the
-    end.
-    Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps, or the
-    two parts do not fit into total_steps.
-    Source: Hu et al. 2024, arXiv:2404.06395, section 4; the shapes of Hägele et al. 2024,
-    arXiv:2405.18392.
+    The first step is peak / (warmup_steps + 1).
+    warmup_steps, decay_steps: at least 0.
+    total_steps: at which `final` is reached.
+    start: another value for step 0.
+    shape: how it falls, with p from 0 to 1: "linear" (1 - p), "cosine" ((1 + cos(pi p)) / 2) or "sqrt" (1 -
+        sqrt(p)). decay_steps 0 stays until the end.
+    Raises: ValueError when plain numbers are given and not 0 <= warmup_steps < total_steps, or the two parts do not
+    fit into total_steps.
+    Source: Hu et al. 2024, arXiv:2404.06395, section 4; the shapes of Hägele et al. 2024, arXiv:2405.18392.
 
     >>> schedule = warmup_stable_decay(1.0, 3, 20, decay_steps=4)
     >>> [float(schedule(step)) for step in (0, 3, 16, 18, 20)]
@@ -171,10 +175,12 @@ def one_cycle(
 ) -> Schedule:
     """Rise from peak / start_factor to `peak`, then fall far below where it began.
 
-    It ends at peak / start_factor / final_factor, at step total_steps - 1. total_steps: at least 1. start_factor,
-    final_factor: above 0. rise: the fraction of the steps that rise, in [0, 1]. three_phase: fall to the first
-    value, for as long as the rise was (so rise is at most 0.5), then to the last. anneal: "cosine" or "linear", each
-    phase's shape.
+    It ends at peak / start_factor / final_factor, at step total_steps - 1.
+    total_steps: at least 1.
+    start_factor, final_factor: above 0.
+    rise: the fraction of the steps that rise, in [0, 1].
+    three_phase: fall to the first value, for as long as the rise was (so rise is at most 0.5), then to the last.
+    anneal: "cosine" or "linear", each phase's shape.
     Raises: ValueError when rise is out of its range, total_steps below 1, or a factor not above 0.
     Source: Smith and Topin 2018, arXiv:1708.07120; PyTorch's OneCycleLR (rise is its pct_start).
 

@@ -31,8 +31,9 @@ def device_data(data: Data) -> Data:
 class Batch(NamedTuple):
     """Trials of a group that run side by side.
 
-    group: of the trials. positions: their indices in the group. padding: how many copies of the last trial
-    fill the batch; their results are dropped.
+    group: of the trials.
+    positions: their indices in the group.
+    padding: how many copies of the last trial fill the batch; their results are dropped.
     """
 
     group: Group
@@ -63,11 +64,18 @@ ReportCallback = Callable[[list[int], int, dict[str, np.ndarray]], None]
 class Job(NamedTuple):
     """What every execution needs to run the trials of a group.
 
-    build: of the trials. group: the trials. key: trial -> its key. data: on the device. intervals: when to
-    report. until: the step at which they stop. programs: (vmapped, devices) -> the functions compiled so far.
-    carries: trial -> its carry on the host, for trials past step 0. on_report: called at every report.
-    should_stop: whether to stop at the next report. save: called after each report. on: the mesh of trials that
-    each have several devices, None for one.
+    build: of the trials.
+    group: the trials.
+    key: trial -> its key.
+    data: on the device.
+    intervals: when to report.
+    until: the step at which they stop.
+    programs: (vmapped, devices) -> the functions compiled so far.
+    carries: trial -> its carry on the host, for trials past step 0.
+    on_report: called at every report.
+    should_stop: whether to stop at the next report.
+    save: called after each report.
+    on: the mesh of trials that each have several devices, None for one.
     """
 
     build: Build
@@ -109,7 +117,8 @@ class Job(NamedTuple):
 class RunningBatch:
     """A batch while it runs: its carry after `step` steps, and its reports, still on the device.
 
-    job: with the carries that its trials begin from; those without one begin at step 0. batch: the trials.
+    job: with the carries that its trials begin from; those without one begin at step 0.
+    batch: the trials.
     compiled: the functions that run them.
     """
 
@@ -133,7 +142,8 @@ class RunningBatch:
 def advance(running: RunningBatch, by_step: bool) -> None:
     """Run a batch to the last step of its job.
 
-    running: the batch. by_step: whether each dispatch is one step, rather than all steps up to the next report.
+    running: the batch.
+    by_step: whether each dispatch is one step, rather than all steps up to the next report.
     """
     job, compiled = running.job, running.compiled
     intervals, data = job.intervals, job.data.for_training()
@@ -185,7 +195,8 @@ def fetch_results(running: RunningBatch) -> tuple[list[Carry], list[tuple[int, d
 def warm(job: Job, batch: Batch, compiled: CompiledTrials, by_step: bool) -> None:
     """Compile all that `advance` calls, once for each shape, so that threads do not compile it twice.
 
-    job, batch, compiled: of the batch to run. by_step: as for `advance`.
+    job, batch, compiled: of the batch to run.
+    by_step: as for `advance`.
     """
     name = (batch.width, by_step, job.shapes())
     if name in compiled.warm:

@@ -60,9 +60,10 @@ class _Location(NamedTuple):
 class Store:
     """Reads and writes the folder, which is locked until `close`.
 
-    folder: made if it is missing. resume: whether the folder may hold a sweep already. of: the identity of the
-    sweep, which has to be the same when it is resumed; as JSON holds it. shared: whether several processes
-    write into the folder, each of them different trials.
+    folder: made if it is missing.
+    resume: whether the folder may hold a sweep already.
+    of: the identity of the sweep, which has to be the same when it is resumed; as JSON holds it.
+    shared: whether several processes write into the folder, each of them different trials.
     Raises: FileExistsError when the folder holds a sweep and resume is False; ValueError when that is another
     sweep; BlockingIOError when another process writes there.
     """
@@ -145,7 +146,8 @@ class Store:
         """Record the execution of a trial, and so of its program; the first one stays.
 
         When the sweep is resumed, another execution may be the fastest, but its results differ by rounding.
-        trial: its index. execution: how it runs.
+        trial: its index.
+        execution: how it runs.
         """
         if str(trial) in self._executions:
             return
@@ -161,7 +163,9 @@ class Store:
     ) -> tuple[Any, int, dict[str, dict[int, float]]] | None:
         """(carry, step, metrics) of a trial as saved; None, with a warning, if it is damaged.
 
-        trial: its name. like: the shapes and dtypes of its carry. settings: of the trial.
+        trial: its name.
+        like: the shapes and dtypes of its carry.
+        settings: of the trial.
         Raises: ValueError when it was saved with other settings.
         """
         segment, row, entry, _ = self.locations[trial]
@@ -186,7 +190,8 @@ class Store:
     def write(self, states: dict[int, TrialState], execution: Execution | None) -> None:
         """Write a segment, and remove those that it replaces.
 
-        states: of trials whose carries have the same structure, by name. execution: how they ran.
+        states: of trials whose carries have the same structure, by name.
+        execution: how they ran.
         """
         carry = jax.tree.map(lambda *leaves: np.stack(leaves), *(state.carry for state in states.values()))
         entries: list[dict[str, Any]] = [

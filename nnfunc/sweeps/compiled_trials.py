@@ -31,10 +31,13 @@ TRIALS: Any = Carry(TrainState._make(None if name == "step" else 0 for name in T
 class CompiledTrials(NamedTuple):
     """The jitted functions of one trial, or of several along a leading axis of everything but the step.
 
-    init: (numbers, key, data) -> Carry. run_steps: (n, fresh, carry, numbers, data) -> (Carry, metrics), n
-    steps in one dispatch, and the means of the metrics since the last call with fresh=True. step: the same
-    for n = 1, without a loop. evaluate: (carry, numbers, data) -> (Carry, metrics) of the validation split.
-    vmapped: whether there is an axis of trials. timings: shapes -> what was measured; see `Job.timings`.
+    init: (numbers, key, data) -> Carry.
+    run_steps: (n, fresh, carry, numbers, data) -> (Carry, metrics), n steps in one dispatch, and the means of the
+        metrics since the last call with fresh=True.
+    step: the same for n = 1, without a loop.
+    evaluate: (carry, numbers, data) -> (Carry, metrics) of the validation split.
+    vmapped: whether there is an axis of trials.
+    timings: shapes -> what was measured; see `Job.timings`.
     warm: the shapes for which all functions are compiled.
     """
 
@@ -52,9 +55,11 @@ def compile_trials(
 ) -> CompiledTrials:
     """The jitted functions of a group, cached: other numbers compile nothing.
 
-    build: of the trials. group: the trials. vmapped: whether there is an axis of trials. devices: how many
-    devices the axis of trials is sharded over; none waits for another. on: a mesh with that many `trials`, each of
-    which is divided over its other axes.
+    build: of the trials.
+    group: the trials.
+    vmapped: whether there is an axis of trials.
+    devices: how many devices the axis of trials is sharded over; none waits for another.
+    on: a mesh with that many `trials`, each of which is divided over its other axes.
     """
     axes = tuple(0 if varies(number) else None for number in group.numbers) if vmapped else None
     return _cached_compile(build, group.leaves, group.treedef, axes, devices, on, static_key(group.leaves))

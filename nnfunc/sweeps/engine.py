@@ -43,10 +43,15 @@ class Interrupted(Exception):
 class Engine:
     """The state of a sweep, and what a search may do with it. Trials are counted in the order of being added.
 
-    build_spec: (settings, trial, run) -> TrialSpec. draws: the source of the settings. metric: ranks the
-    trials. execution, chunk: as for `nf.sweep`. on: its mesh, None without one. store: the folder to save in, or None.
-    on_report: called at every report. should_stop: asked at every report. jobs: runs trials elsewhere, into the store;
-    see `nnfunc.sweeps.executors`.
+    build_spec: (settings, trial, run) -> TrialSpec.
+    draws: the source of the settings.
+    metric: ranks the trials.
+    execution, chunk: as for `nf.sweep`.
+    on: its mesh, None without one.
+    store: the folder to save in, or None.
+    on_report: called at every report.
+    should_stop: asked at every report.
+    jobs: runs trials elsewhere, into the store; see `nnfunc.sweeps.executors`.
     """
 
     def __init__(
@@ -96,7 +101,8 @@ class Engine:
     def add(self, settings: list[dict[str, Any]]) -> list[int]:
         """Add the runs of each setting as trials, and return them.
 
-        settings: name -> value of each setting. Raises: the first error when all trials so far are refused.
+        settings: name -> value of each setting.
+        Raises: the first error when all trials so far are refused.
         """
         first = len(self.specs)
         self.batches.append(settings)
@@ -203,8 +209,10 @@ class Engine:
     def advance(self, trials: Iterable[int], fraction: float = 1.0, *, together: bool = False) -> None:
         """Run trials to a fraction of their steps, where they are evaluated.
 
-        trials: their indices. fraction: in (0, 1]; they stop at the nearest evaluation. together: whether the
-        search may copy trials from one another next, so that they are saved together or not at all.
+        trials: their indices.
+        fraction: in (0, 1]; they stop at the nearest evaluation.
+        together: whether the search may copy trials from one another next, so that they are saved together or not
+            at all.
         Raises: Interrupted.
         """
         selected = set(trials)
@@ -257,7 +265,10 @@ class Engine:
     def run(self, program: GroupProgram, group: Group, trials: list[int], until: int, together: bool) -> None:
         """Run trials of a group to a step.
 
-        program: of the group. group, trials: what to run. until: the step. together: as for `advance`.
+        program: of the group.
+        group, trials: what to run.
+        until: the step.
+        together: as for `advance`.
         """
         started = {m: t.carry for m in trials if (t := self.states[m]).carry is not None}
         job = self._job(program, group, until)._replace(carries=started, on_report=self.on_report)
@@ -366,8 +377,9 @@ class Engine:
     def cost(self, trial: int, fraction: float = 1.0) -> float:
         """The last value of the metric that ranks, up to a fraction of the run: less is better.
 
-        trial: its index. fraction: in (0, 1]. A metric that is maximized is negated; inf stands for a refused
-        trial, and for a value that is not finite or missing.
+        trial: its index.
+        fraction: in (0, 1]. A metric that is maximized is negated; inf stands for a refused trial, and for a value
+            that is not finite or missing.
         """
         state = self.states.get(trial)
         return math.inf if state is None else self._cost_at(state, state.program.nearest_report(fraction))
@@ -390,7 +402,9 @@ class Engine:
     def stop(self, trial: int, why: str, *, ranks_last: bool) -> None:
         """Stop a trial at its step, unless it is refused, stopped or at its last step.
 
-        trial: its index. why: the reason, as text. ranks_last: whether it ranks below trials that ran further.
+        trial: its index.
+        why: the reason, as text.
+        ranks_last: whether it ranks below trials that ran further.
         """
         state = self.states.get(trial)
         if state is not None and state.stop_reason is None and not state.ended:
@@ -400,8 +414,11 @@ class Engine:
     def replace(self, trial: int, source: int, settings: dict[str, Any], fraction: float) -> None:
         """Continue a trial as a copy of another one, with other settings.
 
-        The trial keeps its key, so it draws other random numbers than its source. trial: to continue. source:
-        to copy. settings: the new ones. fraction: of the run, from which on this holds.
+        The trial keeps its key, so it draws other random numbers than its source.
+        trial: to continue.
+        source: to copy.
+        settings: the new ones.
+        fraction: of the run, from which on this holds.
         """
         state, origin = self.states[trial], self.states[source]
         step = state.program.nearest_report(fraction)

@@ -17,7 +17,9 @@ from nnfunc.training.train_state import eval_params
 class Ensemble(NamedTuple):
     """Several trained models as one: y = model.apply(params, x, state=state).
 
-    model: the pair. params, state: of all models. trials: their indices in the sweep, best first.
+    model: the pair.
+    params, state: of all models.
+    trials: their indices in the sweep, best first.
     """
 
     model: Model
@@ -29,11 +31,12 @@ class Ensemble(NamedTuple):
 def ensemble_from(result: Result, k: int, *, average: Literal["auto", "probabilities", "outputs"] = "auto") -> Ensemble:
     """The best k trials of a sweep as one model, whose y is the average of theirs.
 
-    result: of `nf.sweep`. k: from 1 to the number of trials with a score; their architectures may differ.
-    average: "probabilities" is the log of the mean of softmax(y) over the last axis, which is valid as logits
-    for losses and argmax; "outputs" is the mean of y; "auto" is "probabilities" for classification and language
-    modelling, else "outputs". Averaged weights and running statistics are used as in evaluation. The parameters
-    are {"member_7": ..., ...}.
+    result: of `nf.sweep`.
+    k: from 1 to the number of trials with a score; their architectures may differ.
+    average: "probabilities" is the log of the mean of softmax(y) over the last axis, which is valid as logits for
+        losses and argmax; "outputs" is the mean of y; "auto" is "probabilities" for classification and language
+        modelling, else "outputs". Averaged weights and running statistics are used as in evaluation. The parameters
+        are {"member_7": ..., ...}.
     Raises: ValueError when fewer than k trials have a score, or the result was pickled.
 
     >>> def build(h):

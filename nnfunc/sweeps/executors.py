@@ -39,10 +39,13 @@ CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 class Jobs:
     """How a sweep submits its trials as jobs; made by `processes`, `submitit`, `ray` and `through`.
 
-    submit: (function, *args) -> future, with done() and result(). trials: of one job. retries: how often a lost
-    job is submitted again. close: called at the end. explain_failure: the error to raise for the error of a
-    job, when no job has succeeded. lost: a text for each lost job. reported_steps: trial -> the last step that
-    was reported.
+    submit: (function, *args) -> future, with done() and result().
+    trials: of one job.
+    retries: how often a lost job is submitted again.
+    close: called at the end.
+    explain_failure: the error to raise for the error of a job, when no job has succeeded.
+    lost: a text for each lost job.
+    reported_steps: trial -> the last step that was reported.
     """
 
     submit: Callable[..., Any]
@@ -56,7 +59,9 @@ class Jobs:
     def __call__(self, engine: Engine, trials: list[int], fraction: float) -> None:
         """Run trials of an engine to a fraction of their steps.
 
-        engine: of the sweep. trials: their indices. fraction: in (0, 1].
+        engine: of the sweep.
+        trials: their indices.
+        fraction: in (0, 1].
         Raises: the error of a job that failed too often.
         """
         store = engine.store
@@ -154,8 +159,10 @@ def _is_pending(future: Any) -> bool:
 def run_part(folder: str, payload: str, trials: list[int], fraction: float) -> None:
     """The work of one job: run trials to a fraction of their steps, and save them.
 
-    folder: of the sweep. payload: the name of a file in it, with the arguments of all jobs; once that is gone,
-    the job saves and ends. trials: their indices. fraction: in (0, 1].
+    folder: of the sweep.
+    payload: the name of a file in it, with the arguments of all jobs; once that is gone, the job saves and ends.
+    trials: their indices.
+    fraction: in (0, 1].
     """
     import cloudpickle
 
@@ -191,7 +198,8 @@ def run_part(folder: str, payload: str, trials: list[int], fraction: float) -> N
 def through(executor: Any, *, trials: int = 16, retries: int = 2) -> Jobs:
     """Jobs that an executor of yours runs: `executor.submit(function, *args)` returns a future.
 
-    executor: such as those of concurrent.futures and submitit. trials: the number in one job, at least 1.
+    executor: such as those of concurrent.futures and submitit.
+    trials: the number in one job, at least 1.
     retries: how often a lost job is submitted again, at least 0.
 
     >>> import concurrent.futures
@@ -213,8 +221,9 @@ def processes(workers: int = 2, *, trials: int = 16, retries: int = 2) -> Jobs:
     Each process imports the script that calls this, so the script has to do its work under
     `if __name__ == "__main__":`. Needs the package cloudpickle (the extra `jobs`).
 
-    workers: how many processes run at once, 1 to 1024. trials: the number in one job, at least 1. retries: how
-    often a lost job is submitted again, at least 0.
+    workers: how many processes run at once, 1 to 1024.
+    trials: the number in one job, at least 1.
+    retries: how often a lost job is submitted again, at least 0.
 
     >>> nf.sweeps.processes(2, trials=8).trials
     8
@@ -277,9 +286,10 @@ def submitit(
 ) -> Jobs:
     """Jobs of SLURM through submitit (the extra `jobs`). The sweep's folder has to be on a shared disk.
 
-    folder: for submitit's logs. cluster: "slurm", "local", or None for the one that submitit detects. trials,
-    retries: as for `processes`. parameters: of submitit's `AutoExecutor.update_parameters`, such as
-    timeout_min=60, slurm_partition="gpu".
+    folder: for submitit's logs.
+    cluster: "slurm", "local", or None for the one that submitit detects.
+    trials, retries: as for `processes`.
+    parameters: of submitit's `AutoExecutor.update_parameters`, such as timeout_min=60, slurm_partition="gpu".
     """
     module = check.package("sweep", "submitit", "nnfunc[jobs]")
     executor = module.AutoExecutor(folder=folder, cluster=cluster)
@@ -290,7 +300,8 @@ def submitit(
 def ray(*, trials: int = 16, retries: int = 2, **options: Any) -> Jobs:
     """Jobs of the Ray cluster that `ray.init` has joined, or of a new one (the extra `ray`).
 
-    trials, retries: as for `processes`. options: of `ray.remote`, such as num_gpus=1.
+    trials, retries: as for `processes`.
+    options: of `ray.remote`, such as num_gpus=1.
     """
     module = check.package("sweep", "ray", "nnfunc[ray]")
     if not module.is_initialized():

@@ -26,11 +26,14 @@ OVERFLOW = "integer arithmetic on it may overflow the program's integers"
 class Group(NamedTuple):
     """Trials that one program runs.
 
-    static: the values that distinguish the group, by name. trials: their indices in the sweep. numbers: one
-    entry for each leaf of the hypers: [trials] where the values differ, one array where they are equal, None
-    where the leaf is static. The last entry is the seed of the order of the data, None for the data's own.
-    leaves, treedef: the static leaves, and the structure of the hypers. scanned: whether a loop over steps is
-    known to be fast. traced: the names that differ between trials.
+    static: the values that distinguish the group, by name.
+    trials: their indices in the sweep.
+    numbers: one entry for each leaf of the hypers: [trials] where the values differ, one array where they are
+        equal, None where the leaf is static. The last entry is the seed of the order of the data, None for the
+        data's own.
+    leaves, treedef: the static leaves, and the structure of the hypers.
+    scanned: whether a loop over steps is known to be fast.
+    traced: the names that differ between trials.
     """
 
     static: dict[str, Any]
@@ -49,9 +52,11 @@ class Group(NamedTuple):
 class Grouping(NamedTuple):
     """The groups of some trials, and why they are as they are.
 
-    groups: all of them. traced: the names that differ between trials and are traced. static: the names that
-    are static, and why. A name may be both: a number in some trials, None in others. refused: trial -> why
-    build, or its step, refuses it. unread: the traced names that change nothing.
+    groups: all of them.
+    traced: the names that differ between trials and are traced.
+    static: the names that are static, and why. A name may be both: a number in some trials, None in others.
+    refused: trial -> why build, or its step, refuses it.
+    unread: the traced names that change nothing.
     """
 
     groups: list[Group]
@@ -70,9 +75,12 @@ def group_trials(
 ) -> Grouping:
     """The groups of trials with these hypers.
 
-    build: hypers -> Task. hypers: of each trial; trials are counted from 0. key: of a run, to trace it. data: the
-    data set, to trace it. varied: names that may differ in later trials, even where they do not differ here,
-    and the options of each, None where they cannot be counted.
+    build: hypers -> Task.
+    hypers: of each trial; trials are counted from 0.
+    key: of a run, to trace it.
+    data: the data set, to trace it.
+    varied: names that may differ in later trials, even where they do not differ here, and the options of each, None
+        where they cannot be counted.
     Raises: the error of the first trial when build refuses them all.
     """
     differs = lambda n: any(not is_same(h[n], hypers[0][n]) for h in hypers[1:])
@@ -225,9 +233,11 @@ def _build_with_arrays(build: Build, hypers: Any, static_names: Iterable[str]) -
 class _StepTrace(NamedTuple):
     """What the trace of a step shows.
 
-    shapes: of the state and the sums of metrics, with their dtypes. convolves: whether it has convolutions.
+    shapes: of the state and the sums of metrics, with their dtypes.
+    convolves: whether it has convolutions.
     unread: the indices of the numbers on which neither the initial state, nor a step, nor what follows an
-    evaluation depends. overflows: whether integers may overflow that are Python integers in a single run.
+        evaluation depends.
+    overflows: whether integers may overflow that are Python integers in a single run.
     """
 
     shapes: Any
@@ -246,7 +256,8 @@ def _trace_step(
 ) -> _StepTrace:
     """The trace of the initial state and one step of a run; no arrays are computed.
 
-    static_names: names that are not traced. ranges: the ends of the names that are Python integers in a single run.
+    static_names: names that are not traced.
+    ranges: the ends of the names that are Python integers in a single run.
     """
     numbers, leaves, treedef = split_hypers(hypers, tuple(static_names))
     values, structure = jax.tree.flatten((numbers, key, data))
@@ -315,7 +326,10 @@ def _as_arrays(hypers: dict[str, Any], traced: Iterable[str]) -> dict[str, Any]:
 def set_numbers(group: Group, position: int, hypers: dict[str, Any], traced: Iterable[str]) -> None:
     """Replace the numbers of a trial, in place.
 
-    group: of the trial. position: its index in the group. hypers: the new values. traced: the names to replace.
+    group: of the trial.
+    position: its index in the group.
+    hypers: the new values.
+    traced: the names to replace.
     """
     numbers = split_hypers(_as_arrays(hypers, traced), tuple(group.static))[0]
     for column, number in zip(group.numbers[:-1], numbers, strict=True):

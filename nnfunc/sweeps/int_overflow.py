@@ -36,8 +36,9 @@ Rule = Callable[..., tuple[int, int]]
 def overflows(jaxpr: Any, ranges: Iterable[tuple[int, int] | None]) -> bool:
     """Whether a value that depends on the first inputs may overflow.
 
-    jaxpr: a ClosedJaxpr. ranges: (least, greatest value) of each of the first inputs, or None for an input that is
-    not an integer, or is an array in a single run too.
+    jaxpr: a ClosedJaxpr.
+    ranges: (least, greatest value) of each of the first inputs, or None for an input that is not an integer, or is
+        an array in a single run too.
     """
     known = [None if ends is None else Interval(*ends, traced=True) for ends in ranges]
     if not any(known):

@@ -17,8 +17,11 @@ from nnfunc.sweeps.trial import SEEDS, TrialSpec
 class GroupPlan:
     """One group of trials.
 
-    static: the values that distinguish it. trials: their indices. execution: how they run, None until it is
-    chosen. steps: of each run. memory: about how many bytes the trials that run at a time need, None if unknown.
+    static: the values that distinguish it.
+    trials: their indices.
+    execution: how they run, None until it is chosen.
+    steps: of each run.
+    memory: about how many bytes the trials that run at a time need, None if unknown.
     """
 
     static: dict[str, Any]
@@ -38,9 +41,13 @@ class GroupPlan:
 class Plan:
     """What a sweep will run, or has run; `print` it.
 
-    settings: the number of settings. seeds: how many runs each setting has. steps: of each run, the most
-    where they differ. traced: the names that the programs take as arguments. static: the names that make
-    groups, and why. refused: trial -> why build refuses its hypers. groups: of trials that share a program.
+    settings: the number of settings.
+    seeds: how many runs each setting has.
+    steps: of each run, the most where they differ.
+    traced: the names that the programs take as arguments.
+    static: the names that make groups, and why.
+    refused: trial -> why build refuses its hypers.
+    groups: of trials that share a program.
     """
 
     settings: int
@@ -97,7 +104,10 @@ def build_plan(
 ) -> Plan:
     """The plan of a sweep.
 
-    groups: all of them. groupings: of all batches of trials. specs: of all trials. runs: of each setting.
+    groups: all of them.
+    groupings: of all batches of trials.
+    specs: of all trials.
+    runs: of each setting.
     refused: trial -> why.
     """
     traced = list(dict.fromkeys(name for grouping in groupings for name in grouping.traced))

@@ -14,12 +14,18 @@ import numpy as np
 class Progress(NamedTuple):
     """The progress of a sweep at one report.
 
-    running: the trials that report, at `step` of `steps`. trials: the number of trials so far. done: how many are
-    at their last step or stopped. diverged: how many have diverged. alive: how many are neither stopped nor
-    diverged. best: the trial with the best last value of the metric that ranks, None before the first. score,
-    hypers: of the best trial. median: of all scores. fraction: of the steps of the trials so far, in [0, 1].
-    seconds: since the start. trials_per_second: whole runs since the first report, so without compilation; with
-    jobs, since the start; NaN before the second report.
+    running: the trials that report, at `step` of `steps`.
+    trials: the number of trials so far.
+    done: how many are at their last step or stopped.
+    diverged: how many have diverged.
+    alive: how many are neither stopped nor diverged.
+    best: the trial with the best last value of the metric that ranks, None before the first.
+    score, hypers: of the best trial.
+    median: of all scores.
+    fraction: of the steps of the trials so far, in [0, 1].
+    seconds: since the start.
+    trials_per_second: whole runs since the first report, so without compilation; with jobs, since the start; NaN
+        before the second report.
     """
 
     running: list[int]
@@ -47,9 +53,10 @@ class Progress(NamedTuple):
 class ProgressWatch:
     """Calls on_report with the progress at every report, one call at a time.
 
-    on_report: of the user. start: when the sweep began, by time.perf_counter. `engine` is set before the first
-    report. Sums, the best and the median are updated for the trials that report or changed, so the cost of a
-    report does not depend on the number of trials.
+    on_report: of the user.
+    start: when the sweep began, by time.perf_counter. `engine` is set before the first report. Sums, the best and
+        the median are updated for the trials that report or changed, so the cost of a report does not depend on the
+        number of trials.
     """
 
     def __init__(self, on_report: Callable[[Progress], None], start: float):

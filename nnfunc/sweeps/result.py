@@ -30,8 +30,10 @@ FAULTS = 20
 class Trial(NamedTuple):
     """One run of a sweep.
 
-    hypers: its hyperparameters. state: its last TrainState, None when build refused the hypers, or the sweep
-    stopped before the run began; `state.key` is the key of the run. curves: name -> [reports].
+    hypers: its hyperparameters.
+    state: its last TrainState, None when build refused the hypers, or the sweep stopped before the run began;
+        `state.key` is the key of the run.
+    curves: name -> [reports].
     """
 
     hypers: dict[str, Any]
@@ -43,17 +45,26 @@ class Trial(NamedTuple):
 class Result:
     """The result of a sweep, as NumPy arrays on the host.
 
-    hypers: the settings of each trial. metric: ranks the trials. seeds: how many runs each setting has. plan: the
-    groups, and how they ran. steps: "train" and "validation" -> the step of each report. curves: names such as
-    "train/loss" and "validation/accuracy" -> [trials, reports], NaN where a trial did not report, as after it
-    diverged or was stopped. scores: [trials], the last value of `metric`, NaN for diverged trials; `best` is the
-    trial with the least or greatest one. diverged: trial -> the first step (0-based) that was not finite. refused:
-    trial -> why build refused its hypers. stopped_at: trial -> the step at which a search stopped it. ranks_last:
-    the stopped trials that rank below all trials that ran further. seed: [trials], the number of the run among
-    those of its setting. lineage: a row for each copy of population based training. complete: whether the sweep
-    ran to its end. seconds: that it took, since it was last resumed. layers: diverged trial -> the layer where
-    that began, once `find_layers` was called. best_at: trial -> the step of its best evaluation, where the search
-    ranks by that and keeps its state; see `nnfunc.sweeps.patience`.
+    hypers: the settings of each trial.
+    metric: ranks the trials.
+    seeds: how many runs each setting has.
+    plan: the groups, and how they ran.
+    steps: "train" and "validation" -> the step of each report.
+    curves: names such as "train/loss" and "validation/accuracy" -> [trials, reports], NaN where a trial did not
+        report, as after it diverged or was stopped.
+    scores: [trials], the last value of `metric`, NaN for diverged trials; `best` is the trial with the least or
+        greatest one.
+    diverged: trial -> the first step (0-based) that was not finite.
+    refused: trial -> why build refused its hypers.
+    stopped_at: trial -> the step at which a search stopped it.
+    ranks_last: the stopped trials that rank below all trials that ran further.
+    seed: [trials], the number of the run among those of its setting.
+    lineage: a row for each copy of population based training.
+    complete: whether the sweep ran to its end.
+    seconds: that it took, since it was last resumed.
+    layers: diverged trial -> the layer where that began, once `find_layers` was called.
+    best_at: trial -> the step of its best evaluation, where the search ranks by that and keeps its state; see
+        `nnfunc.sweeps.patience`.
     """
 
     hypers: list[dict[str, Any]]
@@ -101,8 +112,9 @@ class Result:
     def trial(self, i: int | None) -> Trial:
         """(hypers, state, curves) of a trial.
 
-        i: its index, negative from the end, such as `best`. Raises: IndexError when there is no such trial;
-        ValueError for None, which is the best of trials that all diverged.
+        i: its index, negative from the end, such as `best`.
+        Raises: IndexError when there is no such trial; ValueError for None, which is the best of trials that all
+        diverged.
         """
         count = len(self.hypers)
         if i is None:
@@ -124,9 +136,10 @@ class Result:
 
         Its last state is also the best checkpoint. To train it further, call `nf.train` with its build,
         hypers, data and key (`trial(i).state.key`), more steps, this folder and resume=True.
-        i: its index. folder: made if it is missing.
-        Raises: ValueError when it did not run, or the result was pickled; FileExistsError when the
-        folder has a run.
+        i: its index.
+        folder: made if it is missing.
+        Raises: ValueError when it did not run, or the result was pickled; FileExistsError when the folder has a
+        run.
         """
         _, state, _ = self.trial(i)
         if state is None:
@@ -149,7 +162,8 @@ class Result:
     def fault(self, i: int) -> Fault | None:
         """The layer where a diverged trial first had a value that is not finite; None for other trials.
 
-        i: its index. Raises: ValueError for a result that was pickled, which has no build and no data.
+        i: its index.
+        Raises: ValueError for a result that was pickled, which has no build and no data.
         """
         state = self.trial(i).state
         if state is None or int(state.diverged_at) < 0:
@@ -177,11 +191,11 @@ class Result:
         """The trials, best first: their hyperparameters and last metrics.
 
         by: "trial" for a row for each run; "setting" for a row for each setting, with the mean of each metric over
-        its seeds, the ends of the 95 % interval of the mean (Student's t), and how many runs diverged; "auto": by
-        setting if there are several seeds. A setting with a diverged run ranks below those without. Column
-        stopped_at: the step at which a search stopped a run, where its metrics are from; for a setting the first
-        such step, and `stopped` counts the runs. best_at: the step of the best evaluation, if the search keeps its
-        state; the metrics are from there. refused: why build refused the hypers.
+            its seeds, the ends of the 95 % interval of the mean (Student's t), and how many runs diverged; "auto":
+            by setting if there are several seeds. A setting with a diverged run ranks below those without. Column
+            stopped_at: the step at which a search stopped a run, where its metrics are from; for a setting the
+            first such step, and `stopped` counts the runs. best_at: the step of the best evaluation, if the search
+            keeps its state; the metrics are from there. refused: why build refused the hypers.
         """
         check.choice("table", ("auto", "trial", "setting"), by=by)
         rows = self._trial_rows()

@@ -30,7 +30,9 @@ Constraint = Callable[[dict[str, Any]], Any]
 class Draws:
     """The source of the settings of a sweep.
 
-    space, method, key, constraint: as for `nf.sweep`. trials: the number of settings. runs: of each setting.
+    space, method, key, constraint: as for `nf.sweep`.
+    trials: the number of settings.
+    runs: of each setting.
     distinct: whether a setting that was drawn before is drawn again, because equal ones train alike.
     """
 

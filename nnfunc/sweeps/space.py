@@ -16,9 +16,11 @@ from nnfunc.base import Model
 class Distribution(NamedTuple):
     """The distribution of a value.
 
-    at: u -> value, for u in [0, 1), the inverse of the cumulative distribution function. options: all values, for
-    a grid; None where they cannot be counted. name: how errors call it. low, high: the range of numbers, None
-    for other values. log: whether the logarithm is uniform.
+    at: u -> value, for u in [0, 1), the inverse of the cumulative distribution function.
+    options: all values, for a grid; None where they cannot be counted.
+    name: how errors call it.
+    low, high: the range of numbers, None for other values.
+    log: whether the logarithm is uniform.
     """
 
     at: Callable[[float], Any]
@@ -35,7 +37,8 @@ class Distribution(NamedTuple):
 def uniform(low: float, high: float) -> Distribution:
     """The uniform distribution of a number between low and high.
 
-    low, high: finite, low <= high. Raises: ValueError when they are not.
+    low, high: finite, low <= high.
+    Raises: ValueError when they are not.
 
     >>> nf.uniform(0.0, 0.5).at(0.5)
     0.25
@@ -47,7 +50,8 @@ def uniform(low: float, high: float) -> Distribution:
 def log_uniform(low: float, high: float) -> Distribution:
     """The distribution of a number whose logarithm is uniform: every decade is equally likely.
 
-    low, high: finite, 0 < low <= high. Raises: ValueError when they are not.
+    low, high: finite, 0 < low <= high.
+    Raises: ValueError when they are not.
 
     >>> nf.log_uniform(1e-4, 1.0).at(0.5)
     0.01

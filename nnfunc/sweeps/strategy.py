@@ -39,8 +39,10 @@ COPIES = 6
 class Execution(NamedTuple):
     """How trials run.
 
-    mode: one of EXECUTIONS but "auto". chunk: the number of trials in a dispatch. threads, devices: how many
-    run at once. by_step: whether a dispatch is one step, rather than all steps up to the next report.
+    mode: one of EXECUTIONS but "auto".
+    chunk: the number of trials in a dispatch.
+    threads, devices: how many run at once.
+    by_step: whether a dispatch is one step, rather than all steps up to the next report.
     runs_per_second: the speed that a probe measured, None without one.
     """
 
@@ -95,7 +97,9 @@ def cores() -> int:
 def split_batches(group: Group, execution: Execution, positions: list[int]) -> list[Batch]:
     """Batches of one width, so of one program.
 
-    group: of the trials. execution: with the width. positions: the indices of the trials in the group.
+    group: of the trials.
+    execution: with the width.
+    positions: the indices of the trials in the group.
     """
     parts = [tuple(positions[at : at + execution.chunk]) for at in range(0, len(positions), execution.chunk)]
     return [Batch(group, part, execution.chunk - len(part)) for part in parts]
@@ -104,9 +108,11 @@ def split_batches(group: Group, execution: Execution, positions: list[int]) -> l
 def choose_execution(job: Job, execution: str, chunk: int | None, finish: Finish | None = None) -> Execution:
     """The execution that was asked for, or the fastest one by a probe for "auto".
 
-    job: the trials. execution: one of EXECUTIONS. chunk: the number of trials side by side, None to choose it.
-    finish: if given, the probe of a short sweep runs its own first trials to their end, and calls this. Warns
-    when the free memory limits the number of trials side by side.
+    job: the trials.
+    execution: one of EXECUTIONS.
+    chunk: the number of trials side by side, None to choose it.
+    finish: if given, the probe of a short sweep runs its own first trials to their end, and calls this. Warns when
+        the free memory limits the number of trials side by side.
     """
     draws_same = draws_same_under_vmap(job.key(job.group.trials[0]))
     if not draws_same and (execution in ("vmap", "devices") or (execution == "threads" and (chunk or 1) > 1)):
@@ -147,7 +153,8 @@ def choose_execution(job: Job, execution: str, chunk: int | None, finish: Finish
 def measure_speed(job: Job, execution: Execution) -> Execution:
     """The execution with its speed, measured unless it is known; without one if it needs too much memory.
 
-    job: the trials. execution: how they run.
+    job: the trials.
+    execution: how they run.
     """
     if execution.runs_per_second is not None:
         return execution
@@ -160,9 +167,10 @@ def probe_executions(job: Job, narrow: list[Execution], wide: list[Execution], f
     """The fastest of the executions.
 
     Speeds are cached with the programs. An execution without one is timed for some steps, or, in a short sweep,
-    by its own first trials, which run to their end. narrow: executions that use the program of one trial; the
-    first is the loop. wide: executions that need another program, which are tried once the sweeps of this build
-    have taken several times the time of one compilation.
+    by its own first trials, which run to their end.
+    narrow: executions that use the program of one trial; the first is the loop.
+    wide: executions that need another program, which are tried once the sweeps of this build have taken several
+        times the time of one compilation.
     """
     count, loop = len(job.group.trials), narrow[0]
     known = job.timings()
@@ -202,7 +210,10 @@ def _probe_speed(job: Job, execution: Execution) -> float:
 def run_timed(job: Job, execution: Execution, todo: list[Batch], finish: Finish) -> None:
     """Run batches to the last step of the job, and update the speed of the execution.
 
-    job: the trials. execution: how they run. todo: the batches. finish: called with each.
+    job: the trials.
+    execution: how they run.
+    todo: the batches.
+    finish: called with each.
     """
     if not todo:
         return
@@ -227,7 +238,10 @@ def run_timed(job: Job, execution: Execution, todo: list[Batch], finish: Finish)
 def run(job: Job, execution: Execution, todo: list[Batch], finish: Finish) -> None:
     """Run batches to the last step of the job. A batch that does not fit into the memory is halved.
 
-    job: the trials. execution: how they run. todo: the batches. finish: called with each.
+    job: the trials.
+    execution: how they run.
+    todo: the batches.
+    finish: called with each.
     """
     compiled, width, job = execution.of(job), execution.chunk, _replicate_data(job, execution)
 
@@ -356,7 +370,9 @@ def _fitting(job: Job) -> int:
 
 
 def memory_per_trial(job: Job) -> int:
-    """About how many bytes of memory a trial needs while it runs. job: the trials.
+    """About how many bytes of memory a trial needs while it runs.
+
+    job: the trials.
 
     It is the larger of several copies of the state, and of the values that a step, or an evaluation, holds at
     once, which count for models of few parameters and many activations.

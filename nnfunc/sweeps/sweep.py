@@ -73,38 +73,39 @@ def sweep(
 ) -> Result:
     """Train what `build` returns for many hypers, in few compiled programs: a table and all train states.
 
-    build, data, steps, log_every, evaluate_every, eval_batch_size: as for `nf.train`; log_every and
-    evaluate_every are a tenth of the run by default. key: of the sweep. Trial i equals, to rounding,
-    `nf.train(build, hypers_i, data, steps=steps, key=jax.random.fold_in(key, i))`, whatever the execution, the
-    chunk and the other trials; with seeds its key is `fold_in(key, seed)`. All trials see the data in the
-    same order, unless the space has the name "data.seed": its value is the seed of the trial's order, and is
-    not passed to build.
-    space: a dict, name -> a list, range or array of options; a distribution (`nf.uniform`,
-    `nf.log_uniform`, `nf.int_uniform`, `nf.choice`); a function of the other values, h -> value; or
-    one fixed value, such as a tuple. Or a list of dicts, the hypers of each setting. Or a function key -> dict
-    that proposes a setting.
-    trials: the number of runs; with seeds a multiple of them. method: "random"; "grid", all
-    combinations; "sobol" and "latin", which fill the space more evenly (scipy.stats.qmc); "list".
-    constraint: h -> whether to accept a setting. seeds: the number of runs of each setting, at least 1, with
-    the keys fold_in(key, seed).
+    build, data, steps, log_every, evaluate_every, eval_batch_size: as for `nf.train`; log_every and evaluate_every
+        are a tenth of the run by default.
+    key: of the sweep. Trial i equals, to rounding, `nf.train(build, hypers_i, data, steps=steps,
+        key=jax.random.fold_in(key, i))`, whatever the execution, the chunk and the other trials; with seeds its key
+        is `fold_in(key, seed)`. All trials see the data in the same order, unless the space has the name
+        "data.seed": its value is the seed of the trial's order, and is not passed to build.
+    space: a dict, name -> a list, range or array of options; a distribution (`nf.uniform`, `nf.log_uniform`,
+        `nf.int_uniform`, `nf.choice`); a function of the other values, h -> value; or one fixed value, such as a
+        tuple. Or a list of dicts, the hypers of each setting. Or a function key -> dict that proposes a setting.
+    trials: the number of runs; with seeds a multiple of them.
+    method: "random"; "grid", all combinations; "sobol" and "latin", which fill the space more evenly
+        (scipy.stats.qmc); "list".
+    constraint: h -> whether to accept a setting.
+    seeds: the number of runs of each setting, at least 1, with the keys fold_in(key, seed).
     search: decides how far each trial runs, such as `nf.sweeps.halving()`; by default all run to their end.
     best: the metric that ranks the trials, such as "max accuracy": its last value on the validation split, or,
-    without one, its mean over the training steps since the last report.
+        without one, its mean over the training steps since the last report.
     execution: "vmap" runs trials side by side, `chunk` at a time; "loop" runs one program for one trial after
-    another; "threads" runs them from one Python thread for each core; "devices" shards trials side by side over
-    all devices; "auto" chooses the fastest by a short probe. Values that set shapes, such as widths, and values
-    that are not numbers make groups, each with its own program.
-    mesh: for trials that each need several devices, the axes of a mesh of this process's devices, {"trials": 4, "data":
-    2}: so many trials side by side, each divided over the other axes as by `nf.train`. shard: where the parameters of a
-    trial lie on these, as for `nf.shardings`. Both are None by default: one device for a trial.
-    jobs: other processes or machines that run the trials, such as `nf.sweeps.processes(4)`; they need
-    a folder. folder: where progress is saved every few seconds; resume: whether to continue the sweep in that
-    folder, to the same result. At the end the folder gets table.csv, curves.csv (see `Result.save`) and
-    report.html, which needs the extra `programs`. on_report: called with a `Progress` at every report, while
-    the host waits. should_stop: asked at every report; once it returns True, the sweep saves and returns an
-    incomplete result.
-    Raises: ValueError and TypeError for invalid arguments. A trial that diverges, or whose hypers build
-    refuses, is listed in the result and does not affect the others.
+        another; "threads" runs them from one Python thread for each core; "devices" shards trials side by side over
+        all devices; "auto" chooses the fastest by a short probe. Values that set shapes, such as widths, and values
+        that are not numbers make groups, each with its own program.
+    mesh: for trials that each need several devices, the axes of a mesh of this process's devices, {"trials": 4,
+        "data": 2}: so many trials side by side, each divided over the other axes as by `nf.train`.
+    shard: where the parameters of a trial lie on these, as for `nf.shardings`. Both are None by default: one device
+        for a trial.
+    jobs: other processes or machines that run the trials, such as `nf.sweeps.processes(4)`; they need a folder.
+    folder: where progress is saved every few seconds.
+    resume: whether to continue the sweep in that folder, to the same result. At the end the folder gets table.csv,
+        curves.csv (see `Result.save`) and report.html, which needs the extra `programs`.
+    on_report: called with a `Progress` at every report, while the host waits.
+    should_stop: asked at every report; once it returns True, the sweep saves and returns an incomplete result.
+    Raises: ValueError and TypeError for invalid arguments. A trial that diverges, or whose hypers build refuses, is
+    listed in the result and does not affect the others.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -171,8 +172,10 @@ def sweep(
 def conduct(engine: Engine, search: Search, key: Key, start: float, watch: ProgressWatch | None = None) -> Result:
     """Run a search on an engine, to its end or until it is asked to stop, and return the result.
 
-    engine, search: of the sweep. key: of the sweep. start: when it began, by time.perf_counter. watch: reports
-    the progress, or None.
+    engine, search: of the sweep.
+    key: of the sweep.
+    start: when it began, by time.perf_counter.
+    watch: reports the progress, or None.
     """
     if watch is not None:
         watch.engine = engine
@@ -236,10 +239,11 @@ def sweep_plan(
     """The plan of `nf.sweep` with these arguments: `print` it.
 
     It lists the values that the programs take as arguments, the values that make groups and why, and the
-    trials of each group. probe: whether to compile the programs and run some steps, to choose the execution of
-    "auto" and to estimate time and memory; otherwise no step is run.
-    build, space, data, steps, key, trials, method, constraint, seeds, eval_batch_size, best, execution,
-    chunk, mesh, shard: as for `nf.sweep`.
+    trials of each group.
+    probe: whether to compile the programs and run some steps, to choose the execution of "auto" and to estimate
+        time and memory; otherwise no step is run.
+    build, space, data, steps, key, trials, method, constraint, seeds, eval_batch_size, best, execution, chunk,
+        mesh, shard: as for `nf.sweep`.
     Raises: as `nf.sweep` before it runs.
 
     >>> def build(h):

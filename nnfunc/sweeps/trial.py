@@ -19,10 +19,14 @@ SEEDS = ("seed", "data.seed")
 class TrialSpec(NamedTuple):
     """The arguments of one run, as for `nf.train`.
 
-    settings: name -> value, as drawn from the space; tables show them. build: hypers -> Task. hypers: the
-    argument of build. data: the data set. intervals: the number of steps, and when to report. key: of
-    the run. order: the seed of the order of the data, or None for the data's own. seed: the number of the
-    run among those of one setting.
+    settings: name -> value, as drawn from the space; tables show them.
+    build: hypers -> Task.
+    hypers: the argument of build.
+    data: the data set.
+    intervals: the number of steps, and when to report.
+    key: of the run.
+    order: the seed of the order of the data, or None for the data's own.
+    seed: the number of the run among those of one setting.
     """
 
     settings: dict[str, Any]
@@ -44,8 +48,12 @@ class TrialSpec(NamedTuple):
 class GroupProgram:
     """What groups that run the same compiled program share.
 
-    build: of their trials. data: on the device. intervals: of every run. lead: the first trial. execution:
-    how the trials run, None until it is chosen. compiled: (vmapped, devices) -> the jitted functions.
+    build: of their trials.
+    data: on the device.
+    intervals: of every run.
+    lead: the first trial.
+    execution: how the trials run, None until it is chosen.
+    compiled: (vmapped, devices) -> the jitted functions.
     """
 
     build: Build
@@ -77,12 +85,16 @@ class GroupProgram:
 class TrialState:
     """The state of a trial in a running sweep.
 
-    spec: what it runs. initial_setting: its settings at step 0; population based training changes those of
-    spec. program, group: it runs with them; position: its index in the group. step: how many steps are
-    done. carry: its loop carry on the host, None before its first step. metrics: name -> step -> value.
-    stop_reason: why a search stopped it before its last step. ranks_last: whether it ranks below trials
-    that ran further. best_step, best_carry: of its best evaluation, where a search keeps that; best_carry
-    is None until it is loaded.
+    spec: what it runs.
+    initial_setting: its settings at step 0; population based training changes those of spec.
+    program, group: it runs with them.
+    position: its index in the group.
+    step: how many steps are done.
+    carry: its loop carry on the host, None before its first step.
+    metrics: name -> step -> value.
+    stop_reason: why a search stopped it before its last step.
+    ranks_last: whether it ranks below trials that ran further.
+    best_step, best_carry: of its best evaluation, where a search keeps that; best_carry is None until it is loaded.
     """
 
     spec: TrialSpec

@@ -19,7 +19,8 @@ TRIALS_AXIS = "trials"
 class TrialsMesh:
     """A mesh of the first devices of this process, `trials` the first of its axes.
 
-    axes: (name, size) of each axis. shard: a preset, or (pattern, mesh axes) pairs; None for the default.
+    axes: (name, size) of each axis.
+    shard: a preset, or (pattern, mesh axes) pairs; None for the default.
     """
 
     axes: tuple[tuple[str, int], ...]
@@ -56,7 +57,8 @@ class TrialsMesh:
 def trials_mesh(axes: Mapping[str, int] | None, shard: Shard) -> TrialsMesh | None:
     """The mesh of the arguments of `nf.sweep`; None without one.
 
-    axes, shard: of `nf.sweep`. Raises: ValueError when there is no axis `trials`, or the devices are too few.
+    axes, shard: of `nf.sweep`.
+    Raises: ValueError when there is no axis `trials`, or the devices are too few.
     """
     if axes is None:
         if shard is not None:

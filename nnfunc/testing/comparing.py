@@ -19,7 +19,8 @@ def fail(law: str, problem: str, cause: Exception | None = None) -> NoReturn:
 def near(law: str, what: str, actual: PyTree, expected: PyTree, tolerance: float = 2e-5) -> None:
     """Same structure, shapes and dtypes, and values that differ by at most tolerance * max(1, largest).
 
-    law, what: what the message names. actual, expected: pytrees of arrays.
+    law, what: what the message names.
+    actual, expected: pytrees of arrays.
     """
     if leaf_types(actual) != leaf_types(expected):
         fail(law, f"{what}: dtypes or shapes differ, {leaf_types(actual)} and {leaf_types(expected)}")

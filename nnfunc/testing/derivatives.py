@@ -14,8 +14,8 @@ from nnfunc.testing.comparing import fail, floats_of, near, weighed
 def check_gradients(function: Callable[..., PyTree], *args: PyTree, order: int = 2, tolerance: float = 1e-5) -> None:
     """Derivatives of `function(*args)` against finite differences in float64.
 
-    Forward and reverse mode, with respect to every float in args, in three directions. order: with 2 also forward
-    over reverse. The floats in args are cast to float64; kinks are to be kept away from.
+    Forward and reverse mode, with respect to every float in args, in three directions.
+    order: with 2 also forward over reverse. The floats in args are cast to float64; kinks are to be kept away from.
     tolerance: the allowed difference, as a fraction of the largest derivative.
     Raises: AssertionError.
 

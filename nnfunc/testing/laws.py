@@ -37,16 +37,19 @@ def check_model(
 ) -> None:
     """Every law over one model: AssertionError names the law and what differed.
 
-    make: numbers -> Model. x: a batch of at least two small examples, floats in float32.
+    make: numbers -> Model.
+    x: a batch of at least two small examples, floats in float32.
     numbers: {name: (value, another value)} for each number the factory takes; every one may be traced.
-    any_width: the model takes a last axis of any size. leading_axes: it takes any further leading
-    axes. smooth: it has gradients that finite differences can find. tolerance: how far two programs
-    for the same thing may differ by rounding, as a fraction of the largest value. order: of
-    the derivatives; 1 is enough for a model of layers that were checked themselves. at_once: all
-    numbers are moved together rather than each alone, which compiles less and reports less.
-    key: for `init` and for layers that draw; `jax.random.key(0)` by default. skip: the names of laws to leave
-    out, such as "derivatives_are_right" of a layer that rounds; `nf.testing.LAWS` has them. all: check every law
-    and report all that fail; False, the default, stops at the first.
+    any_width: the model takes a last axis of any size.
+    leading_axes: it takes any further leading axes.
+    smooth: it has gradients that finite differences can find.
+    tolerance: how far two programs for the same thing may differ by rounding, as a fraction of the largest value.
+    order: of the derivatives; 1 is enough for a model of layers that were checked themselves.
+    at_once: all numbers are moved together rather than each alone, which compiles less and reports less.
+    key: for `init` and for layers that draw; `jax.random.key(0)` by default.
+    skip: the names of laws to leave out, such as "derivatives_are_right" of a layer that rounds; `nf.testing.LAWS`
+        has them.
+    all: check every law and report all that fail; False, the default, stops at the first.
     Raises: AssertionError; InvalidValueError for a name in skip that is no law; TypeError for a model as make.
 
     >>> check_model(lambda rate: nf.serial(nf.linear(3, 2), nf.dropout(rate)), jnp.ones((4, 3)),

@@ -17,9 +17,10 @@ def check_numbers(
 ) -> None:
     """A vmap of `function(*args, **numbers)` over values equals runs with Python numbers.
 
-    numbers: {name: (value, another value)}, a value being a number or a tuple of numbers. Each is
-    moved alone, the others keep their first values. Integers are tried as traced integers and
-    as traced floats. The function returns any pytree of arrays. Raises: AssertionError.
+    numbers: {name: (value, another value)}, a value being a number or a tuple of numbers. Each is moved alone, the
+        others keep their first values. Integers are tried as traced integers and as traced floats. The function
+        returns any pytree of arrays.
+    Raises: AssertionError.
     tolerance: the allowed difference, as a fraction of the largest value.
 
     >>> check_numbers(lambda x, slope: jnp.where(x > 0, x, slope * x), {"slope": (0.1, 0.2)},

@@ -40,8 +40,10 @@ SAVED = {
 def run_identity(key: Key, numbers: list[Any], static: tuple[Any, ...], data: Any, hypers: Any) -> dict[str, Any]:
     """What a resumed run must have in common with the run it continues, as JSON.
 
-    key: of the run. numbers, static: of `split_hypers`. data: the data set. hypers: of which the numbers
-    are, for their names.
+    key: of the run.
+    numbers, static: of `split_hypers`.
+    data: the data set.
+    hypers: of which the numbers are, for their names.
     """
     items, _ = jax.tree_util.tree_flatten_with_path(hypers)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in items]
@@ -73,9 +75,11 @@ class Saver:
     """Writes a run's folder: `metrics.jsonl`, `checkpoints/step-...`, `checkpoints/best`.
 
     It holds the folder's lock until it is closed.
-    folder: of the run. best: the metric that the best checkpoint is chosen by. resume: whether to
-    continue, or the names of hypers that may differ then. of: the `run_identity`. every: the interval of
-    checkpoints in steps; stops save checkpoints in between.
+    folder: of the run.
+    best: the metric that the best checkpoint is chosen by.
+    resume: whether to continue, or the names of hypers that may differ then.
+    of: the `run_identity`.
+    every: the interval of checkpoints in steps; stops save checkpoints in between.
     """
 
     def __init__(
@@ -166,7 +170,8 @@ class Saver:
 
         A checkpoint that the run returned to before, and that led to a divergence again, is skipped for
         the one before it.
-        like: a carry of the run, or its shapes. init: makes the carry of step 0, for want of a checkpoint.
+        like: a carry of the run, or its shapes.
+        init: makes the carry of step 0, for want of a checkpoint.
         """
         self.wait()
         regular = [step for step in checkpoint.steps(self.checkpoints) if step % self.every == 0]
@@ -220,7 +225,9 @@ class Saver:
     def save(self, carry: Carry, step: int, metrics: dict[str, float] | None, *, due: bool) -> None:
         """Save the best checkpoint if the metrics are better, and the regular one if it is due.
 
-        carry: of the run. step: steps done. metrics: of the validation split, None without an evaluation.
+        carry: of the run.
+        step: steps done.
+        metrics: of the validation split, None without an evaluation.
         due: whether a checkpoint is due.
         """
         self.step = step
@@ -257,8 +264,9 @@ def load_either(
 ) -> tuple[Any, TrainState]:
     """(result, state), where only one of the saved run and this one may have a rate_scale.
 
-    load: reads what has the structure of a state. like: a state of this run, or its shapes. state_of: the
-    state in the result of load; it comes back with a rate_scale if `like` has one.
+    load: reads what has the structure of a state.
+    like: a state of this run, or its shapes.
+    state_of: the state in the result of load; it comes back with a rate_scale if `like` has one.
     """
     try:
         result = load(like)

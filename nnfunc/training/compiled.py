@@ -72,14 +72,18 @@ class Carry(NamedTuple):
 class RunFunctions(NamedTuple):
     """The functions of one run, pure (`run_functions`) or jitted (`compiled_functions`).
 
-    trainer: the training pair. init: (numbers, key, data, start=None) -> Carry; start: the (params, model
-    state) that the run begins from, None for new ones. step: (carry, numbers, data) -> Carry. steps: (n,
-    carry, numbers, data) -> Carry, n steps in one dispatch. watched_step: (carry, numbers, data) ->
-    (Carry, layers), a step with the statistics of every layer. eval_totals: sums and weights in evaluation
-    mode, pure of (state, numbers, batch, mask=None), jitted of (state, numbers, EvalBatch). observe: (carry,
-    numbers, metrics) -> Carry, lets reduce_on_plateau see the validation metrics. build_task: (numbers,
-    step=0) -> Task. placement: of the arrays on a mesh, None without one. notes: what runs on a data set have shown;
-    see `once`. The jitted functions donate the carry.
+    trainer: the training pair.
+    init: (numbers, key, data, start=None) -> Carry; start: the (params, model state) that the run begins from, None
+        for new ones.
+    step: (carry, numbers, data) -> Carry.
+    steps: (n, carry, numbers, data) -> Carry, n steps in one dispatch.
+    watched_step: (carry, numbers, data) -> (Carry, layers), a step with the statistics of every layer.
+    eval_totals: sums and weights in evaluation mode, pure of (state, numbers, batch, mask=None), jitted of (state,
+        numbers, EvalBatch).
+    observe: (carry, numbers, metrics) -> Carry, lets reduce_on_plateau see the validation metrics.
+    build_task: (numbers, step=0) -> Task.
+    placement: of the arrays on a mesh, None without one.
+    notes: what runs on a data set have shown; see `once`. The jitted functions donate the carry.
     """
 
     trainer: Trainer
@@ -96,8 +100,9 @@ class RunFunctions(NamedTuple):
     def once(self, data: Any, name: Hashable, numbers: Any, compute: Callable[[], T]) -> T:
         """compute(), of the first run on this data set: for what depends on the shapes of its arguments alone.
 
-        data: of the run; of streams, whose batches may have other values each time, nothing is remembered. name: of
-        what is computed. numbers: of `split_hypers`, whose shapes count.
+        data: of the run; of streams, whose batches may have other values each time, nothing is remembered.
+        name: of what is computed.
+        numbers: of `split_hypers`, whose shapes count.
         """
         if not isinstance(data, Data):
             return compute()
@@ -111,7 +116,8 @@ class RunFunctions(NamedTuple):
 def split_hypers(hypers: Any, static_names: Collection[str] = ()) -> tuple[Any, tuple[Any, ...], Any]:
     """(numbers, static, treedef): the floats of hypers as arrays, to be traced, and the other leaves.
 
-    hypers: a pytree of numbers. static_names: names in a dict of hypers whose floats are static too.
+    hypers: a pytree of numbers.
+    static_names: names in a dict of hypers whose floats are static too.
     """
     items, treedef = jax.tree_util.tree_flatten_with_path(hypers)
     leaves = [leaf for _, leaf in items]
@@ -132,8 +138,10 @@ def run_functions(
 ) -> RunFunctions:
     """The pure functions that train the task of hypers that `split_hypers` took apart.
 
-    build: hypers -> Task. static, treedef: of `split_hypers`. rate_scale: as for `trainer`. placement: of the arrays
-    on a mesh, None without one.
+    build: hypers -> Task.
+    static, treedef: of `split_hypers`.
+    rate_scale: as for `trainer`.
+    placement: of the arrays on a mesh, None without one.
     """
 
     def build_from(numbers, step=0):
@@ -208,7 +216,9 @@ def compiled_functions(
 ) -> RunFunctions:
     """The jitted functions of a build; they are cached, so that other numbers compile nothing.
 
-    build: hypers -> Task. static, treedef: of `split_hypers`. rate_scale, placement: as for `run_functions`.
+    build: hypers -> Task.
+    static, treedef: of `split_hypers`.
+    rate_scale, placement: as for `run_functions`.
     """
     types = tuple(map(type, static))  # 1 and True are equal, and not the same
     return _cached_compile(build, static, treedef, rate_scale, placement, types)
@@ -222,8 +232,11 @@ def choose_loop(
     A run that takes under 20 seconds is not worth a second compilation: it runs step by step. A copy of
     the carry is used here; the run itself has not begun.
 
-    compiled: the functions of the run. carry: its loop carry. numbers, feed_data: passed to the functions.
-    data: the data set, for which the times are remembered. steps: how many the run has.
+    compiled: the functions of the run.
+    carry: its loop carry.
+    numbers, feed_data: passed to the functions.
+    data: the data set, for which the times are remembered.
+    steps: how many the run has.
     """
 
     def seconds_per_step(loop):
@@ -245,7 +258,9 @@ SOME = 3
 
 
 def run_some_steps(compiled: RunFunctions, loop: str, carry: Carry, numbers: Any, feed_data: Any) -> Carry:
-    """The carry three steps later, for a measurement. compiled, carry, numbers, feed_data: as for `choose_loop`.
+    """The carry three steps later, for a measurement.
+
+    compiled, carry, numbers, feed_data: as for `choose_loop`.
 
     loop: "step" for one step a dispatch, "scan" for all.
     """

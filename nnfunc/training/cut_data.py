@@ -23,7 +23,8 @@ CUT_DATA = 0.25
 class CutData:
     """A data set whose rows are divided over the devices; those of a batch move to the devices that need them.
 
-    data: the data set, its arrays padded to a multiple of the devices. size: as that of the data set before.
+    data: the data set, its arrays padded to a multiple of the devices.
+    size: as that of the data set before.
     """
 
     data: Data
@@ -46,7 +47,7 @@ def is_large(data: Data, placement: Placement, fraction: float) -> bool:
     """Whether data is divided over the devices of a mesh, which all processes decide alike.
 
     fraction: of a device's memory, above which it is; 1 is for never. Without an axis `data`, or with one device of
-    it, nothing is.
+        it, nothing is.
     """
     if axis_size(placement.mesh, DATA) == 1 or fraction == 1:
         return False

@@ -18,7 +18,9 @@ from nnfunc.training.cut_data import CUT_DATA, CutData, cut_rows, is_large
 def as_data(data: Any, where: str = "train") -> Data | Stream:
     """The data set; of another object with `batch(step)` a stream, which calls it on the host.
 
-    where: the function that refuses. data: what it was given. Raises: TypeError for anything else.
+    where: the function that refuses.
+    data: what it was given.
+    Raises: TypeError for anything else.
     """
     if isinstance(data, Data | Stream):
         return data
@@ -32,7 +34,9 @@ def as_data(data: Any, where: str = "train") -> Data | Stream:
 def placed_data(data: Data | Stream, placement: Placement) -> Data | Stream:
     """The data set for the devices of a mesh: its held-out examples whole on each of them.
 
-    data: of a run. placement: of the run. Raises: ValueError when the devices do not divide the batch.
+    data: of a run.
+    placement: of the run.
+    Raises: ValueError when the devices do not divide the batch.
     """
     if not isinstance(data, BatchStream):
         placement.check_batch("train", data.batch_size)
@@ -45,7 +49,9 @@ class DeviceFeed:
     """A data set on the device as it is, or cut over the devices; of a stream, the batch of each step, gathered ahead.
 
     Close it when no more steps are run: a thread may be waiting.
-    data: of the run. placement: of the run, None without a mesh. cut_data: as for `nf.train`.
+    data: of the run.
+    placement: of the run, None without a mesh.
+    cut_data: as for `nf.train`.
     """
 
     def __init__(self, data: Data | Stream, placement: Placement | None = None, cut_data: float | None = None):

@@ -23,10 +23,12 @@ Phase = Literal["batch", "parameters", "forward", "loss", "backward", "update"]
 class Fault(NamedTuple):
     """The origin of the first value that is not finite; as text, its message.
 
-    phase: "batch" and "parameters" (before any layer), "forward" and "backward" (the layer at path),
-    "loss" (the objective), "update" (the optimizer). path: of the layer, in which a layer of a
-    `repeat` has its number, such as blocks/3/act; of the array, for batch and parameters; "" for
-    loss and update. message: a sentence. trial, step: if they are known.
+    phase: "batch" and "parameters" (before any layer), "forward" and "backward" (the layer at path), "loss" (the
+        objective), "update" (the optimizer).
+    path: of the layer, in which a layer of a `repeat` has its number, such as blocks/3/act; of the array, for batch
+        and parameters; "" for loss and update.
+    message: a sentence.
+    trial, step: if they are known.
     """
 
     phase: Phase
@@ -42,9 +44,11 @@ class Fault(NamedTuple):
 class Diverged(NnfuncError, FloatingPointError):
     """A loss, its gradient or the parameters are not finite.
 
-    problem: which values are not finite. step: the first such step (0-based).
+    problem: which values are not finite.
+    step: the first such step (0-based).
     layer: the origin, as text. fault: the origin as a Fault, if it
-    is known. state: the train state just before that step's update.
+    is known.
+    state: the train state just before that step's update.
     """
 
     def __init__(self, problem: str, step: int, layer: Fault | str, state: Any):
@@ -57,7 +61,8 @@ class Diverged(NnfuncError, FloatingPointError):
 def find_step_fault(task: Task, state: TrainState, batch_at: Callable[..., PyTree]) -> Fault:
     """The origin of what made a run diverge at the step `state.diverged_at`.
 
-    task: that of this step. state: a train state that has diverged; it holds the parameters from before.
+    task: that of this step.
+    state: a train state that has diverged; it holds the parameters from before.
     batch_at: (step, key=) -> the batch of the data set at a step.
     """
     step = int(state.diverged_at)
@@ -93,8 +98,11 @@ def find_non_finite(
     the gradients from the last layer back: of every layer's output, and of the parameters. A training
     batch is treated as the step treats it: in the micro-batches of `accumulate`, and with `sharpness` at
     the parameters uphill too.
-    task: the task. params, model_state: before the step. batch: as the objective takes it. key: the
-    step's key for a training batch, None for one of an evaluation. step: 0-based.
+    task: the task.
+    params, model_state: before the step.
+    batch: as the objective takes it.
+    key: the step's key for a training batch, None for one of an evaluation.
+    step: 0-based.
     """
     accumulated = task.accumulate > 1 and _divides(task.accumulate, batch)
     if key is not None and (accumulated or task.sharpness is not None) and _is_finite(params):
@@ -201,7 +209,8 @@ TapIndex = tuple[str, tuple[int, ...]]
 def ordered_taps(order: Sequence[str], taps: dict[str, PyTree]) -> list[TapIndex]:
     """The index of every output of every layer in the order of computation, those of a `repeat` one by one.
 
-    order: the paths in the order of computation. taps: the outputs by path.
+    order: the paths in the order of computation.
+    taps: the outputs by path.
     """
     first: dict[str, int] = {}
     ranked = []

@@ -13,8 +13,10 @@ EARLY_STOP = "early stop"
 class Patience:
     """Counts the evaluations since the best one.
 
-    best: the metric. evaluations: how many in a row without a better value are too many. rows: of metrics.jsonl so far;
-    an earlier stop in them starts the count anew. Attributes: is_over, whether there have been too many.
+    best: the metric.
+    evaluations: how many in a row without a better value are too many.
+    rows: of metrics.jsonl so far; an earlier stop in them starts the count anew. Attributes: is_over, whether there
+        have been too many.
     """
 
     def __init__(self, best: BestMetric, evaluations: int, rows: list[dict[str, Any]]):

@@ -38,12 +38,15 @@ def evaluate(
     not count, so one program serves all. Means of your own objective are weighted by the sizes of its
     batches, of which the last may be smaller.
 
-    task: with the model and the objective. params: the whole train state, of which the averaged parameters
-    are used if the task averages, and the step; or the model's parameters (then the step is 0). arrays:
-    what the objective takes as a batch, such as (x, labels), with leading axis n. state: the model's
-    running statistics, with plain parameters. transform: that of the data set, applied to each batch.
-    batch_size: examples at once, at least 1; it sets the memory. draws: how many random draws the values of an
-    objective with a parameter named key are averaged over, at least 1; one after the other, in the memory of one.
+    task: with the model and the objective.
+    params: the whole train state, of which the averaged parameters are used if the task averages, and the step; or
+        the model's parameters (then the step is 0).
+    arrays: what the objective takes as a batch, such as (x, labels), with leading axis n.
+    state: the model's running statistics, with plain parameters.
+    transform: that of the data set, applied to each batch.
+    batch_size: examples at once, at least 1; it sets the memory.
+    draws: how many random draws the values of an objective with a parameter named key are averaged over, at least
+        1; one after the other, in the memory of one.
     Raises: ValueError when the model keeps state and none is given, there are no examples, or draws is above 1 for
     an objective that draws nothing.
 
@@ -78,7 +81,9 @@ def evaluate(
 
 
 def _jit_totals(model: Any, objective: Any, metrics: tuple[str, ...], draws: int) -> Any:
-    """The jitted totals of a batch. model, objective: those of the task, a dict as the tuple of its items.
+    """The jitted totals of a batch.
+
+    model, objective: those of the task, a dict as the tuple of its items.
 
     metrics, draws: of the task and of `evaluate`.
     """
@@ -118,9 +123,12 @@ def batch_totals(
 
     Of the task's metrics by name, the totals of `task_metrics`.
 
-    task: with the model and the objective. params, state: of the model. batch: what the objective takes.
-    mask [batch]: False for examples that do not count; without effect on an objective that knows no
-    masks, all of whose examples count (`can_mask`). step: the 0-based step, for objectives that read it.
+    task: with the model and the objective.
+    params, state: of the model.
+    batch: what the objective takes.
+    mask [batch]: False for examples that do not count; without effect on an objective that knows no masks, all of
+        whose examples count (`can_mask`).
+    step: the 0-based step, for objectives that read it.
     key: for objectives that draw; None for the key of every evaluation.
     """
     predict = bind_model(task, params, state)
@@ -143,8 +151,10 @@ def check_batches_fit(
 ) -> Iterator[EvalBatch]:
     """The batches; refused when the compiled `totals(*args, batch)` needs more memory than there is.
 
-    where: the function that refuses. totals: jitted. args: passed to it before the batch. batches: at
-    least one.
+    where: the function that refuses.
+    totals: jitted.
+    args: passed to it before the batch.
+    batches: at least one.
     """
     rest = iter(batches)
     first = next(rest)
@@ -157,7 +167,8 @@ def check_batches_fit(
 def mean_metrics(totals: Callable[[EvalBatch], Totals], batches: Iterable[EvalBatch]) -> dict[str, float]:
     """The means over all examples, each counted once.
 
-    totals: batch -> the sums and weights of the batch. batches: at least one.
+    totals: batch -> the sums and weights of the batch.
+    batches: at least one.
     """
     parts: list[Totals] = []
     for batch in batches:
@@ -170,8 +181,9 @@ def eval_batch_size(data: Data | Stream, accumulate: int = 1, parts: int = 1) ->
     """How many examples an evaluation takes at once: by default as many as the forward pass of a step.
 
     So it needs no more memory than training. It is the same for all splits, which share a program.
-    data: the data set. accumulate: that of the task. parts: over how many devices a batch is divided; of more than a
-    batch that they divide each would compute all.
+    data: the data set.
+    accumulate: that of the task.
+    parts: over how many devices a batch is divided; of more than a batch that they divide each would compute all.
     """
     size = data.eval_batch_size or max(1, data.batch_size // accumulate)
     splits = [tree for tree in (data.validation, data.test) if tree is not None]
@@ -182,8 +194,10 @@ def eval_batch_size(data: Data | Stream, accumulate: int = 1, parts: int = 1) ->
 def split_batches(task: Task, data: Data | Stream, name: str = "validation", *, parts: int = 1) -> Iterator[EvalBatch]:
     """The batches in which the task is evaluated on a split.
 
-    task: with its objective and accumulation. data: the data set. name: "validation" or "test". parts: as for
-    `eval_batch_size`.
+    task: with its objective and accumulation.
+    data: the data set.
+    name: "validation" or "test".
+    parts: as for `eval_batch_size`.
     """
     size, padded = eval_batch_size(data, task.accumulate, parts), can_mask(task.objective)
     return eval_batches(getattr(data, name), size, data.transform, padded=padded)

@@ -17,8 +17,10 @@ SMALLER = "Make the model smaller"
 class Needs(NamedTuple):
     """What a run needs on each device.
 
-    parameters: their number, of all devices. parameter_bytes: theirs. step_bytes: those of a compiled step, None if
-    unknown. mesh: lines about the mesh, and what stays whole on each device of it.
+    parameters: their number, of all devices.
+    parameter_bytes: theirs.
+    step_bytes: those of a compiled step, None if unknown.
+    mesh: lines about the mesh, and what stays whole on each device of it.
     """
 
     parameters: int
@@ -48,8 +50,12 @@ def check_memory(
 
     Nothing is computed but shapes, and the step that is compiled here is the one that the run calls. It is done
     once for the same functions, data set and loop.
-    where: the function that refuses. compiled: the functions of the run. numbers, key: of the run. feed: its data.
-    loop: "scan" compiles many steps. start: (params, model state) to begin from, or None.
+    where: the function that refuses.
+    compiled: the functions of the run.
+    numbers, key: of the run.
+    feed: its data.
+    loop: "scan" compiles many steps.
+    start: (params, model state) to begin from, or None.
     """
     check = lambda: _check_memory(where, compiled, numbers, key, feed, loop, start)
     if start is not None:

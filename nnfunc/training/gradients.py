@@ -46,8 +46,9 @@ class BoundModel:
     The model's state is passed on from one call to the next, and each call draws new masks. Calls
     inside a transformation in the objective share one mask, report no activations, and cannot change the
     state: in training a model that keeps state raises an error there.
-    model: the model. params: its parameters. ctx: what its layers may read: key, state, training or
-    evaluation, and the values to capture.
+    model: the model.
+    params: its parameters.
+    ctx: what its layers may read: key, state, training or evaluation, and the values to capture.
     """
 
     def __init__(self, model: Model, params: Params, ctx: Context):
@@ -140,9 +141,10 @@ def gradient_of(
 ) -> GradientFunction:
     """The function that computes the gradient of a task.
 
-    task: with its accumulation and sharpness. step: the 0-based step, for objectives that read it.
-    watch: with one, statistics of every layer's output are computed too. whole: the parameters of the model, of
-    those by which the gradient is taken.
+    task: with its accumulation and sharpness.
+    step: the 0-based step, for objectives that read it.
+    watch: with one, statistics of every layer's output are computed too.
+    whole: the parameters of the model, of those by which the gradient is taken.
     """
 
     def gradient(params, model_state, batch, key):
@@ -170,7 +172,8 @@ def _mean_over_devices(new: Array, old: Array) -> Array:
 def stop_frozen(params: Params, optimizer: Any) -> Params:
     """The parameters; those that never move get no gradient, so the program does not compute it.
 
-    params: of the model. optimizer: that of the task, which knows what is frozen.
+    params: of the model.
+    optimizer: that of the task, which knows what is frozen.
     """
     if isinstance(optimizer, JointOptimizer):
         still = jax.lax.stop_gradient
@@ -264,8 +267,11 @@ def loss_and_metrics(
 ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
     """The objective of one batch: loss, (metrics, new model state).
 
-    task: whose model and objective are called. params, model_state: those of the model. batch: what the
-    objective takes. key: the step's key, None without randomness. train: training or evaluation mode.
+    task: whose model and objective are called.
+    params, model_state: those of the model.
+    batch: what the objective takes.
+    key: the step's key, None without randomness.
+    train: training or evaluation mode.
     step: the 0-based step, for objectives that read it.
     """
     predict = bind_model(task, params, model_state, key=key, train=train)
@@ -284,8 +290,11 @@ def bind_model(
 ) -> BoundModel:
     """The model bound to its parameters and state, as the objective calls it; by default in evaluation mode.
 
-    task: whose model it is. params, state: those of the model. key: the step's key, None without
-    randomness. train: training mode. watch: with one, every layer's output is captured.
+    task: whose model it is.
+    params, state: those of the model.
+    key: the step's key, None without randomness.
+    train: training mode.
+    watch: with one, every layer's output is captured.
     """
     capture = () if watch is None else ("**",)
     ctx = Context(key=key, train=train, state=state, capture=capture, watch=watch)
@@ -297,8 +306,11 @@ def objective_values(
 ) -> tuple[Array, dict[str, Array]]:
     """The loss and the metrics of the task's objective, each checked to be one number.
 
-    task: whose objective it is. predict: the bound model. batch: what the objective takes. key: the
-    step's key, None in an evaluation. step: the 0-based step.
+    task: whose objective it is.
+    predict: the bound model.
+    batch: what the objective takes.
+    key: the step's key, None in an evaluation.
+    step: the 0-based step.
     """
     loss, metrics = check_result(call_objective(task.objective, predict, batch, key=key, step=step))
     reserved = sorted(RESERVED_NAMES & set(metrics))

@@ -28,11 +28,15 @@ from nnfunc.training.train_state import eval_params
 
 
 class Report(NamedTuple):
-    """What is known at the end of an interval. step: steps done, of `steps`.
+    """What is known at the end of an interval.
 
-    train: means over the interval's steps (learning_rate: its last). validation: metrics of the
-    held-out examples. Each is None where the interval has none. seconds: since the run started.
-    speed: throughput and memory of the interval. layers: the rows of the steps that were looked at.
+    step: steps done, of `steps`.
+
+    train: means over the interval's steps (learning_rate: its last).
+    validation: metrics of the held-out examples. Each is None where the interval has none.
+    seconds: since the run started.
+    speed: throughput and memory of the interval.
+    layers: the rows of the steps that were looked at.
     """
 
     step: int
@@ -47,8 +51,8 @@ class Report(NamedTuple):
 class IntervalLoop:
     """A run from where it is to its end, an interval at a time.
 
-    carry: all that goes from step to step. rows: what was written of it so far. step: steps done.
-    rollbacks, factor: how often it may go back, and what that leaves of the rate.
+    carry: all that goes from step to step. rows: what was written of it so far. step: steps done. rollbacks,
+        factor: how often it may go back, and what that leaves of the rate.
     """
 
     def __init__(

@@ -63,7 +63,8 @@ class Intervals(NamedTuple):
 class StepRunner:
     """Runs steps one a dispatch or many; many take at most about half a second.
 
-    loop: "step" or "scan". most: how many steps to begin with; it grows.
+    loop: "step" or "scan".
+    most: how many steps to begin with; it grows.
     """
 
     def __init__(self, loop: str, most: int = 1):

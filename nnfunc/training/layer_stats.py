@@ -66,7 +66,8 @@ def activation_stats(taps: dict[str, PyTree], watch: Watch) -> OrderedStats:
     mean, deviation, histogram [low, high, counts]; saturated, the fraction of values on the flat ends
     of a tanh, sigmoid and the like; dead, the fraction of units (of the last axis) of a relu that are
     zero for the whole batch.
-    taps: the outputs by path. watch: of the traced call.
+    taps: the outputs by path.
+    watch: of the traced call.
     """
     layers = {"/".join(path): child.name for path, child, *_ in watch.calls}
     outer = {"/".join(path.split("/")[:i]) for path in layers for i in range(1, path.count("/") + 1)}
@@ -85,7 +86,8 @@ def parameter_stats(params: Params, grads: Params, new: Params, watch: Watch) ->
 
     gradient_norm; weight_norm, before the update; update_ratio, the norm of what the update changes
     over the weight's, infinite for weights of norm 0; histograms of the weights and of the gradients.
-    params, grads, new: before the step, their gradients, and after it. watch: of the traced call.
+    params, grads, new: before the step, their gradients, and after it.
+    watch: of the traced call.
     """
     plain = {path.replace("*/", ""): path for path in watch.paths}
     grads, new, result = paths.flatten(grads), paths.flatten(new), {}

@@ -26,7 +26,8 @@ class JointModel(Model):
 def joint_model(models: Mapping[str, Layer]) -> JointModel:
     """The models by name as one, whose parameters and state are {name: those of the model}.
 
-    models: at least one. Raises: TypeError when one is no layer; ValueError for names that cannot be part of a path.
+    models: at least one.
+    Raises: TypeError when one is no layer; ValueError for names that cannot be part of a path.
     """
     children = {name: as_model(layer, where=f"build: model {name!r}") for name, layer in models.items()}
     if reserved := sorted({"ctx", "model", "params", "taps"} & set(children)):
@@ -48,7 +49,8 @@ class AlternatingObjectives:
     """Objectives that take turns in each step, in their order: each trains the model of its name alone.
 
     Called as one objective, as an evaluation does, the loss is their sum; their losses and metrics have the
-    names of their models before them. parts: (name, objective) of each.
+    names of their models before them.
+    parts: (name, objective) of each.
     """
 
     parts: tuple[tuple[str, ObjectiveFunction], ...]

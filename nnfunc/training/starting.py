@@ -19,10 +19,13 @@ Resize = Mapping[str, Literal["part", "grid"]]
 class StartReport(NamedTuple):
     """What `starting_from` took over, as lists of paths. Each path of the model is in one of the first three.
 
-    loaded: of pretrained. skipped: new, because `only` and `skip` leave them out. missing: new, because
-    pretrained does not have them. unused: only pretrained has them. layers: path -> the loaded layers, of the
-    leaves of a `repeat` of which others are new; of a `repeat` within another, the pairs of their numbers. resized:
-    path -> "part" or "grid", of the loaded leaves that have another size.
+    loaded: of pretrained.
+    skipped: new, because `only` and `skip` leave them out.
+    missing: new, because pretrained does not have them.
+    unused: only pretrained has them.
+    layers: path -> the loaded layers, of the leaves of a `repeat` of which others are new; of a `repeat` within
+        another, the pairs of their numbers.
+    resized: path -> "part" or "grid", of the loaded leaves that have another size.
     """
 
     loaded: list[str]
@@ -56,12 +59,14 @@ def starting_from(
     """(params, report): new parameters, in which those of a trained model replace the ones of the same path.
 
     For `nf.train(..., params=params)`. Running statistics are taken over in the same way, from one state to another.
-    params: new parameters, as `model.init` makes them. pretrained: trained ones, of a model that may have other
-    parts; their dtypes become those of params. only: patterns of the paths to take over. skip: patterns of those
-    to leave as they are, such as "head/**". Both are patterns of the model's paths, see `nf.paths`. resize: by pattern,
-    what becomes of leaves with another size: "part" takes over the rows and columns that both have, such as those of
-    the known tokens of a larger vocabulary; "grid" interpolates positions of a square grid of patches (bicubic), after
-    those of the tokens before it, as for `nf.vit` with larger images.
+    params: new parameters, as `model.init` makes them.
+    pretrained: trained ones, of a model that may have other parts; their dtypes become those of params.
+    only: patterns of the paths to take over.
+    skip: patterns of those to leave as they are, such as "head/**". Both are patterns of the model's paths, see
+        `nf.paths`.
+    resize: by pattern, what becomes of leaves with another size: "part" takes over the rows and columns that both
+        have, such as those of the known tokens of a larger vocabulary; "grid" interpolates positions of a square
+        grid of patches (bicubic), after those of the tokens before it, as for `nf.vit` with larger images.
     Raises: ValueError when a pattern matches nothing, a leaf to take over has another shape, or there is none.
 
     >>> old, new = nf.mlp([4, 8, 2]), nf.mlp([4, 8, 3])
@@ -114,8 +119,9 @@ def _grid(leaf: Any) -> tuple[int, int]:
 def can_resize(value: Any, leaf: Any, how: str) -> bool:
     """Whether `resized` can be called with these arrays.
 
-    value: of the other model, the array to resize. leaf: of this model, with the shape to resize to. how: "part" or
-    "grid", as for `starting_from`.
+    value: of the other model, the array to resize.
+    leaf: of this model, with the shape to resize to.
+    how: "part" or "grid", as for `starting_from`.
     """
     if how == "part" or np.ndim(value) != 2:
         return how == "part" and np.ndim(value) == np.ndim(leaf)
@@ -132,7 +138,8 @@ def report_start(
 ) -> tuple[StartReport, dict[str, paths.LayerMask]]:
     """The report of `starting_from`, and which leaves and layers the patterns choose, from shapes alone.
 
-    where: the name for errors. params, pretrained, only, skip, resize: as for `starting_from`; shapes are enough.
+    where: the name for errors.
+    params, pretrained, only, skip, resize: as for `starting_from`; shapes are enough.
     """
     leaves, values = paths.flatten(params), paths.flatten(pretrained)
     matched = [

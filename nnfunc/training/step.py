@@ -39,10 +39,11 @@ from nnfunc.training.update import alternating_update, step_inputs, update_value
 class Trainer(Described):
     """The training pair; it unpacks as `init, step`.
 
-    init: (hypers, key, params=None, state=None) -> TrainState; with params and state (the model's), the
-    run begins from copies of these instead of new ones. step: (hypers, state, batch) -> (state,
-    metrics); with watch=True the metrics hold "layers": statistics of every layer. observe: (hypers,
-    state, metrics) -> state: lets reduce_on_plateau see the validation metrics.
+    init: (hypers, key, params=None, state=None) -> TrainState; with params and state (the model's), the run begins
+        from copies of these instead of new ones.
+    step: (hypers, state, batch) -> (state, metrics); with watch=True the metrics hold "layers": statistics of every
+        layer.
+    observe: (hypers, state, metrics) -> state: lets reduce_on_plateau see the validation metrics.
     """
 
     init: Callable[..., TrainState]
@@ -65,9 +66,10 @@ def trainer(
     Metrics of a step: `loss`, those of the objective, `gradient_norm` (over all leaves), and
     `learning_rate` if the optimizer has one.
 
-    build: hypers -> Task, or (hypers, step) -> Task. rate_scale: whether the state holds a factor of the
-    learning rate, 1 at first, to be changed from outside. mesh: of `nf.mesh`, over whose devices a jitted step is
-    divided; None, the default, for none. shard: where parameters lie on it, as for `nf.shardings`.
+    build: hypers -> Task, or (hypers, step) -> Task.
+    rate_scale: whether the state holds a factor of the learning rate, 1 at first, to be changed from outside.
+    mesh: of `nf.mesh`, over whose devices a jitted step is divided; None, the default, for none.
+    shard: where parameters lie on it, as for `nf.shardings`.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))

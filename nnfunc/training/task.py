@@ -28,7 +28,9 @@ from nnfunc.training.task_metrics import check_metrics
 class OnPlateau(NamedTuple):
     """A factor of the learning rate that follows a validation metric; see `reduce_on_plateau`.
 
-    metric: its name. init: () -> state. update: (state, value) -> state.
+    metric: its name.
+    init: () -> state.
+    update: (state, value) -> state.
     """
 
     metric: str
@@ -42,21 +44,23 @@ class OnPlateau(NamedTuple):
 class Task(NamedTuple):
     """A model, its objective and its optimizer; the rest is optional.
 
-    model: a Model, an (init, apply) pair or a function. objective: (predict, batch) -> (loss, metrics),
-    where predict(x) is the model's y, and predict.params are its parameters; with a parameter named `key` it is
-    passed a random key, with one named `step` the 0-based step. In evaluation the key is always the same one.
+    model: a Model, an (init, apply) pair or a function.
+    objective: (predict, batch) -> (loss, metrics), where predict(x) is the model's y, and predict.params are its
+        parameters; with a parameter named `key` it is passed a random key, with one named `step` the 0-based step.
+        In evaluation the key is always the same one.
     optimizer: any optax transformation.
-    augment: (key, batch) -> batch, of `nf.augment` or your own, applied to the training batch in the
-    compiled step. average: of `nf.averages`; the averaged weights are then evaluated and saved as the
-    best checkpoint. plateau: `nf.reduce_on_plateau(...)`, which lowers the learning rate when a
-    validation metric stops improving. sharpness: the radius, at least 0, of sharpness-aware minimization
-    (SAM), which doubles the time of a step; None is off. accumulate: the number of equal micro-batches
-    that a batch is split into, at least 1: it takes the memory of one. Losses, gradients and metrics are
-    the means over the micro-batches, equal to those of the batch if the objective is a mean over examples
-    (not if it divides by a sum of weights). metrics: names of further metrics of evaluations, such as ("f1",
-    "roc_auc"); `nnfunc.evaluation.metric_names(objective.output_type)` lists them. Most are summed inside the jitted
-    evaluation; roc_auc and average_precision rank the outputs of the whole split on the host, and a sweep refuses
-    them.
+    augment: (key, batch) -> batch, of `nf.augment` or your own, applied to the training batch in the compiled step.
+    average: of `nf.averages`; the averaged weights are then evaluated and saved as the best checkpoint.
+    plateau: `nf.reduce_on_plateau(...)`, which lowers the learning rate when a validation metric stops improving.
+    sharpness: the radius, at least 0, of sharpness-aware minimization (SAM), which doubles the time of a step; None
+        is off.
+    accumulate: the number of equal micro-batches that a batch is split into, at least 1: it takes the memory of
+        one. Losses, gradients and metrics are the means over the micro-batches, equal to those of the batch if the
+        objective is a mean over examples (not if it divides by a sum of weights).
+    metrics: names of further metrics of evaluations, such as ("f1", "roc_auc");
+        `nnfunc.evaluation.metric_names(objective.output_type)` lists them. Most are summed inside the jitted
+        evaluation; roc_auc and average_precision rank the outputs of the whole split on the host, and a sweep
+        refuses them.
 
     Several models: model is a dict by name, whose parameters and state have these names; the objective calls
     predict.name(x) or predict["name"](x). optimizer may be a dict by name too; models without one do not move.
@@ -103,12 +107,16 @@ def reduce_on_plateau(
 ) -> OnPlateau:
     """Multiply the learning rate by `factor` when a validation metric has stopped improving.
 
-    metric: "loss" or one of the objective's metrics, read after every evaluation. mode: whether lower
-    ("min") or higher ("max") is better. factor: in (0, 1). patience, cooldown: counted in evaluations, at
-    least 0. threshold: by how much a value must be better. threshold_mode: "relative" to the best value
-    so far, or "absolute". floor: the smallest factor of the learning rate, in [0, 1].
+    metric: "loss" or one of the objective's metrics, read after every evaluation.
+    mode: whether lower ("min") or higher ("max") is better.
+    factor: in (0, 1).
+    patience, cooldown: counted in evaluations, at least 0.
+    threshold: by how much a value must be better.
+    threshold_mode: "relative" to the best value so far, or "absolute".
+    floor: the smallest factor of the learning rate, in [0, 1].
     The factor is part of the train state; it multiplies the schedule's learning rate.
-    Raises: ValueError as `nf.schedules.plateau` does. Source: PyTorch's ReduceLROnPlateau.
+    Raises: ValueError as `nf.schedules.plateau` does.
+    Source: PyTorch's ReduceLROnPlateau.
 
     >>> nf.reduce_on_plateau("accuracy", mode="max", patience=3, factor=0.5).metric
     'accuracy'
@@ -132,7 +140,9 @@ def reduce_on_plateau(
 def training_batch(task: Task, batch: PyTree, key: Key) -> PyTree:
     """The augmented batch, as the objective sees it in the step with this key.
 
-    task: with its augment. batch: as the data set gives it. key: the step's key.
+    task: with its augment.
+    batch: as the data set gives it.
+    key: the step's key.
     """
     return batch if task.augment is None else task.augment(fold(key, "task augment"), batch)
 
@@ -145,7 +155,8 @@ def cache_calls(function: Callable[..., Any], size: int) -> Callable[..., Any]:
     they are of its module. What was changed in place, such as an attribute, is not seen, but for entries of a list or
     dict.
 
-    function: of positional arguments. size: the number of results to keep, at least 1.
+    function: of positional arguments.
+    size: the number of results to keep, at least 1.
     """
     results: OrderedDict[Any, tuple[tuple[_Identity, ...], Any]] = OrderedDict()
     lock = threading.Lock()
@@ -269,7 +280,9 @@ def _globals_read(code: CodeType) -> tuple[str, ...]:
 def build_task(build: Build, hypers: Any, step: Any = 0) -> Task:
     """The checked task that `build` returns for the hypers at a step.
 
-    build: hypers -> Task, or (hypers, step) -> Task. hypers: passed to it. step: 0-based.
+    build: hypers -> Task, or (hypers, step) -> Task.
+    hypers: passed to it.
+    step: 0-based.
     """
     if not callable(build):
         hint, actual = "Write def build(h): return ...", check.describe(build)
@@ -298,7 +311,8 @@ def build_task(build: Build, hypers: Any, step: Any = 0) -> Task:
 def join_models(task: Task) -> Task:
     """The task with one model, one objective and, if it has any, one optimizer, of several by name.
 
-    task: as a build returns it. Raises: TypeError or ValueError where the names do not belong together.
+    task: as a build returns it.
+    Raises: TypeError or ValueError where the names do not belong together.
     """
     model, objective, optimizer = task.model, task.objective, task.optimizer
     if not isinstance(model, Mapping):

@@ -21,7 +21,10 @@ from nnfunc.training.objectives import Objective, Totals
 class ExactRows:
     """The rows of a batch for metrics that need those of all batches at once; a pytree.
 
-    output, target: [batch, ...]. mask: [batch], False for padding. output_type: of the outputs. names: of the metrics.
+    output, target: [batch, ...].
+    mask: [batch], False for padding.
+    output_type: of the outputs.
+    names: of the metrics.
     """
 
     output: Any
@@ -43,8 +46,11 @@ Layout = tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]
 class PackedSums:
     """The sums of several metrics as one vector, which is quick to compile and to take from the device; a pytree.
 
-    vector: of all sums, and at the end the sum of the weights. layout: the names and the shapes of the sums in it, for
-    each `NamedMetric.rows`; metrics of the same rows share it. output_type: of the outputs. names: of the metrics.
+    vector: of all sums, and at the end the sum of the weights.
+    layout: the names and the shapes of the sums in it, for each `NamedMetric.rows`; metrics of the same rows share
+        it.
+    output_type: of the outputs.
+    names: of the metrics.
     """
 
     vector: Any
@@ -96,7 +102,9 @@ DIFFERENCES = ("coverage", "mae", "mse", "nll", "r2", "rmse")
 def check_metrics(where: str, objective: Any, names: Any) -> None:
     """Refuse names that are no metrics of the objective's outputs.
 
-    where: begins the error. objective: of the task. names: `Task.metrics`.
+    where: begins the error.
+    objective: of the task.
+    names: `Task.metrics`.
     """
     if not names:
         return
@@ -124,8 +132,11 @@ def metric_totals(
 ) -> dict[str, Any]:
     """The sums, or the rows, of each metric by name.
 
-    objective: of the task. names: of the metrics. outputs: of the model, in the objective's calls. batch: a pair (x,
-    target). mask: [batch], False for examples that do not count, or None.
+    objective: of the task.
+    names: of the metrics.
+    outputs: of the model, in the objective's calls.
+    batch: a pair (x, target).
+    mask: [batch], False for examples that do not count, or None.
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2 or len(outputs) != 1:
         actual = f"{check.describe(batch)}, and {check.counted(len(outputs), 'call')} of the model"

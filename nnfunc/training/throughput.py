@@ -33,7 +33,9 @@ by a part of the device's kind in lower case."""
 
 
 def peak_flops(device: Any = None) -> float | None:
-    """The peak FLOPs a second of a device, or None if unknown. device: by default the first one.
+    """The peak FLOPs a second of a device, or None if unknown.
+
+    device: by default the first one.
 
     The environment variable NNFUNC_PEAK_FLOPS, such as 2e11, comes first.
     """
@@ -70,7 +72,8 @@ def count_flops(program: Any, *args: Any) -> int:
 class SpeedMeter:
     """The throughput of an interval of steps, without compilation, evaluation and saving.
 
-    batch_size: examples a step. window: tokens of an example plus 1, None without tokens.
+    batch_size: examples a step.
+    window: tokens of an example plus 1, None without tokens.
     """
 
     def __init__(self, batch_size: int, window: int | None):

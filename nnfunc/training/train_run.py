@@ -53,10 +53,12 @@ TIMES = ("step", "seconds")
 class History(NamedTuple):
     """The reports of a run as columns: history.train["loss"], history.validation["step"].
 
-    train, validation: {metric: values}. loop: how the steps ran, "step" (one a dispatch) or "scan" (many).
-    layers: statistics of the layers, with watch_every: {"step": [...], "parameters": {path: {statistic:
-    [...]}}, "activations": ...}; without the histograms if the run has a folder. speed: throughput and
-    memory. stopped_early: whether the run ended before its last step, because of `patience`.
+    train, validation: {metric: values}.
+    loop: how the steps ran, "step" (one a dispatch) or "scan" (many).
+    layers: statistics of the layers, with watch_every: {"step": [...], "parameters": {path: {statistic: [...]}},
+        "activations": ...}; without the histograms if the run has a folder.
+    speed: throughput and memory.
+    stopped_early: whether the run ended before its last step, because of `patience`.
     """
 
     train: dict[str, np.ndarray]
@@ -119,44 +121,51 @@ def train(
 ) -> tuple[TrainState, History]:
     """Train the task `build(hypers)` on `data` for a number of steps: (state, history).
 
-    build: hypers -> Task, or (hypers, step) -> Task. Like a function under jax.jit, it is remembered:
-    what it reads besides hypers must not change. hypers: a pytree of numbers; floats and arrays are
-    traced, so that a new learning rate never recompiles; ints and strings are static. data: a data set of
-    `nf.data`. steps: at least 1. key: a random key; it sets everything random but the order of the data.
-    params, state: parameters, and the model's state, to begin from, for fine-tuning or to continue in
-    memory; by default new ones. Copies are trained, yours stay. With resume, a folder that has a
-    checkpoint continues from the checkpoint.
+    build: hypers -> Task, or (hypers, step) -> Task. Like a function under jax.jit, it is remembered: what it reads
+        besides hypers must not change.
+    hypers: a pytree of numbers; floats and arrays are traced, so that a new learning rate never recompiles; ints
+        and strings are static.
+    data: a data set of `nf.data`.
+    steps: at least 1.
+    key: a random key; it sets everything random but the order of the data.
+    params, state: parameters, and the model's state, to begin from, for fine-tuning or to continue in memory; by
+        default new ones. Copies are trained, yours stay. With resume, a folder that has a checkpoint continues from
+        the checkpoint.
     log_every: the steps between reports of the training metrics, by default a hundredth of the run.
-    evaluate_every: those between evaluations, by default a twentieth. save_every: those between checkpoints, by
-    default a tenth. watch_every: every how many steps statistics of each layer are recorded (gradients, updates,
-    activations); None never. eval_batch_size: examples that an evaluation takes at once; by default as
-    many as the forward pass of a step (batch_size divided by the task's accumulate), so that it needs no
-    more memory.
-    folder: for checkpoints and `metrics.jsonl`; without it nothing is written. resume: continue from the
-    folder's last good checkpoint; the result is bit for bit that of a run that was never stopped. Names
-    of hypers continue too, and allow these to have new values, such as a later end of a schedule.
-    changed_data: continue though the number of training examples has changed. best: the validation metric
-    that the best checkpoint is chosen by, such as "max accuracy".
+    evaluate_every: those between evaluations, by default a twentieth.
+    save_every: those between checkpoints, by default a tenth.
+    watch_every: every how many steps statistics of each layer are recorded (gradients, updates, activations); None
+        never.
+    eval_batch_size: examples that an evaluation takes at once; by default as many as the forward pass of a step
+        (batch_size divided by the task's accumulate), so that it needs no more memory.
+    folder: for checkpoints and `metrics.jsonl`; without it nothing is written.
+    resume: continue from the folder's last good checkpoint; the result is bit for bit that of a run that was never
+        stopped. Names of hypers continue too, and allow these to have new values, such as a later end of a
+        schedule.
+    changed_data: continue though the number of training examples has changed.
+    best: the validation metric that the best checkpoint is chosen by, such as "max accuracy".
     loop: "step" runs one step a dispatch, "scan" many, of up to half a second. "auto" is "step" for a stream, and
-    "scan" otherwise, but that on a CPU convolutions can be slow in a scan: with them it is "step", or in a run of
-    over 20 seconds the faster of the two. A resumed run keeps the choice, as it keeps the
-    forms of its convolutions that `nnfunc tune` has measured.
-    mesh: of `nf.mesh`, or its axes as a dict, {"data": -1}: the devices that each step is divided over; the result is
-    that of one device to rounding. Its axis `data` divides batch_size. None, the default, is one device. shard: where
-    the parameters lie on the mesh: a preset or patterns, as for `nf.shardings`.
-    cut_data: data in memory that takes more than this fraction of a device's memory is cut over the axis `data` of the
-    mesh, by default a quarter, instead of copied to every device: each step then moves the rows of its batch, with the
-    same result. 0 always cuts, 1 never does.
+        "scan" otherwise, but that on a CPU convolutions can be slow in a scan: with them it is "step", or in a run
+        of over 20 seconds the faster of the two. A resumed run keeps the choice, as it keeps the forms of its
+        convolutions that `nnfunc tune` has measured.
+    mesh: of `nf.mesh`, or its axes as a dict, {"data": -1}: the devices that each step is divided over; the result
+        is that of one device to rounding. Its axis `data` divides batch_size. None, the default, is one device.
+    shard: where the parameters lie on the mesh: a preset or patterns, as for `nf.shardings`.
+    cut_data: data in memory that takes more than this fraction of a device's memory is cut over the axis `data` of
+        the mesh, by default a quarter, instead of copied to every device: each step then moves the rows of its
+        batch, with the same result. 0 always cuts, 1 never does.
     rollback: how often a run that diverges returns to its last good checkpoint and continues with rollback_factor
-    times the learning rate; it needs a folder. rollback_factor: in (0, 1]. patience: after how many evaluations in a
-    row without a better value of `best` the run stops early, at least 1; None never. The best checkpoint stays, and a
-    resumed run goes on for as many evaluations.
-    on_report: called with the Report of each interval. on_row: called with each row of metrics.jsonl, such
-    as the `write` of `nnfunc.runs.writers`; when resumed, with the earlier rows first. should_stop: called
-    with the number of steps done before each dispatch; on True the run saves and returns early.
-    Raises: Diverged when the loss or gradient is not finite; ValueError and TypeError for arguments
-    that do not fit, or when the device has too little memory; FileExistsError for a folder that already
-    holds a run; BlockingIOError for one in which another process trains.
+        times the learning rate; it needs a folder.
+    rollback_factor: in (0, 1].
+    patience: after how many evaluations in a row without a better value of `best` the run stops early, at least 1;
+        None never. The best checkpoint stays, and a resumed run goes on for as many evaluations.
+    on_report: called with the Report of each interval.
+    on_row: called with each row of metrics.jsonl, such as the `write` of `nnfunc.runs.writers`; when resumed, with
+        the earlier rows first.
+    should_stop: called with the number of steps done before each dispatch; on True the run saves and returns early.
+    Raises: Diverged when the loss or gradient is not finite; ValueError and TypeError for arguments that do not
+    fit, or when the device has too little memory; FileExistsError for a folder that already holds a run;
+    BlockingIOError for one in which another process trains.
 
     >>> def build(h):
     ...     return nf.Task(nf.linear(1, 1), nf.regression(), nf.optimizers.sgd(h["rate"]))
@@ -313,7 +322,9 @@ class Inspection(NamedTuple):
 def resolve_loop(loop: Loop, feed: DeviceFeed, inspection: Inspection) -> Loop:
     """ "step" or "scan" where "auto" means it, from an earlier measurement or without any, else the argument.
 
-    loop: of `train`. feed: the data of the run. inspection: of the task.
+    loop: of `train`.
+    feed: the data of the run.
+    inspection: of the task.
     """
     if loop != "auto":
         return loop
@@ -327,8 +338,11 @@ def inspect_task(functions: RunFunctions, numbers: Any, key: Key, feed: DeviceFe
     """Trace one step, and let the objective check the data, before any arithmetic.
 
     It is done once for the same functions, data set and metric.
-    functions: of the run. numbers: of `split_hypers`. key: of the run. feed: its data. best: the metric
-    of the best checkpoint, which the objective must have.
+    functions: of the run.
+    numbers: of `split_hypers`.
+    key: of the run.
+    feed: its data.
+    best: the metric of the best checkpoint, which the objective must have.
     """
     inspect = lambda: _inspect_task(functions, numbers, key, feed, best)
     return functions.once(feed.data, ("inspection", best, key.dtype), numbers, inspect)

@@ -13,11 +13,14 @@ from nnfunc.training.task import Task
 class TrainState(NamedTuple):
     """The whole state of a run, arrays only: a checkpoint of it is complete.
 
-    step: steps done. key: the run's key; step t draws from `fold_in(key, t)`. params, model_state,
-    opt_state: of the model and the optimizer. diverged_at: the first step whose loss, gradient or new
-    parameters were not finite, or -1; from then on the parameters do not change. average: the average
-    of (params, model_state), if the task averages. plateau: the state of reduce_on_plateau. rate_scale:
-    the factor of the learning rate after rollbacks. The last three are () where they are not used.
+    step: steps done.
+    key: the run's key; step t draws from `fold_in(key, t)`.
+    params, model_state, opt_state: of the model and the optimizer.
+    diverged_at: the first step whose loss, gradient or new parameters were not finite, or -1; from then on the
+        parameters do not change.
+    average: the average of (params, model_state), if the task averages.
+    plateau: the state of reduce_on_plateau.
+    rate_scale: the factor of the learning rate after rollbacks. The last three are () where they are not used.
     """
 
     step: Array
@@ -52,7 +55,8 @@ class TrainState(NamedTuple):
 def eval_params(task: Task, state: TrainState) -> tuple[Params, PyTree]:
     """The (params, model_state) to evaluate and to use: the averaged ones if the task averages.
 
-    task: of the run. state: its train state.
+    task: of the run.
+    state: its train state.
 
     >>> task = nf.Task(nf.linear(2, 3), nf.classification(), nf.optimizers.sgd(0.1))
     >>> state = nf.trainer(lambda h: task).init({}, jax.random.key(0))
@@ -67,7 +71,8 @@ def eval_params(task: Task, state: TrainState) -> tuple[Params, PyTree]:
 def refuse_train_state(where: str, **trees: Any) -> None:
     """Refuse a whole train state where its parameters, or the state of the model, belong.
 
-    where: begins the message. trees: the arguments by name.
+    where: begins the message.
+    trees: the arguments by name.
     """
     for name, tree in trees.items():
         if isinstance(tree, TrainState):

@@ -43,7 +43,10 @@ def step_inputs(
 ) -> tuple[Values, StepInputs]:
     """What the update of a step starts from and reads.
 
-    state: before the step. batch: as the objective takes it. key: the step's. running, watcher: of `StepInputs`.
+    state: before the step.
+    batch: as the objective takes it.
+    key: the step's.
+    running, watcher: of `StepInputs`.
     """
     old = Values(state.params, state.model_state, state.opt_state, state.average)
     return old, StepInputs(batch, key, state.step, _learning_rate_scale(state), running, watcher)
@@ -107,8 +110,9 @@ def _new_average(task: Task, old: Values, params: Params, model_state: PyTree, s
 def alternating_turns(task: Task, old: Values, inputs: StepInputs) -> Iterator[Turn]:
     """The updates of the objectives that take turns, one after the other, each from the values that the last one left.
 
-    task: with an AlternatingObjectives. old: before the step. inputs: of the step. An update that is not finite, and
-    those after it, keep the values.
+    task: with an AlternatingObjectives.
+    old: before the step.
+    inputs: of the step. An update that is not finite, and those after it, keep the values.
     """
     new, finite = old, jnp.asarray(True)
     for name, objective in task.objective.parts:

@@ -101,6 +101,18 @@ def test_every_public_argument_is_defined_in_its_docstring():
     assert vague == {}
 
 
+def test_every_argument_begins_a_line_of_its_docstring():
+    """`x: ... y: ...` on one line hides y; `x, y: ...` is one definition."""
+    hidden = {}
+    for path, value in NAMES.items():
+        if documented(value) and (names := arguments(value)):
+            one = "(?:" + "|".join(map(re.escape, names)) + ")"
+            lines = (inspect.getdoc(value) or "").partition(">>>")[0]
+            if inside := re.findall(rf"(?<=[.;)]) {one}(?:(?:,| and|, and) {one})*: ", lines):
+                hidden[path] = inside
+    assert hidden == {}
+
+
 def test_a_mention_is_no_definition():
     doc = "The first line, of x.\n\nIt is scaled by gain when rate says so. b1, b2: in [0, 1). y [n].\nz = 2 * tau\n"
     assert all(defines(doc, name) for name in ("x", "b1", "b2", "y", "tau"))
@@ -162,4 +174,6 @@ def test_a_page_shows_the_signature_and_the_example():
     page = reference.page("linear", NAMES["linear"])
     assert "```python\nnf.linear(\n    in_dim: int,\n    out_dim: int,\n    *,\n    bias: bool = True," in page
     assert ") -> Model\n```" in page
+    assert "\n- `in_dim`, `out_dim`: the widths" in page
+    assert re.search(r"\n\nRaises: .*\n\n", page)
     assert "```python\n>>> model = nf.linear(3, 2)" in page or "```python\n>>> " in page

@@ -13,7 +13,8 @@ from nnfunc.reports.palette import COLOURS
 def result_chart(plan: ComparisonPlan, results: list[dict[str, Any]]) -> Chart:
     """The test metric of each model: a point for each seed, and the mean with its interval.
 
-    plan: of the comparison. results: of its runs.
+    plan: of the comparison.
+    results: of its runs.
     """
     metric = headline_metric(results)
     factor, suffix = (100, ", %") if metric == "accuracy" else (1, "")
@@ -58,7 +59,8 @@ def result_chart(plan: ComparisonPlan, results: list[dict[str, Any]]) -> Chart:
 def curve_charts(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[Chart]:
     """The validation metric over steps and over seconds, as means over the seeds.
 
-    plan: of the comparison. results: of its runs.
+    plan: of the comparison.
+    results: of its runs.
     """
     metric = headline_metric(results)
     metric = metric if metric in results[0]["curve"] else "loss"

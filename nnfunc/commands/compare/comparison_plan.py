@@ -48,8 +48,12 @@ class ModelSize(NamedTuple):
 class ComparisonPlan(NamedTuple):
     """A checked comparison.
 
-    runs: in the order of training. models: their names. variants: their names; [""] without variants.
-    target: (name, value) of a validation metric, or None. sizes: by model. tables: of the file, after overrides.
+    runs: in the order of training.
+    models: their names.
+    variants: their names; [""] without variants.
+    target: (name, value) of a validation metric, or None.
+    sizes: by model.
+    tables: of the file, after overrides.
     """
 
     runs: list[PlannedRun]
@@ -67,7 +71,9 @@ def load_plan(
 
     The config of a run is merged from the tables of [every], then of [models.NAME], then of [variants.NAME].
     The file also has `seeds`, and optionally `target = { accuracy = 0.97 }` and `parameters_within`.
-    path: of the file. settings: overrides such as "seeds=[0]". folder: of a stopped comparison, to resume it.
+    path: of the file.
+    settings: overrides such as "seeds=[0]".
+    folder: of a stopped comparison, to resume it.
     changed_data: whether to accept data files that changed since the comparison began.
     Raises: ConfigError with every mistake; also when the numbers of parameters differ by more than
     `parameters_within`.

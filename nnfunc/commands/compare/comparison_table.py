@@ -21,8 +21,10 @@ class SeedMean(NamedTuple):
 class ModelRow(NamedTuple):
     """One model.
 
-    parameters, flops: its `ModelSize`. test: the mean by variant. seconds_per_step: the median. steps,
-    seconds: to the target, None when it was never reached.
+    parameters, flops: its `ModelSize`.
+    test: the mean by variant.
+    seconds_per_step: the median.
+    steps, seconds: to the target, None when it was never reached.
     """
 
     model: str
@@ -35,7 +37,9 @@ class ModelRow(NamedTuple):
 
 
 def mean_over_seeds(values: list[float]) -> SeedMean:
-    """The mean with a 95 % interval of Student's t. values: one per seed.
+    """The mean with a 95 % interval of Student's t.
+
+    values: one per seed.
 
     >>> mean_over_seeds([1.0, 2.0, 3.0])
     SeedMean(value=2.0, half=2.48...)
@@ -56,7 +60,8 @@ def results_of(results: list[dict[str, Any]], model: str, variant: str) -> list[
 def summarize(plan: ComparisonPlan, results: list[dict[str, Any]]) -> list[ModelRow]:
     """One row per model; steps, seconds and the time per step are of the first variant.
 
-    plan: of the comparison. results: of its runs.
+    plan: of the comparison.
+    results: of its runs.
     """
     metric, rows = headline_metric(results), []
     for model in plan.models:
@@ -125,7 +130,8 @@ def size_lines(plan: ComparisonPlan) -> str:
 def write_tables(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]], rows: list[ModelRow]) -> None:
     """Write table.md for people, and table.csv and runs.csv for programs.
 
-    folder: of the comparison. plan, results, rows: see `summarize`.
+    folder: of the comparison.
+    plan, results, rows: see `summarize`.
     """
     header, cells = table_cells(plan, rows, headline_metric(results))
     rule = ["---", *["---:"] * (len(header) - 1)]

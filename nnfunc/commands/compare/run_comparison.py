@@ -44,9 +44,11 @@ def compare(
 ) -> Path:
     """Train the runs of a comparison, write tables and plots, and return the folder.
 
-    file: a TOML file. settings: its overrides. folder: a new one, by default the next of runs/NAME-1; or
-    that of the same comparison, whose complete runs are not trained again. changed_data: accept data files
-    that changed since the comparison began.
+    file: a TOML file.
+    settings: its overrides.
+    folder: a new one, by default the next of runs/NAME-1; or that of the same comparison, whose complete runs are
+        not trained again.
+    changed_data: accept data files that changed since the comparison began.
     Raises: ConfigError; FileExistsError when the folder has other content; `Stopped` by a signal.
     """
     with interrupts.interrupt_message("stopped before the first run; nothing was written"):

@@ -16,12 +16,19 @@ from nnfunc.runs.best_metric import BestMetric
 class RunEntry(NamedTuple):
     """One run or sweep.
 
-    name: the path below the folder. state: one of `status.STATES`, "sweep", or "no run" for a folder
-    without a run. note: what is wrong with the run, which trial it is, or the result of the sweep. model:
-    its name. parameters: their number. steps: those done. total: steps to do, 0 if the config has none.
-    best_step: of the best validation metric. best, last, test: metrics by name; best has the validation
-    metrics of the best step. seconds: of training. metric, mode: the metric of the best checkpoint, and
-    whether it is "min" or "max". settings: by dotted name. rows: of metrics.jsonl, without those of layers.
+    name: the path below the folder.
+    state: one of `status.STATES`, "sweep", or "no run" for a folder without a run.
+    note: what is wrong with the run, which trial it is, or the result of the sweep.
+    model: its name.
+    parameters: their number.
+    steps: those done.
+    total: steps to do, 0 if the config has none.
+    best_step: of the best validation metric.
+    best, last, test: metrics by name; best has the validation metrics of the best step.
+    seconds: of training.
+    metric, mode: the metric of the best checkpoint, and whether it is "min" or "max".
+    settings: by dotted name.
+    rows: of metrics.jsonl, without those of layers.
     """
 
     name: str
@@ -45,7 +52,8 @@ class RunEntry(NamedTuple):
 def collect_runs(folder: Path, read: Callable[[Path, str], RunEntry] | None = None) -> list[RunEntry]:
     """Every run and sweep at or below a folder, by name, then its direct subfolders without any.
 
-    folder: to search; hidden folders are skipped. read: (folder of a run, name) -> entry, by default `read_run`.
+    folder: to search; hidden folders are skipped.
+    read: (folder of a run, name) -> entry, by default `read_run`.
     """
     read = read or read_run
     entries, others = [], []

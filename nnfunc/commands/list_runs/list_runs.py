@@ -13,9 +13,11 @@ def list_runs(
 ) -> None:
     """Print the runs below a folder as a table or CSV, and optionally write their curves as a picture or a page.
 
-    folder: that contains runs, at any depth. sort: a column, a metric or a setting, the best value first.
-    plot: a .png of the validation curves. html: a page with the curves, the table and the settings. csv: print CSV
-    instead of the table.
+    folder: that contains runs, at any depth.
+    sort: a column, a metric or a setting, the best value first.
+    plot: a .png of the validation curves.
+    html: a page with the curves, the table and the settings.
+    csv: print CSV instead of the table.
     Raises: FileNotFoundError without such a folder; ValueError for an unknown sort key or file name.
     """
     from nnfunc.commands.list_runs.runs_page import plot_runs, write_runs_page

@@ -35,7 +35,8 @@ MOST_SETTINGS = 12
 def sort_runs(entries: list[RunEntry], key: str | None) -> list[RunEntry]:
     """The entries in the order of a key, the best first; those without a value come last.
 
-    entries: of `collect_runs`. key: a column; best, last or test; a metric; a setting; or None.
+    entries: of `collect_runs`.
+    key: a column; best, last or test; a metric; a setting; or None.
     Raises: ValueError that names the nearest keys when the key is unknown.
     """
     if key is None or not entries:
@@ -88,8 +89,8 @@ def differing_settings(entries: list[RunEntry]) -> list[str]:
 class RunsColumn(NamedTuple):
     """A column of the table in the terminal.
 
-    right: align the cells to the right, for numbers. priority: in a narrow terminal the columns of lowest
-    priority are dropped first.
+    right: align the cells to the right, for numbers.
+    priority: in a narrow terminal the columns of lowest priority are dropped first.
     """
 
     title: str
@@ -114,7 +115,9 @@ def print_table(entries: list[RunEntry], console: Console) -> None:
     """Print the table; a model that all runs share is named once, below it.
 
     In a narrow terminal the differing settings become a second table, and columns of low priority are
-    dropped, which the last line says. entries: of `collect_runs`. console: to print to.
+    dropped, which the last line says.
+    entries: of `collect_runs`.
+    console: to print to.
     """
     listed = [e for e in entries if e.state != "no run"]
     runs = [e for e in listed if e.state != "sweep"]

@@ -20,8 +20,10 @@ class Note(NamedTuple):
 class Draft:
     """A config before it is written.
 
-    title: what the config does, in a few words. facts: lines about the files. tables: the config by table; a value may
-    be a `Note`. use: commands for the trained run, which is RUN.
+    title: what the config does, in a few words.
+    facts: lines about the files.
+    tables: the config by table; a value may be a `Note`.
+    use: commands for the trained run, which is RUN.
     """
 
     title: str
@@ -33,7 +35,8 @@ class Draft:
 def choose_steps(examples: int, epochs: int, *, most: int = 5000) -> tuple[int, int, str]:
     """(batch size, steps, a comment on the steps) for a number of training examples.
 
-    examples: of the training split. epochs: how often each should be seen; at least 200 and at most `most` steps.
+    examples: of the training split.
+    epochs: how often each should be seen; at least 200 and at most `most` steps.
 
     >>> choose_steps(1000, 40)
     (32, 1250, '40 epochs: each example is seen about 40 times')

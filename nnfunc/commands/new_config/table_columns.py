@@ -31,9 +31,11 @@ CATEGORIES = 1000  # the most categories of a column
 class Column(NamedTuple):
     """A column of a table.
 
-    type: "number", "category", "date", "text", or "none" for what cannot be learned from. missing: how many values are
-    missing. distinct: how many different ones there are. reason: of "none", or the format of dates. counts: how often
-    each value occurs, if there are few.
+    type: "number", "category", "date", "text", or "none" for what cannot be learned from.
+    missing: how many values are missing.
+    distinct: how many different ones there are.
+    reason: of "none", or the format of dates.
+    counts: how often each value occurs, if there are few.
     """
 
     type: str
@@ -84,7 +86,9 @@ def look_at_columns(
 ) -> tuple[dict[str, Column], int, NumberStyle]:
     """({name: column}, the number of rows, how numbers are written) of a table.
 
-    file: a table. separator: of a CSV file. only: the names of the columns to look at, None for all.
+    file: a table.
+    separator: of a CSV file.
+    only: the names of the columns to look at, None for all.
     """
     _, columns, _ = read_columns(file, separator, only, texts=None)  # 007 is no number
     columns = {name: values for name, values in columns.items() if only is None or name in only}

@@ -27,8 +27,10 @@ VALUES = ("value", "y", "sales", "target")
 def draft_table(file: Path, *, label: str | None = None, text: str | None = None, time: str | None = None) -> Draft:
     """A config for a table.
 
-    file: .csv, .parquet or .jsonl. label: the column to predict, several with commas between, or None to guess it.
-    text: a column of texts. time: the column whose latest rows are the test split.
+    file: .csv, .parquet or .jsonl.
+    label: the column to predict, several with commas between, or None to guess it.
+    text: a column of texts.
+    time: the column whose latest rows are the test split.
     """
     separator = guess_separator(file)
     columns, rows, style, is_part = look_at_first_rows(file, separator)

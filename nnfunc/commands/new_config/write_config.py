@@ -14,9 +14,11 @@ from nnfunc.documents import make_parent
 def new_config(data_type: str, files: Sequence[Path], *, output: Path | None = None, **columns: str | None) -> Path:
     """Write a commented config that trains as it is, and return its path.
 
-    data_type: a key of DRAFTS. files: one file or folder; without it the only one of that type here. output: the
-    config; by default NAME.toml here, by the name of the file. columns: label, the column to predict, or several with
-    commas; text and time; each for the types of data that have such a column.
+    data_type: a key of DRAFTS.
+    files: one file or folder; without it the only one of that type here.
+    output: the config; by default NAME.toml here, by the name of the file.
+    columns: label, the column to predict, or several with commas; text and time; each for the types of data that
+        have such a column.
     Raises: FileExistsError when the config exists; ValueError when the files are of another type.
     """
     check.choice("new", tuple(DRAFTS), type=data_type)

@@ -37,7 +37,9 @@ class Batcher:
 
     While a batch is computed, requests gather; the next batch takes as many of them as fit. Nothing waits for a batch
     to fill, so a single request is answered at once.
-    run: a trained run. widths: the sizes of batches, ascending. limit: the most rows that may wait.
+    run: a trained run.
+    widths: the sizes of batches, ascending.
+    limit: the most rows that may wait.
     """
 
     def __init__(self, run: Run, widths: Sequence[int], limit: int):

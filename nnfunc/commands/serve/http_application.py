@@ -46,7 +46,10 @@ PAGE_HEADERS = {
 class Limits:
     """What a request may cost.
 
-    bytes: of its body. rows: in it. seconds: until its answer. waiting: the rows of all requests that may wait.
+    bytes: of its body.
+    rows: in it.
+    seconds: until its answer.
+    waiting: the rows of all requests that may wait.
     """
 
     bytes: int = 16 * 2**20
@@ -59,9 +62,13 @@ class Limits:
 class Server:
     """A run and what answers its requests.
 
-    name: of the run, for the page. run: the trained run. limits: of a request. batcher: predicts. pool: threads that
-    read requests and write answers. answered: the number of requests that have a prediction. closing: whether each
-    connection ends with its next answer.
+    name: of the run, for the page.
+    run: the trained run.
+    limits: of a request.
+    batcher: predicts.
+    pool: threads that read requests and write answers.
+    answered: the number of requests that have a prediction.
+    closing: whether each connection ends with its next answer.
     """
 
     name: str

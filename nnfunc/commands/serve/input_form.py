@@ -17,8 +17,11 @@ from nnfunc.data.sources.number_style import NumberStyle
 class Field(NamedTuple):
     """A field of the form.
 
-    name: in the request. label: for the reader. type: "number", "date", "text", "area", "choice" or "files". options:
-    of a choice. value: at the start.
+    name: in the request.
+    label: for the reader.
+    type: "number", "date", "text", "area", "choice" or "files".
+    options: of a choice.
+    value: at the start.
     """
 
     name: str

@@ -25,8 +25,12 @@ def render_form(
 ) -> str:
     """The page.
 
-    name: of the run. fields: of the form. values: in the fields, by name. rows: the predictions. files: (name,
-    content) of those that were sent. problem: why there is no prediction, or "".
+    name: of the run.
+    fields: of the form.
+    values: in the fields, by name.
+    rows: the predictions.
+    files: (name, content) of those that were sent.
+    problem: why there is no prediction, or "".
     """
     inputs = "\n".join(_input(field, values.get(field.name, "")) for field in fields)
     form = f'<form method="post" action="/" enctype="multipart/form-data">{inputs}\n<button>Predict</button></form>'

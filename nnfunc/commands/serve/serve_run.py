@@ -30,9 +30,12 @@ def serve(
 ) -> None:
     """Serve the predictions of a run over HTTP, until SIGTERM or Ctrl-C.
 
-    folder: of the run. host, port: to listen on; port 0 is any free one. checkpoint: "best" or "last". batch_size: the
-    most rows in a batch, by default as in the run's evaluations. megabytes, rows, seconds: the most that a request may
-    have, and take. waiting: the most rows that may wait for their batch.
+    folder: of the run.
+    host, port: to listen on; port 0 is any free one.
+    checkpoint: "best" or "last".
+    batch_size: the most rows in a batch, by default as in the run's evaluations.
+    megabytes, rows, seconds: the most that a request may have, and take.
+    waiting: the most rows that may wait for their batch.
     Raises: ModuleNotFoundError without the extra serve; OSError when the port is in use.
     """
     for package in ("starlette", "uvicorn", "python_multipart"):

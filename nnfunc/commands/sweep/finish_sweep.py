@@ -27,7 +27,9 @@ SEEDS = "The interval is Student's over {} seeds."
 def write_results(study: Study, result: Result, folder: Path) -> None:
     """Write the tables, the report and result.json, and print the summary.
 
-    study: the sweep. result: of its trials. folder: of the sweep.
+    study: the sweep.
+    result: of its trials.
+    folder: of the sweep.
     """
     result.find_layers()
     result.save(folder)

@@ -14,8 +14,10 @@ from nnfunc.sweeps.progress import Progress
 class SweepProgress:
     """Call it with each report of the sweep.
 
-    metric: that ranks the trials. show: replaces the lines of the panel, None without a panel. notify: shows
-    the message after a signal, inside the panel. trials: their final number, where a search adds some.
+    metric: that ranks the trials.
+    show: replaces the lines of the panel, None without a panel.
+    notify: shows the message after a signal, inside the panel. trials: their final number, where a search adds
+        some.
     """
 
     def __init__(

@@ -44,10 +44,12 @@ def sweep(
 ) -> Path | None:
     """Run a sweep in a new folder, and return the folder.
 
-    file: a TOML file. settings: what to vary, such as "schedule.peak=log(1e-4,1e-1)", and overrides.
-    options: trials, method, seeds, best, search, execution and chunk; None for a default. folder: a new one,
-    by default the next of runs/NAME-sweep-1. jobs: a number of processes, "submitit" or "ray"; None runs the
-    trials in this process. dry_run: print the plan, and return None.
+    file: a TOML file.
+    settings: what to vary, such as "schedule.peak=log(1e-4,1e-1)", and overrides.
+    options: trials, method, seeds, best, search, execution and chunk; None for a default.
+    folder: a new one, by default the next of runs/NAME-sweep-1.
+    jobs: a number of processes, "submitit" or "ray"; None runs the trials in this process.
+    dry_run: print the plan, and return None.
     Raises: ConfigError; FileExistsError; `Stopped` by a signal.
     """
     if not processes.is_main():
@@ -81,8 +83,9 @@ def sweep(
 def resume(folder: Path, *, jobs: str | None = None, changed_data: bool = False) -> None:
     """Resume a sweep; it ends with the same table as one that never stopped.
 
-    folder: of the sweep. jobs: see `sweep`. changed_data: accept data files that changed since the sweep
-    began; their original rows keep their splits.
+    folder: of the sweep.
+    jobs: see `sweep`.
+    changed_data: accept data files that changed since the sweep began; their original rows keep their splits.
     """
     if not processes.is_main():
         return work()

@@ -20,8 +20,9 @@ from nnfunc.sweeps.result import Result
 def sweep_best(folder: Path, trial: int | None = None, save: Path | None = None) -> Config:
     """Print and return the config of a trial.
 
-    folder: of the sweep. trial: its index, from 0; by default the best one. save: a new folder, in which
-    the trial becomes a run like any other.
+    folder: of the sweep.
+    trial: its index, from 0; by default the best one.
+    save: a new folder, in which the trial becomes a run like any other.
     Raises: FileNotFoundError when the folder is not a sweep; ValueError for one that is not complete.
     """
     study = read_study(folder)

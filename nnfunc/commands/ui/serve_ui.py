@@ -26,9 +26,10 @@ POLICY = (
 def serve_ui(folder: Path, *, host: str = "127.0.0.1", port: int = 8080) -> None:
     """Serve the pages of the runs below a folder until Ctrl-C.
 
-    folder: that contains runs, at any depth. host, port: to listen on; port 0 is any free one.
-    Raises: FileNotFoundError without such a folder; ModuleNotFoundError without the extra serve; OSError when the port
-    is in use.
+    folder: that contains runs, at any depth.
+    host, port: to listen on; port 0 is any free one.
+    Raises: FileNotFoundError without such a folder; ModuleNotFoundError without the extra serve; OSError when the
+    port is in use.
     """
     if not folder.is_dir():
         hint = "Name the folder that contains runs: nnfunc ui DIR."

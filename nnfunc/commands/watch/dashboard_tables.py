@@ -26,8 +26,10 @@ HEADERS = {"gradient_norm": "gradient", "update_ratio": "update", "weight_norm":
 def metrics_table(view: Any, width: int, *, curve_height: int, ascii_only: bool) -> RenderableType:
     """Loss, accuracy and up to three other metrics, with the last value, the best value and the curve of each.
 
-    view: a RunView. width: of the table. curve_height: lines of a metric's curve; with 1, measures of
-    speed that repeat another are dropped. ascii_only: draw the curves in ASCII.
+    view: a RunView.
+    width: of the table.
+    curve_height: lines of a metric's curve; with 1, measures of speed that repeat another are dropped.
+    ascii_only: draw the curves in ASCII.
     """
     rows = view.rows
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -74,8 +76,12 @@ def layers_table(
 ) -> RenderableType:
     """The statistics of the layers, with unusual values in colour.
 
-    part: "parameters" or "activations". paths: of the layers to show. values: [layers, columns], NaN where
-    unknown. columns: the names of the statistics. width: of the table. total: the number of layers.
+    part: "parameters" or "activations".
+    paths: of the layers to show.
+    values: [layers, columns], NaN where unknown.
+    columns: the names of the statistics.
+    width: of the table.
+    total: the number of layers.
     ascii_only: shorten paths in ASCII.
     """
     known = [i for i in range(len(columns)) if np.isfinite(values[:, i]).any()]

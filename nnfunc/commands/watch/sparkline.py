@@ -12,7 +12,9 @@ def sparkline(
 
     The lowest value has the lowest block, never a blank. The scale is logarithmic where the largest value
     is over twenty times the smallest.
-    steps, values: [n], values finite. width, height: in characters. last: the step at the right edge.
+    steps, values: [n], values finite.
+    width, height: in characters.
+    last: the step at the right edge.
     ascii_only: use ASCII characters, in one line.
 
     >>> sparkline(np.array([1, 2, 3, 4]), np.array([0.0, 1.0, 2.0, 3.0]), width=4, last=4)

@@ -25,8 +25,9 @@ REDRAW_SECONDS = 5.0  # without new rows, to update the age of the last row
 def watch(folder: Path, *, once: bool = False, console: Console | None = None) -> None:
     """Show a run until it is complete, or until q or Ctrl-C.
 
-    folder: of the run. once: show it a single time, as when standard output is no terminal. console: to
-    print to; by default standard output.
+    folder: of the run.
+    once: show it a single time, as when standard output is no terminal.
+    console: to print to; by default standard output.
     Raises: FileNotFoundError when the folder is not a run.
     """
     console = console or open_console()

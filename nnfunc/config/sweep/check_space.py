@@ -22,7 +22,8 @@ Attempt = Callable[[dict[str, Any]], list[Any]]
 def check_space(space: Mapping[str, SpaceValue], attempt: Attempt) -> list[Any]:
     """The problems of the space, and of the tables that it changes, each once.
 
-    space: key -> options or distribution. attempt: finds the problems of some settings.
+    space: key -> options or distribution.
+    attempt: finds the problems of some settings.
 
     >>> even = lambda settings: [f"{v} is odd." for v in settings.values() if v % 2]
     >>> check_space({"a": [0, 1, 2], "b": [4, 6]}, even)

@@ -38,8 +38,9 @@ _SINGLE = np.finfo(np.float32)
 def parse_override(text: str, value_type: ValueType | None) -> SpaceValue | None:
     """The distribution or options that an override gives, or None where it is one value.
 
-    text: after the equals sign. value_type: of the argument, None where it is not known; an argument that takes any
-    string may have `f(x)` as its value.
+    text: after the equals sign.
+    value_type: of the argument, None where it is not known; an argument that takes any string may have `f(x)` as
+        its value.
 
     >>> parse_override("0:80:20", None), parse_override("choice(relu, tanh)", None), parse_override("0.1", None)
     ([0, 20, 40, 60], ['relu', 'tanh'], None)
@@ -75,7 +76,8 @@ def parse_values(value: Any, value_type: ValueType | None) -> SpaceValue | None:
 
     A list has the options. But for an argument that may itself be a list, such as `model.widths`, only a list
     of lists has options; any other list is one value, and `choice` gives options.
-    value: of any type. value_type: of the argument, None where it is not known.
+    value: of any type.
+    value_type: of the argument, None where it is not known.
 
     >>> parse_values([64, 10], ValueType(list, "", "", "", may_be_list=True)), parse_values([0.0, 0.1], None)
     (None, [0.0, 0.1])

@@ -17,8 +17,9 @@ Tables = dict[str, Any]
 class SettingEntry(NamedTuple):
     """A setting as it was written.
 
-    path: its key path. value: the value in TOML, or the text of an override. is_override: whether it is
-    from the command line.
+    path: its key path.
+    value: the value in TOML, or the text of an override.
+    is_override: whether it is from the command line.
     """
 
     path: KeyPath
@@ -44,8 +45,9 @@ def table_entries(
 ) -> Iterator[SettingEntry]:
     """The settings of the table [sweep], and of the tables inside it.
 
-    table: the table, or one inside it, at the key path `parent`. tables: of the config. problems: takes
-    the problems.
+    table: the table, or one inside it, at the key path `parent`.
+    tables: of the config.
+    problems: takes the problems.
     """
     for key, value in table.items():
         path = (*parent, *parse_key(key))

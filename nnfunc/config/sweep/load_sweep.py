@@ -42,10 +42,12 @@ def load_sweep(
 ) -> SweepConfig:
     """The checked sweep of a TOML file.
 
-    path: the file. overrides: distributions of settings, such as "schedule.peak=log(1e-4, 1e-1)", or plain
-    `key=value`, which changes the config as in `nnfunc train`; they replace those of the file. options: such as
-    trials; they replace those of the file, except None. folders, records: as in `SweepConfig`, for a sweep that is
-    resumed. Each option of the space and both ends of each distribution are checked.
+    path: the file.
+    overrides: distributions of settings, such as "schedule.peak=log(1e-4, 1e-1)", or plain `key=value`, which
+        changes the config as in `nnfunc train`; they replace those of the file.
+    options: such as trials; they replace those of the file, except None.
+    folders, records: as in `SweepConfig`, for a sweep that is resumed. Each option of the space and both ends of
+        each distribution are checked.
     Raises: ConfigError with all problems, each with the nearest valid key or name.
     """
     problems = ProblemList(str(path), folders or (Path(path).absolute().parent, Path.cwd()))

@@ -34,8 +34,10 @@ def parse_search(values: str | Mapping[str, Any] | None) -> tuple[str, sweeps.Se
 def check_search(name: str, settings: int, trials: int | None, seeds: int) -> None:
     """Raise a ValueError if a search cannot run a sweep. What a search checks itself is not checked here.
 
-    name: of the search. settings: the number of paths in the space, without seeds. trials: the number of runs,
-    None if it is not set. seeds: the number of seeds.
+    name: of the search.
+    settings: the number of paths in the space, without seeds.
+    trials: the number of runs, None if it is not set.
+    seeds: the number of seeds.
     """
     if name in ("population", "optuna") and not settings:
         expected = f"a sweep with search {name} should have a distribution, such as schedule.peak=log(1e-4,1e-1)"
@@ -49,7 +51,9 @@ def check_search(name: str, settings: int, trials: int | None, seeds: int) -> No
 
 
 def parse_search_text(text: str | None) -> Any:
-    """The value of `--search`, a name or a table. text: the name, or the table in TOML; None without the flag.
+    """The value of `--search`, a name or a table.
+
+    text: the name, or the table in TOML; None without the flag.
 
     >>> parse_search_text('{name="halving", eta=4}')
     {'name': 'halving', 'eta': 4}

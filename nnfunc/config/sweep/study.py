@@ -58,7 +58,10 @@ def save_study(
 ) -> None:
     """Write what `read_study` needs; sweep.toml is written last, so the folder has all or nothing.
 
-    folder: of the sweep, new. text: of the config file. study: the sweep. overrides, options: of `load_sweep`.
+    folder: of the sweep, new.
+    text: of the config file.
+    study: the sweep.
+    overrides, options: of `load_sweep`.
     """
     known = {name: value for name, value in (options or {}).items() if value is not None}
     table = {"overrides": list(overrides), "options": known, "name": study.name}
@@ -72,7 +75,8 @@ def save_study(
 def read_study(folder: Path, *, changed_data: bool = False) -> "Study":
     """The sweep of a folder. Raises: FileNotFoundError with the nearest names when there is none.
 
-    folder: of the sweep. changed_data: whether to accept data files that changed since the sweep began.
+    folder: of the sweep.
+    changed_data: whether to accept data files that changed since the sweep began.
     """
     form = {"overrides": [str], "options": dict, "name": str, "folders?": [str]}
     values = documents.read_json(run_folder.check_folder(folder, "sweep") / ARGUMENTS_FILE, form)
@@ -86,8 +90,9 @@ def read_study(folder: Path, *, changed_data: bool = False) -> "Study":
 class Study:
     """A sweep of a config, with its options applied.
 
-    sweep: the config and the options. name: of the config file. Attributes: search and search_name; seeds, of the
-    runs of each setting; metric, which ranks; draws and key, of the settings; signals, which stop the sweep.
+    sweep: the config and the options.
+    name: of the config file. Attributes: search and search_name; seeds, of the runs of each setting; metric, which
+        ranks; draws and key, of the settings; signals, which stop the sweep.
     """
 
     def __init__(self, sweep: SweepConfig, name: str):

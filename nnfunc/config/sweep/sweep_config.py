@@ -30,10 +30,12 @@ Tables = dict[str, Any]
 class SweepConfig:
     """The checked config of a sweep, as `load_sweep` returns it.
 
-    tables: of the config that all trials share, without [sweep], with absolute paths. space: path -> a
-    distribution or a list of options; the paths are those of `Config.hypers`, where they have one. options: those
-    that are set, such as trials. where: the file, for errors. folders: of the config, and the current one, which
-    relative paths refer to; or None. records: what the sweep of a folder learned from its data, once there is one.
+    tables: of the config that all trials share, without [sweep], with absolute paths.
+    space: path -> a distribution or a list of options; the paths are those of `Config.hypers`, where they have one.
+    options: those that are set, such as trials.
+    where: the file, for errors.
+    folders: of the config, and the current one, which relative paths refer to; or None.
+    records: what the sweep of a folder learned from its data, once there is one.
     """
 
     tables: Tables
@@ -55,11 +57,11 @@ class SweepConfig:
     def trial(self, settings: Mapping[str, Any], trial: int) -> TrialSpec:
         """The run of one trial, the one of `nnfunc train` with the same values.
 
-        settings: path -> value, in the space or not. trial: its index, for errors. The key of the run is that of
-        the seed in the settings, or in the config. The order of the data is that of the config, unless the
-        settings have data.seed: then that is `TrialSpec.order`, and data stays the same object. `build`
-        refuses numbers that a factory refuses. There is a report after each tenth of the run, unless the
-        table train sets the intervals.
+        settings: path -> value, in the space or not.
+        trial: its index, for errors. The key of the run is that of the seed in the settings, or in the config. The
+            order of the data is that of the config, unless the settings have data.seed: then that is
+            `TrialSpec.order`, and data stays the same object. `build` refuses numbers that a factory refuses. There
+            is a report after each tenth of the run, unless the table train sets the intervals.
         Raises: ConfigError when the config of the settings is invalid, or its data cannot be loaded.
         """
         where = f"{self.where}: trial {trial}"
@@ -79,7 +81,8 @@ class SweepConfig:
     def config(self, settings: Mapping[str, Any]) -> Config:
         """The whole config of one trial, with both seeds: `nnfunc train` of its dump is that run.
 
-        settings: as for `trial`. Raises: ConfigError when the config is invalid, its numbers included.
+        settings: as for `trial`.
+        Raises: ConfigError when the config is invalid, its numbers included.
         """
         tables = self._merged(settings, self.where)
         tables = set_value(tables, ("seed",), settings.get("seed", self.seed))

@@ -25,8 +25,12 @@ Parts = dict[str, str]
 class Option(NamedTuple):
     """An option of a sweep.
 
-    check: of its value. type: the values that it takes. default: in words, or as TOML. meaning: of the option.
-    example: of TOML. range: of its numbers, "" for others.
+    check: of its value.
+    type: the values that it takes.
+    default: in words, or as TOML.
+    meaning: of the option.
+    example: of TOML.
+    range: of its numbers, "" for others.
     """
 
     check: Callable[[Any], Parts]
@@ -116,8 +120,9 @@ OPTIONS = {
 def check_options(file_options: Mapping[str, Any], flags: Mapping[str, Any], problems: ProblemList) -> dict[str, Any]:
     """The options of a sweep.
 
-    file_options: of the table [sweep]. flags: of the command line, which replace those of the file; None
-    stands for a flag that is absent. problems: takes the problems.
+    file_options: of the table [sweep].
+    flags: of the command line, which replace those of the file; None stands for a flag that is absent.
+    problems: takes the problems.
     """
     for source, prefix, options in ((problems.file, "sweep.", file_options), (COMMAND_LINE, "--", flags)):
         for name, value in options.items():

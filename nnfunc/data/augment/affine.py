@@ -28,7 +28,8 @@ def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array
     one pixel of the edge, image and fill are interpolated.
 
     Shapes: x [batch, height, width, channels], uint8 or floats; matrix [2, 2], offset [2], or one for
-    each image, [batch, 2, 2] and [batch, 2] -> the shape of x. fill: one number, or one for each channel.
+    each image, [batch, 2, 2] and [batch, 2] -> the shape of x.
+    fill: one number, or one for each channel.
     Raises: ValueError when the shapes do not fit; TypeError for images of other types.
     Source: scipy.ndimage.affine_transform(order=1, mode="grid-constant", cval=fill).
 
@@ -64,7 +65,8 @@ def affine(x: Array, matrix: Array, offset: Array, *, fill: Fill = 0.0) -> Array
 def rotate(degrees: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
     """Rotate each image about its center, by an angle uniform in [-degrees, degrees]; bilinear.
 
-    Shapes, fill and shape: as for `nf.augment.shift`. degrees: in [0, 180].
+    Shapes, fill and shape: as for `nf.augment.shift`.
+    degrees: in [0, 180].
 
     >>> x = jnp.eye(3).reshape(1, 3, 3, 1)
     >>> bool((nf.augment.rotate(0)(jax.random.key(0), x) == x).all())

@@ -23,8 +23,9 @@ class Augmentation:
 
     Augmentations with equal Python numbers compare equal, so `jax.jit` compiles once for them. `nf.Task` and
     configs also accept any other function (key, batch) -> batch.
-    name: of the factory. change: (key, batch, **settings) -> batch. settings: the (name, value) pairs of
-    the factory's arguments.
+    name: of the factory.
+    change: (key, batch, **settings) -> batch.
+    settings: the (name, value) pairs of the factory's arguments.
 
     >>> nf.augment.flip(rate=0.1)
     flip(rate=0.1, vertical=False, shape=None)
@@ -94,7 +95,8 @@ def apply_to_inputs(change: Callable[[Array], Array], batch: PyTree) -> PyTree:
 def as_images(where: str, x: Array, shape: Sequence[int] | None) -> Array:
     """x as images [batch, height, width, channels].
 
-    where: begins the message of an error. shape: (height, width, channels) of images in another layout, or None.
+    where: begins the message of an error.
+    shape: (height, width, channels) of images in another layout, or None.
     """
     if shape is not None and x.ndim > 1 and math.prod(x.shape[1:]) == math.prod(shape):
         return x.reshape(-1, *shape)

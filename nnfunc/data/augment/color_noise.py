@@ -26,7 +26,9 @@ def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = Non
     """Fill `count` boxes at random positions of each image, with sides of `size` times those of the image.
 
     The center of a box is uniform in the image, so a box near the edge is cut off. Shapes, fill and shape:
-    as for `nf.augment.shift`. size: in [0, 1]. count: at least 0.
+    as for `nf.augment.shift`.
+    size: in [0, 1].
+    count: at least 0.
     Source: DeVries and Taylor 2017, arXiv:1708.04552, section 3.
 
     >>> y = nf.augment.cutout(0.5)(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
@@ -42,8 +44,9 @@ def cutout(size: Scalar, *, count: int = 1, fill: Fill = 0.0, shape: Shape = Non
 def brightness(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     """Add one number, uniform in [-amount, amount], to all pixels of an image.
 
-    Shapes and shape: as for `nf.augment.shift`. amount: at least 0, in the scale of x; for uint8 a
-    fraction of 255, and the result is clipped to [0, 255]. Floats are not clipped: they may be normalised.
+    Shapes and shape: as for `nf.augment.shift`.
+    amount: at least 0, in the scale of x; for uint8 a fraction of 255, and the result is clipped to [0, 255].
+        Floats are not clipped: they may be normalised.
     Source: tf.image.random_brightness.
 
     >>> y = nf.augment.brightness(0.1)(jax.random.key(0), jnp.zeros((2, 2, 2, 1)))
@@ -58,7 +61,8 @@ def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
     """Scale the contrast of each image by a factor uniform in [1 - amount, 1 + amount].
 
     y = mean + factor * (x - mean), with the mean of each image and channel. Shapes and shape: as for
-    `nf.augment.shift`. amount: in [0, 1]. uint8 is clipped to [0, 255].
+    `nf.augment.shift`.
+    amount: in [0, 1]. uint8 is clipped to [0, 255].
     Source: tf.image.random_contrast(lower=1 - amount, upper=1 + amount).
 
     >>> y = nf.augment.contrast(1.0)(jax.random.key(0), jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1))
@@ -72,8 +76,9 @@ def contrast(amount: Scalar, *, shape: Shape = None) -> Augmentation:
 def noise(std: Scalar) -> Augmentation:
     """Add normal noise of standard deviation `std` to every number of x.
 
-    Shapes: x [batch, ...], floats or uint8. std: at least 0, in the scale of x; for uint8 a fraction of 255,
-    and the result is rounded and clipped to [0, 255].
+    Shapes: x [batch, ...], floats or uint8.
+    std: at least 0, in the scale of x; for uint8 a fraction of 255, and the result is rounded and clipped to [0,
+        255].
 
     >>> y = nf.augment.noise(0.1)(jax.random.key(0), jnp.zeros((1000, 2)))
     >>> round(float(y.std()), 2)
@@ -119,9 +124,11 @@ def _noise(key: Key, batch: PyTree, *, std: Any) -> PyTree:
 def draw_boxes(key: Key, x: Array, length: Array) -> tuple[Array, Array]:
     """(rows, columns) that boxes with centers uniform in the image cover.
 
-    key: random. x: images [batch, height, width, channels]. length: [batch, count], the sides of the boxes as
-    fractions of those of the image. Returns: booleans [batch, count, height] and [batch, count, width], True
-    for pixels whose center is inside; all False for a length of 0.
+    key: random.
+    x: images [batch, height, width, channels].
+    length: [batch, count], the sides of the boxes as fractions of those of the image. Returns: booleans [batch,
+        count, height] and [batch, count, width], True for pixels whose center is inside; all False for a length of
+        0.
     """
 
     def span(name: str, side: int) -> Array:

@@ -32,8 +32,9 @@ def chain(*augments: Augment) -> Augmentation:
 def sometimes(augment: Augment, rate: Scalar = 0.5) -> Augmentation:
     """Apply an augmentation to each example with probability `rate`; the others are unchanged.
 
-    augment: keeps shapes and dtypes; if it returns soft labels, as `mixup` does, the labels of the other
-    examples become soft too. It runs on the whole batch, so this saves no time. rate: in [0, 1].
+    augment: keeps shapes and dtypes; if it returns soft labels, as `mixup` does, the labels of the other examples
+        become soft too. It runs on the whole batch, so this saves no time.
+    rate: in [0, 1].
     Raises: ValueError when the augmentation changes the shape of x.
 
     >>> augment = nf.augment.sometimes(nf.augment.brightness(1.0), 0.5)

@@ -30,11 +30,11 @@ def mixup(alpha: Scalar, classes: int) -> Augmentation:
     The other examples are a permutation of the batch.
 
     Shapes: a batch (x, y), x [batch, ...] uint8 or floats, y labels [batch] or soft labels [batch, classes]
-    -> x of the same shape and dtype, y soft labels [batch, classes] in float32. alpha: at least 0; at 0
-    nothing is mixed, and labels only become soft. classes: the number of classes, at least 1. A label that
-    is not in [0, classes) gives NaN.
-    Source: Zhang et al. 2018, arXiv:1710.09412, section 2; here with a weight for each example
-    instead of one for the batch.
+    -> x of the same shape and dtype, y soft labels [batch, classes] in float32.
+    alpha: at least 0; at 0 nothing is mixed, and labels only become soft.
+    classes: the number of classes, at least 1. A label that is not in [0, classes) gives NaN.
+    Source: Zhang et al. 2018, arXiv:1710.09412, section 2; here with a weight for each example instead of one for
+    the batch.
 
     >>> x, y = nf.augment.mixup(0.4, classes=3)(jax.random.key(0), (jnp.eye(3), jnp.arange(3)))
     >>> bool(jnp.allclose(x, y, atol=1e-6)), round(float(y.sum()), 4)
@@ -52,11 +52,13 @@ def cutmix(alpha: Scalar, classes: int, *, shape: Shape = None) -> Augmentation:
     image, before it is cut off at the edges. The labels are mixed by the number of pasted pixels.
 
     Shapes: a batch (x, y), x [batch, height, width, channels] of any dtype, y labels [batch] or soft labels
-    [batch, classes] -> x of the same shape and dtype, y soft labels [batch, classes] in float32. alpha: at
-    least 0; at 0 nothing is pasted, and labels only become soft. classes: the number of classes, at least 1.
-    A label that is not in [0, classes) gives NaN. shape: as for `nf.augment.shift`.
-    Source: Yun et al. 2019, arXiv:1905.04899, section 3 and appendix A; here with a box for each image
-    instead of one for the batch.
+    [batch, classes] -> x of the same shape and dtype, y soft labels [batch, classes] in float32.
+    alpha: at least 0; at 0 nothing is pasted, and labels only become soft.
+    classes: the number of classes, at least 1.
+    A label that is not in [0, classes) gives NaN.
+    shape: as for `nf.augment.shift`.
+    Source: Yun et al. 2019, arXiv:1905.04899, section 3 and appendix A; here with a box for each image instead of
+    one for the batch.
 
     >>> x = jnp.broadcast_to(jnp.arange(2.0)[:, None, None, None], (2, 8, 8, 1))
     >>> mixed, y = nf.augment.cutmix(1.0, classes=2)(jax.random.key(1), (x, jnp.arange(2)))
@@ -123,8 +125,9 @@ def draw_symmetric_beta(key: Key, alpha: Scalar, count: int) -> Array:
 def to_soft_labels(where: str, y: Any, classes: int) -> Array:
     """Labels as class probabilities [batch, classes] in float32.
 
-    where: begins the message of an error. y: labels [batch], or soft labels [batch, classes], which are
-    returned unchanged. classes: the number of classes.
+    where: begins the message of an error.
+    y: labels [batch], or soft labels [batch, classes], which are returned unchanged.
+    classes: the number of classes.
     """
     y = jnp.asarray(y)
     if y.ndim == 2 and y.shape[1] == classes and jnp.issubdtype(y.dtype, jnp.floating):

@@ -25,8 +25,9 @@ Mode = Literal["constant", "reflect", "edge"]
 def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
     """Shift each image by up to `pixels` vertically and horizontally, uniformly at random.
 
-    Shapes: x [batch, height, width, channels], in a batch (x, y) or alone. pixels: at least 0,
-    rounded to an integer. fill: the value of pixels outside the image, one number or one for each channel.
+    Shapes: x [batch, height, width, channels], in a batch (x, y) or alone.
+    pixels: at least 0, rounded to an integer.
+    fill: the value of pixels outside the image, one number or one for each channel.
     shape: (height, width, channels), for images in another layout.
 
     >>> x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
@@ -40,9 +41,10 @@ def shift(pixels: Scalar, *, fill: Fill = 0.0, shape: Shape = None) -> Augmentat
 def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: Shape = None) -> Augmentation:
     """Pad each image by `padding` pixels on every side, and crop it to its size at a random position.
 
-    Shapes, fill and shape: as for `shift`, which equals the mode "constant". padding: at least 0, rounded
-    to an integer. mode: of `numpy.pad`, "constant" (fill), "edge" (the nearest pixel) or "reflect" (the
-    image mirrored at its outermost pixel).
+    Shapes, fill and shape: as for `shift`, which equals the mode "constant".
+    padding: at least 0, rounded to an integer.
+    mode: of `numpy.pad`, "constant" (fill), "edge" (the nearest pixel) or "reflect" (the image mirrored at its
+        outermost pixel).
     Source: He et al. 2015, arXiv:1512.03385, section 4.2 (padding 4 for CIFAR-10).
 
     >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
@@ -59,8 +61,9 @@ def crop(padding: Scalar, *, mode: Mode = "constant", fill: Fill = 0.0, shape: S
 def flip(rate: Scalar = 0.5, *, vertical: bool = False, shape: Shape = None) -> Augmentation:
     """Flip each image from left to right, with probability `rate`.
 
-    Shapes and shape: as for `shift`. rate: in [0, 1]. vertical: flip upside down instead; for both:
-    chain(flip(), flip(vertical=True)).
+    Shapes and shape: as for `shift`.
+    rate: in [0, 1].
+    vertical: flip upside down instead; for both: chain(flip(), flip(vertical=True)).
 
     >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
     >>> {tuple(nf.augment.flip()(jax.random.key(i), x).ravel().tolist()) for i in range(8)} == {

@@ -23,7 +23,8 @@ def token_dropout(rate: Scalar, token: int = 0) -> Augmentation:
 
     Only x changes: the targets of a pair (tokens, next tokens) stay as they are.
     Shapes: x [batch, time] integers, alone, in (x, y), or the first field of an input such as `nf.BertInput`.
-    rate: in [0, 1]. token: at least 0, such as the id of an unknown or mask token.
+    rate: in [0, 1].
+    token: at least 0, such as the id of an unknown or mask token.
     Source: Iyyer et al. 2015 (word dropout); Bowman et al. 2016, arXiv:1511.06349, section 3.1.
 
     >>> nf.augment.token_dropout(0.5, 9)(jax.random.key(0), jnp.arange(6)[None]).tolist()
@@ -40,7 +41,8 @@ def random_windows(length: int) -> Augmentation:
     Shapes: x [batch, time, ...] -> [batch, length, ...]. y is cropped at the same positions if it has a
     value for each step: [batch, time] integers or [batch, time, ...]; labels [batch] and soft labels do not
     change. With x as an `nf.RecurrentInput` the windows contain as many valid steps as possible, and
-    lengths is the number of valid steps in each. length: in [1, time]; at time nothing changes.
+    lengths is the number of valid steps in each.
+    length: in [1, time]; at time nothing changes.
     Raises: ValueError when the sequences are shorter than length.
 
     >>> x = jnp.arange(5)[None]

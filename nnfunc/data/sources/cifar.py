@@ -40,11 +40,12 @@ def cifar10(
 
     x is uint8, and becomes (x / 255 - mean) / std of each channel in every batch, with mean (0.4914, 0.4822,
     0.4465) and std (0.2470, 0.2435, 0.2616); y is int32 in [0, 10).
-    layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96]. shift: the most pixels by which each
-    training image is shifted at random; 4 is usual. flip: flip each training image with probability 1/2.
-    validation, shuffle_pixels, shuffle_seed, preprocessing: as for `mnist`. path: an archive
-    (cifar-10-binary.tar.gz or cifar-10-python.tar.gz) or its unpacked folder; by default it is searched in
-    NNFUNC_DATA and the cache, and downloaded.
+    layout: "image" [32, 32, 3], "flat" [3072], or "rows" [32, 96].
+    shift: the most pixels by which each training image is shifted at random; 4 is usual.
+    flip: flip each training image with probability 1/2.
+    validation, shuffle_pixels, shuffle_seed, preprocessing: as for `mnist`.
+    path: an archive (cifar-10-binary.tar.gz or cifar-10-python.tar.gz) or its unpacked folder; by default it is
+        searched in NNFUNC_DATA and the cache, and downloaded.
     Raises: FileNotFoundError, with the URL of the file; ValueError when a file is damaged.
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """

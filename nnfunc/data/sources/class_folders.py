@@ -30,7 +30,9 @@ SYSTEM_NAMES = {
 class ClassFolders(NamedTuple):
     """Files in folders, with a folder for each class.
 
-    where: begins the message of an error. what: the files, "images" or "texts". endings: of their names.
+    where: begins the message of an error.
+    what: the files, "images" or "texts".
+    endings: of their names.
     """
 
     where: str
@@ -128,8 +130,9 @@ IMAGES = ClassFolders(
 def split_files(where: str, root: Path, endings: Collection[str]) -> dict[str, Path]:
     """{split: file} of a folder with files such as train.csv and test.csv; a file is "train".
 
-    where: begins the message of an error. root: the file or folder. endings: of the names of the files,
-    which may also end in .gz after that.
+    where: begins the message of an error.
+    root: the file or folder.
+    endings: of the names of the files, which may also end in .gz after that.
     """
     if not root.is_dir():
         return {"train": root}

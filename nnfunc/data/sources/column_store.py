@@ -13,7 +13,8 @@ GROUPS = 256  # arrays for the columns: each has a dtype, and can be freed separ
 class StringColumn:
     """A column of strings, whose row i is `distinct[codes[i]]`.
 
-    codes: [rows] integers. distinct: the strings.
+    codes: [rows] integers.
+    distinct: the strings.
     """
 
     codes: np.ndarray
@@ -45,7 +46,8 @@ class StringColumn:
 class ColumnStore:
     """Columns that grow block by block; the memory is used as they fill.
 
-    columns: how many. most: the largest number of rows.
+    columns: how many.
+    most: the largest number of rows.
     """
 
     def __init__(self, columns: int, most: int):

@@ -78,9 +78,11 @@ def read_columns(
 ) -> tuple[str, dict[str, Any], DescribeRow]:
     """(the name of the table for messages, {name: column}, row -> its position).
 
-    source: a file (CSV, Parquet or JSON lines), a data frame, a dict of columns or a list of dicts. separator: of a
-    CSV file. only: the names of the columns to read, None for all; the others may be None. texts: the columns to read
-    as texts in a CSV file, such as labels, None for all. where: begins the message of an error, here and below.
+    source: a file (CSV, Parquet or JSON lines), a data frame, a dict of columns or a list of dicts.
+    separator: of a CSV file.
+    only: the names of the columns to read, None for all; the others may be None.
+    texts: the columns to read as texts in a CSV file, such as labels, None for all.
+    where: begins the message of an error, here and below.
     """
     if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
         source = {key: [row.get(key) for row in source] for key in dict.fromkeys(key for row in source for key in row)}
@@ -217,7 +219,9 @@ def _unpacked(metadata: Any, used: Collection[str]) -> int:
 def check_columns(name: str, expected: list[str], result: dict[str, Any], *, where: str = WHERE) -> None:
     """Refuse a table that lacks columns.
 
-    name: of the table. expected: the names. result: its columns by name.
+    name: of the table.
+    expected: the names.
+    result: its columns by name.
     """
     missing = [word for word in expected if word not in result]
     new = [column for column in result if column not in expected]
@@ -248,8 +252,11 @@ def parse_numbers(
 ) -> np.ndarray:
     """A column of numbers [n], all finite: float64, but a narrower type stays as it is.
 
-    name: of the table. column: its name. values: the column. describe_row: of `read_columns`. Numbers are
-    written as in CSV: 1e-3. allow_missing: whether missing values become NaN; otherwise they are refused.
+    name: of the table.
+    column: its name.
+    values: the column.
+    describe_row: of `read_columns`. Numbers are written as in CSV: 1e-3.
+    allow_missing: whether missing values become NaN; otherwise they are refused.
     """
     values = check_values(name, column, values, where=where)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
@@ -302,7 +309,10 @@ def parse_class_labels(
 
     `1` and `1.0` are one class, 1, but 01 is another; `true` and `True` are one class, True. What pandas takes for
     missing is refused: None, NaN, NaT, and words such as NA, null and None, but not none.
-    name: of the table. label: the name of the column. values: the column. describe_row: of `read_columns`.
+    name: of the table.
+    label: the name of the column.
+    values: the column.
+    describe_row: of `read_columns`.
     names: the only classes that are allowed, None for any.
     """
     values = check_values(name, label, values, where=where)
@@ -365,7 +375,10 @@ def to_strings(
 ) -> StringColumn:
     """A column as strings. A cell that is no text, number, flag or date is refused, such as a list of JSON lines.
 
-    name: of the table. column: its name. values: the column. describe_row: of `read_columns`.
+    name: of the table.
+    column: its name.
+    values: the column.
+    describe_row: of `read_columns`.
     """
     if isinstance(values, StringColumn):
         return values

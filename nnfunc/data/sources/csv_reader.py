@@ -34,8 +34,11 @@ def read_csv(
 
     A column of numbers is an array, any other a `StringColumn`; columns that are not in `only` are None.
     Blank lines are skipped, as pandas does. Peak memory is about that of the file and of the columns.
-    where: begins the message of an error. file: to read. separator: between values. only: the names of the
-    columns to read, None for all. texts: the columns to read as texts, such as labels; None for all.
+    where: begins the message of an error.
+    file: to read.
+    separator: between values.
+    only: the names of the columns to read, None for all.
+    texts: the columns to read as texts, such as labels; None for all.
     """
     if len(separator) != 1 or separator in '"\r\n':
         check.fail(where, expected="separator should be one character", actual=f"{separator!r}")
@@ -105,7 +108,10 @@ def _rows(where: str, file: Path, data: bytes, separator: str) -> Iterator[tuple
 def csv_rows(where: str, file: Path | str, text: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
     """(the line in which it begins, its values) of each row, that of the names included.
 
-    where: begins the message of an error. file: its name. text: of the file. separator: between values.
+    where: begins the message of an error.
+    file: its name.
+    text: of the file.
+    separator: between values.
     """
     line = 1
     reader = csv.reader(text, delimiter=separator, strict=True)

@@ -17,11 +17,10 @@ def digits(*, layout: Layout = "flat", preprocessing: Preprocessing | None = Non
     """The digits, stratified by class: 1257 images for training, 180 for validation, 360 for testing.
 
     x: float32 in [0, 1]; y: int32 in [0, 10). The split is always the same, so that results can be compared.
-    layout: "flat" [64], "image" [8, 8, 1] or "rows" [8, 8]. preprocessing: of an earlier run; it has no effect,
-    because nothing is fitted to these images.
+    layout: "flat" [64], "image" [8, 8, 1] or "rows" [8, 8].
+    preprocessing: of an earlier run; it has no effect, because nothing is fitted to these images.
     Raises: ModuleNotFoundError when scikit-learn, which contains the images, is not installed.
-    Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI, the test
-    set.
+    Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits", UCI, the test set.
 
     >>> x, y = digits().train
     >>> x.shape, y.shape, x.dtype, float(x.max())

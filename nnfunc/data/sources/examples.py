@@ -21,7 +21,9 @@ def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: C
     """The indices of the examples without those that repeat an earlier one, with a warning about these.
 
     An example that is in two splits would make the test metrics too good.
-    where, name: the function and the file, for the warning. contents: hashable. describe_row: index -> its position.
+    where, name: the function and the file, for the warning.
+    contents: hashable.
+    describe_row: index -> its position.
     """
     first: dict[Any, int] = {}
     for index, content in enumerate(contents):
@@ -38,7 +40,9 @@ def drop_repeats(where: str, name: str, contents: Sequence[Any], describe_row: C
 def repeated_rows(part: str, distinct: Sequence[int], count: int) -> dict[str, list[int]]:
     """The entry of facts["repeats"] for a file: {split: the rows that were left out}, {} without any.
 
-    part: the split. distinct: the rows that are used. count: of the rows of the file.
+    part: the split.
+    distinct: the rows that are used.
+    count: of the rows of the file.
     """
     return {part: sorted({*range(count)} - {*distinct})} if len(distinct) < count else {}
 
@@ -56,8 +60,9 @@ def split_examples(
 
     Examples of the same input, of different classes, are in one split. Of those that two given files share, there is a
     warning.
-    where, preprocessing, stratify, fractions: as for `split_pairs`. parts: {split: (contents, whose repr tells them
-    apart, labels)}. input_of: content -> what the model reads of it.
+    where, preprocessing, stratify, fractions: as for `split_pairs`.
+    parts: {split: (contents, whose repr tells them apart, labels)}.
+    input_of: content -> what the model reads of it.
     """
     known, pairs = {}, {}
     inputs = {part: [input_of(content) for content in contents] for part, (contents, _) in parts.items()}
@@ -97,7 +102,9 @@ def _cut_together(
 
 
 def pad_rows(rows: Sequence[Sequence[Any]], length: int, fill: int = 0, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """int32 [n, length, *shape]: the first `length` items of each row, then `fill`. shape: of an item.
+    """int32 [n, length, *shape]: the first `length` items of each row, then `fill`.
+
+    shape: of an item.
 
     Raises: ValueError when that is more than the memory.
     """
@@ -114,7 +121,8 @@ def pad_rows(rows: Sequence[Sequence[Any]], length: int, fill: int = 0, shape: t
 def find_path(where: str, item: Any, endings: Sequence[str]) -> Path | None:
     """The file or folder that an item names, None for a text: a text names one if it ends as one of the `endings`.
 
-    where: begins the message of an error. endings: after which there may be .gz. A Path always names one.
+    where: begins the message of an error.
+    endings: after which there may be .gz. A Path always names one.
     Raises: FileNotFoundError.
     """
     if isinstance(item, str):

@@ -43,19 +43,26 @@ def forecasting(
     the same times: training windows end before the validation begins, and the values to predict in validation and
     test are in their own time, after a context that may reach back. `preprocessing.facts["baselines"]` has the errors
     of two forecasts without a model: the last value repeated, and with a season the value of one season before.
-    source: a .csv, .parquet or .jsonl file, or a data frame, with the rows in any order. time: the column of times,
-    integers or ISO dates (2026-11-30, 2026-11-30T06:00, 2026-11), in equal steps; months are equal. context, horizon:
-    at least 1. value: the column of values, for a table with a row for each time and series; without it every other
-    column is a series. series: the column that names the series of a row; without it there is one. covariates:
-    columns of numbers that are known in advance, such as holidays, which are standardised. For a prediction the
-    table has them for the next `horizon` times too, in rows without a value.
-    layout: "flat", x [n, context + (context + horizon) * covariates], the values and then each covariate over context
-    and horizon, for `nf.mlp`; or "sequence", x [n, context, 1 + 2 * covariates], at each time the value, the
-    covariates, and the covariates a horizon later, for `nf.rnn_classifier`. season: the steps of a season, at most
-    context. stride: the steps from one training window to the next, at least 1; windows are stored, so a
-    larger one saves memory. separator: of a CSV file. decimal, thousands: the marks of its numbers, as for a table.
-    validation, test: the last times, below 1 a fraction, from 1 on a number of times, 0 for none. preprocessing: of
-    an earlier run (`splits.preprocessing`), which fixes scaling and splits; later times are in no split.
+    source: a .csv, .parquet or .jsonl file, or a data frame, with the rows in any order.
+    time: the column of times, integers or ISO dates (2026-11-30, 2026-11-30T06:00, 2026-11), in equal steps; months
+        are equal.
+    context, horizon: at least 1.
+    value: the column of values, for a table with a row for each time and series; without it every other column is a
+        series.
+    series: the column that names the series of a row; without it there is one.
+    covariates: columns of numbers that are known in advance, such as holidays, which are standardised. For a
+        prediction the table has them for the next `horizon` times too, in rows without a value.
+    layout: "flat", x [n, context + (context + horizon) * covariates], the values and then each covariate over
+        context and horizon, for `nf.mlp`; or "sequence", x [n, context, 1 + 2 * covariates], at each time the
+        value, the covariates, and the covariates a horizon later, for `nf.rnn_classifier`.
+    season: the steps of a season, at most context.
+    stride: the steps from one training window to the next, at least 1; windows are stored, so a larger one saves
+        memory.
+    separator: of a CSV file.
+    decimal, thousands: the marks of its numbers, as for a table.
+    validation, test: the last times, below 1 a fraction, from 1 on a number of times, 0 for none.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes scaling and splits; later times are in no
+        split.
     Raises: FileNotFoundError; ValueError, with file and line, for times that are missing or repeated, values that
     are missing, and series that are too short.
 
@@ -217,7 +224,8 @@ class SeriesName(str):
 def read_series(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[SeriesName]]:
     """(x [series, ...], the names of the series) to predict the times after the last values.
 
-    preprocessing: of the run. source: as for training, with at least `context` values of each series.
+    preprocessing: of the run.
+    source: as for training, with at least `context` values of each series.
     """
     facts = dict(preprocessing.facts)
     name, table = read_table("predict", source, facts)

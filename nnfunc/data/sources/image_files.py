@@ -31,10 +31,14 @@ def open_pillow() -> Any:
 class ImageReader:
     """Reads images as uint8, all of one size; images of floats all have the same value of white.
 
-    size: (height, width) to scale them to, or None. channels: 1 or 3. first: the file that set the shape, for
-    messages. shape: of all images, by default that of the first one. white: the value of white in images of
-    floats, by default the least of 1, 255 and 65535 that no pixel of the first call of `read` exceeds. stretch, crop,
-    interpolation: as for `nf.data.images`. pillow: the modules Image and ImageOps.
+    size: (height, width) to scale them to, or None.
+    channels: 1 or 3.
+    first: the file that set the shape, for messages.
+    shape: of all images, by default that of the first one.
+    white: the value of white in images of floats, by default the least of 1, 255 and 65535 that no pixel of the
+        first call of `read` exceeds.
+    stretch, crop, interpolation: as for `nf.data.images`.
+    pillow: the modules Image and ImageOps.
     """
 
     size: tuple[int, ...] | None

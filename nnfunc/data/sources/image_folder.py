@@ -46,17 +46,23 @@ def images(
     bits are used, and values below 0 are black. White in images of floats is the least of 1, 255 and 65535 that
     no training image exceeds; NaN and floats below 0 are refused. Hidden files and folders, and those of
     operating systems (__MACOSX, lost+found), are skipped.
-    path: the folder. size: [height, width], or one number for both, to which each image is scaled so that it
-    covers them, and cropped to its center; by default all images must have the same size. stretch: whether it is
-    scaled to the size itself, whatever its sides. crop: the part of the scaled image that is used, in (0, 1], as
-    published models read images: with size = 224 and crop = 0.875 the shorter side, or with stretch each one, is scaled
-    to 256, and the center cropped. interpolation: of the pixels. channels: 3 (RGB) or 1 (gray). layout: as for `mnist`.
-    validation, test: splits without a folder are cut off the training images,
-    stratified by class; below 1 a fraction of them, from 1 on a number of images, 0 for none. mean, std: of
-    each channel, by default those of the training images. shift, flip: as for `cifar10`. preprocessing: of an
-    earlier run (`splits.preprocessing`), which fixes classes, sizes, means, and the split of each image.
-    Raises: ModuleNotFoundError without Pillow; FileNotFoundError; ValueError for an image that cannot be
-    read, or has another size.
+    path: the folder.
+    size: [height, width], or one number for both, to which each image is scaled so that it covers them, and cropped
+        to its center; by default all images must have the same size.
+    stretch: whether it is scaled to the size itself, whatever its sides.
+    crop: the part of the scaled image that is used, in (0, 1], as published models read images: with size = 224 and
+        crop = 0.875 the shorter side, or with stretch each one, is scaled to 256, and the center cropped.
+    interpolation: of the pixels.
+    channels: 3 (RGB) or 1 (gray).
+    layout: as for `mnist`.
+    validation, test: splits without a folder are cut off the training images, stratified by class; below 1 a
+        fraction of them, from 1 on a number of images, 0 for none.
+    mean, std: of each channel, by default those of the training images.
+    shift, flip: as for `cifar10`.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes classes, sizes, means, and the split of
+        each image.
+    Raises: ModuleNotFoundError without Pillow; FileNotFoundError; ValueError for an image that cannot be read, or
+    has another size.
     """
     open_pillow()
     if channels not in (1, 3):

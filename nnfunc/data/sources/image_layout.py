@@ -34,11 +34,16 @@ def build_image_splits(
 ) -> Splits:
     """`Splits` of images and their labels.
 
-    where: such as "data.mnist". parts: {split: (uint8 images [n, height, width, channels], labels [n])}.
-    layout: see `Layout`. names: of the classes. mean, std: of each channel, by default those of the training
-    images. fractions: of train to cut off for the splits that are not in parts, stratified by class.
-    preprocessing: of an earlier run, or None. facts: more entries for the new preprocessing. shuffle_pixels,
-    shuffle_seed, shift, flip: as for `nf.data.mnist` and `nf.data.cifar10`. describe: as for `Preprocessing`.
+    where: such as "data.mnist".
+    parts: {split: (uint8 images [n, height, width, channels], labels [n])}.
+    layout: see `Layout`.
+    names: of the classes.
+    mean, std: of each channel, by default those of the training images.
+    fractions: of train to cut off for the splits that are not in parts, stratified by class.
+    preprocessing: of an earlier run, or None.
+    facts: more entries for the new preprocessing.
+    shuffle_pixels, shuffle_seed, shift, flip: as for `nf.data.mnist` and `nf.data.cifar10`.
+    describe: as for `Preprocessing`.
     """
     if preprocessing is not None:
         preprocessing.check_factory(where)

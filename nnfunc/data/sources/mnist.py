@@ -73,13 +73,17 @@ def mnist(
     """MNIST's handwritten digits: 55,000 images for training, 5,000 for validation, 10,000 for testing.
 
     x is uint8, and becomes (x / 255 - 0.1307) / 0.3081 in every batch; y is int32 in [0, 10).
-    layout: "image" [28, 28, 1], "flat" [784], or "rows" [28, 28], a sequence of 28 rows. validation: the
-    number of the 60,000 training images to hold out, stratified by class and always the same; 0 for none.
-    The test images are the official ones. shift: the most pixels by which each training image is shifted at
-    random. shuffle_pixels: permute the pixels of all images in the same way, so that a model cannot use their
-    neighbourhood. shuffle_seed: of this permutation, an integer. path: the folder of the four IDX files, gzip or
-    not; by default they are searched in NNFUNC_DATA and the cache, and downloaded. preprocessing: of an earlier run
-    (`splits.preprocessing`), used instead of fitting a new one.
+    layout: "image" [28, 28, 1], "flat" [784], or "rows" [28, 28], a sequence of 28 rows.
+    validation: the number of the 60,000 training images to hold out, stratified by class and always the same; 0 for
+        none.
+    The test images are the official ones.
+    shift: the most pixels by which each training image is shifted at random.
+    shuffle_pixels: permute the pixels of all images in the same way, so that a model cannot use their
+        neighbourhood.
+    shuffle_seed: of this permutation, an integer.
+    path: the folder of the four IDX files, gzip or not; by default they are searched in NNFUNC_DATA and the cache,
+        and downloaded.
+    preprocessing: of an earlier run (`splits.preprocessing`), used instead of fitting a new one.
     Raises: FileNotFoundError, with the URL of the files; ValueError for damaged or exchanged files.
     Source: LeCun, Cortes and Burges, CC BY-SA 3.0.
     """
@@ -99,8 +103,9 @@ def fashion_mnist(
 ) -> Splits:
     """Fashion-MNIST's images of clothing, in the form of `mnist`.
 
-    x becomes (x / 255 - 0.2860) / 0.3530. flip: flip each training image with probability 1/2. layout,
-    validation, shift, shuffle_pixels, shuffle_seed, path, preprocessing: as for `mnist`.
+    x becomes (x / 255 - 0.2860) / 0.3530.
+    flip: flip each training image with probability 1/2.
+    layout, validation, shift, shuffle_pixels, shuffle_seed, path, preprocessing: as for `mnist`.
     Raises: as `mnist`.
     Source: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, MIT licence.
     """

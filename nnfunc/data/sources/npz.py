@@ -32,15 +32,17 @@ def npz(
 ) -> Splits:
     """The arrays x and y of an .npz file, or x.npy and y.npy of a folder.
 
-    path: the file, or the folder of .npy files. x, y: the names of the arrays, whose first axis is the
-    examples. If there are x_train and y_train (and x_validation or x_val, and x_test), they are the splits.
-    validation, test: splits that are not there are cut off the training examples; below 1 a fraction of
-    them, from 1 on a number of examples, 0 for none. x in uint8 is divided by 255 in every batch. Integers y
-    are classes in [0, classes); other y [n] become [n, 1]. classes: by default the largest y plus 1.
-    preprocessing: of an earlier run (`splits.preprocessing`), which fixes the number of classes and the split
-    of each example.
-    Only these arrays are read, and only if the file has as much data as their headers say; an array may
-    unpack to 250 times its size, or to 256 MiB.
+    path: the file, or the folder of .npy files.
+    x, y: the names of the arrays, whose first axis is the examples. If there are x_train and y_train (and
+        x_validation or x_val, and x_test), they are the splits.
+    validation, test: splits that are not there are cut off the training examples; below 1 a fraction of them, from
+        1 on a number of examples, 0 for none. x in uint8 is divided by 255 in every batch. Integers y are classes
+        in [0, classes); other y [n] become [n, 1].
+    classes: by default the largest y plus 1.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes the number of classes and the split of
+        each example.
+    Only these arrays are read, and only if the file has as much data as their headers say; an array may unpack to
+    250 times its size, or to 256 MiB.
     Raises: FileNotFoundError; ValueError for a file that is damaged or does not have the arrays.
 
     >>> import tempfile

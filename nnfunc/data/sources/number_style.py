@@ -54,7 +54,10 @@ class NumberStyle(NamedTuple):
     ) -> dict[str, Any]:
         """The columns by name, with the texts in those that are numeric as numbers are usually written.
 
-        where: begins an error. name: of the table. numeric: names of columns. describe_row: row -> its position.
+        where: begins an error.
+        name: of the table.
+        numeric: names of columns.
+        describe_row: row -> its position.
         Raises: ValueError for a number that is written in another way, such as 12.5 with decimal commas.
         """
         if not self.facts():

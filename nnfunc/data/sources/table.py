@@ -74,33 +74,43 @@ def table(
     x is [n, columns] in float32. With `categorical`, it is {"numbers": [n, k], "categories": int32 [n, c]}, which
     `nf.table_model` reads. Everything is fitted to the training rows by scikit-learn, and stored as JSON.
 
-    source: a .csv file (UTF-8, gzip or not) whose first line names the columns, a .parquet file (with
-    pyarrow), a data frame of pandas or polars, or a table of pyarrow. Numbers may have exponents, as 1e-3;
-    blank lines are skipped. label: its distinct values are the classes, `splits.names`, in numerical or
-    alphabetical order. 1 and 1.0 are the same class. Values that pandas treats as missing (None, NaN, NA, null,
-    but not none) are refused. Several labels are 0 or 1 each: y [n, labels] in float32, and `splits.names` are
-    the labels. columns: the inputs in this order, by default all but label, group and time; those that no
-    argument below names are numbers. task: "classification", or "regression" for numbers, y [n, labels].
+    source: a .csv file (UTF-8, gzip or not) whose first line names the columns, a .parquet file (with pyarrow), a
+        data frame of pandas or polars, or a table of pyarrow. Numbers may have exponents, as 1e-3; blank lines are
+        skipped.
+    label: its distinct values are the classes, `splits.names`, in numerical or alphabetical order. 1 and 1.0 are
+        the same class. Values that pandas treats as missing (None, NaN, NA, null, but not none) are refused.
+        Several labels are 0 or 1 each: y [n, labels] in float32, and `splits.names` are the labels.
+    columns: the inputs in this order, by default all but label, group and time; those that no argument below names
+        are numbers.
+    task: "classification", or "regression" for numbers, y [n, labels].
     categorical: columns that become indices: 0 is an unknown category, 1 a missing one, then follow those of the
-    training rows. one_hot: columns that become one number for each category, all 0 for an unknown one. dates:
-    columns that become year, month, day, weekday, hour, days since 1970 and whether the date is missing, as far
-    as they vary. date_format: of dates that are texts, such as "%d.%m.%Y"; by default ISO 8601. texts: columns
-    that become the TF-IDF weights of their words. text_features: the most words of such a column, of which the
-    most frequent ones count.
+        training rows.
+    one_hot: columns that become one number for each category, all 0 for an unknown one.
+    dates: columns that become year, month, day, weekday, hour, days since 1970 and whether the date is missing, as
+        far as they vary.
+    date_format: of dates that are texts, such as "%d.%m.%Y"; by default ISO 8601.
+    texts: columns that become the TF-IDF weights of their words.
+    text_features: the most words of such a column, of which the most frequent ones count.
     impute: what replaces missing numbers and dates, the "mean" or "median" of the training rows; a column of
-    numbers of which some are missing gets another one beside it, of whether they are. None refuses them.
-    standardise: x becomes (x - mean) / std of each column of the training rows, computed in float64 and stored
-    in float32, so that seconds since 1970 keep their precision; "robust" takes the median and the interquartile
-    range instead. scale_target: the same for y in a regression. log_target: y becomes log(1 + y) before that.
-    `splits.preprocessing.restore_target` undoes both. drop_unlabelled: whether rows without a label are left out,
-    with a warning of their number; otherwise they are refused. separator: of the columns of a CSV file, one character.
+        numbers of which some are missing gets another one beside it, of whether they are. None refuses them.
+    standardise: x becomes (x - mean) / std of each column of the training rows, computed in float64 and stored in
+        float32, so that seconds since 1970 keep their precision; "robust" takes the median and the interquartile
+        range instead.
+    scale_target: the same for y in a regression.
+    log_target: y becomes log(1 + y) before that. `splits.preprocessing.restore_target` undoes both.
+    drop_unlabelled: whether rows without a label are left out, with a warning of their number; otherwise they are
+        refused.
+    separator: of the columns of a CSV file, one character.
     decimal, thousands: the decimal mark of texts that are numbers, and the mark between groups of three digits, ""
-    for none; decimal = "," reads 12,5 and refuses 12.5. A run reads its predictions in the same way.
+        for none; decimal = "," reads 12,5 and refuses 12.5. A run reads its predictions in the same way.
     validation, test: below 1 fractions of the rows, from 1 on numbers of rows, 0 for none; split at random, and
-    always the same. stratify: whether splits get the same fraction of every class. group: a column each of whose
-    values is in one split alone. time: a column of numbers or dates; the latest rows are the test split, those
-    before them the validation split, and rows of equal time are together. preprocessing: of an earlier run
-    (`splits.preprocessing`), which fixes columns, means, classes, and the split of each row; new rows are in none.
+        always the same.
+    stratify: whether splits get the same fraction of every class.
+    group: a column each of whose values is in one split alone.
+    time: a column of numbers or dates; the latest rows are the test split, those before them the validation split,
+        and rows of equal time are together.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes columns, means, classes, and the split of
+        each row; new rows are in none.
     Raises: FileNotFoundError; ModuleNotFoundError without pyarrow or scikit-learn; ValueError, with line and
     column, for a value that is missing or not a number, or a class that `preprocessing` does not have.
     Source: scikit-learn's ColumnTransformer of SimpleImputer, StandardScaler, RobustScaler, OneHotEncoder,

@@ -28,8 +28,12 @@ FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 def parse_strings(name: str, column: str, values: Any, *, categories: bool = True, where: str = WHERE) -> StringColumn:
     """A column of categories or texts; a missing cell is "".
 
-    name: of the table. column: its name. values: the column. categories: whether 1 and 1.0 are the same, as in labels,
-    and true and True, as a file and a data frame write them. where: begins the message of an error, here and below.
+    name: of the table.
+    column: its name.
+    values: the column.
+    categories: whether 1 and 1.0 are the same, as in labels, and true and True, as a file and a data frame write
+        them.
+    where: begins the message of an error, here and below.
     """
     values = to_strings(name, column, check_values(name, column, values, where=where), where=where)
     convert = class_name if categories else str
@@ -50,9 +54,12 @@ def parse_dates(
 ) -> np.ndarray:
     """A column of dates as seconds since 1970 in UTC, float64 [n]; a missing one is NaN.
 
-    name: of the table. column: its name. values: the column: dates, datetimes, or texts. describe_row: of
-    `read_columns`. date_format: of texts, as for `datetime.strptime`; None for ISO 8601. allow_missing: whether missing
-    dates are allowed; otherwise they are refused.
+    name: of the table.
+    column: its name.
+    values: the column: dates, datetimes, or texts.
+    describe_row: of `read_columns`.
+    date_format: of texts, as for `datetime.strptime`; None for ISO 8601.
+    allow_missing: whether missing dates are allowed; otherwise they are refused.
     """
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         values = check_values(name, column, values, where=where)
@@ -92,7 +99,8 @@ def parse_order(
 def fold_column(ids: np.ndarray, values: "np.ndarray | StringColumn") -> np.ndarray:
     """Make the ids of rows also depend on one more column, in place.
 
-    ids: uint64 [n]. values: numbers, or strings, which count by their text.
+    ids: uint64 [n].
+    values: numbers, or strings, which count by their text.
     """
     if not isinstance(values, StringColumn):
         return fold_ids(ids, values)

@@ -27,8 +27,11 @@ def read_labels(
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """(y: classes [n], flags [n, labels] or numbers [n, labels]; the names of classes or labels).
 
-    name: of the table. labels: the columns of the labels. task: "classification" or "regression". columns,
-    describe_row: of `read_columns`. preprocessing: of an earlier run, or None.
+    name: of the table.
+    labels: the columns of the labels.
+    task: "classification" or "regression".
+    columns, describe_row: of `read_columns`.
+    preprocessing: of an earlier run, or None.
     """
     if task == "classification" and len(labels) == 1:
         names = None if preprocessing is None else preprocessing.names
@@ -62,8 +65,10 @@ def read_order(
 ) -> tuple[Callable[..., Any], np.ndarray | StringColumn] | None:
     """((**fractions) -> the indices of each split by group or by time, the values of that column); None without either.
 
-    name: of the table. group, time: their columns, or None. date_format: of time. columns, describe_row: of
-    `read_columns`.
+    name: of the table.
+    group, time: their columns, or None.
+    date_format: of time.
+    columns, describe_row: of `read_columns`.
     """
     column = group or time
     if column is None:
@@ -138,7 +143,9 @@ def _moments(column: np.ndarray, rows: SplitRows) -> tuple[float, float]:
 def fit_target(y: np.ndarray, rows: SplitRows, *, scale: bool, log: bool) -> dict[str, Any]:
     """`Preprocessing.facts["target"]`, of which mean and std are 0 and 1 without scale.
 
-    y: [n, labels]. rows: of the training. scale, log: whether to scale them, and whether to take log(1 + y) before.
+    y: [n, labels].
+    rows: of the training.
+    scale, log: whether to scale them, and whether to take log(1 + y) before.
     """
     columns = (np.log1p(column) if log else column for column in y.T)
     scaling = fit_scaling(columns, rows) if scale else {"mean": [0.0] * y.shape[1], "std": [1.0] * y.shape[1]}

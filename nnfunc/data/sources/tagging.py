@@ -56,18 +56,22 @@ def tagging(
     of padding is -100. A sentence that repeats an earlier one is left out, with a warning; the same words
     with other tags are in one split. Sentences that two given files share get a warning.
     path: a file with a word and its tag in each line, between columns of blanks or tabs, and a blank line between
-    sentences (comments and lines of -DOCSTART- are skipped, and of CoNLL-U's ten columns the ranges of words, 1-2, and
-    empty nodes, 1.1); or a .jsonl file with an object such as {"tokens": ["a", "b"], "tags": ["X", "Y"]} in each line;
-    or a folder of files such as train.conll and test.conll.
-    columns: the indices of the words and the tags among the columns, from the end where negative. tokens, tags: the
-    keys of the objects. block_size: the most words of a sentence, by default that of the longest one; a longer one is
-    refused. affixes: 0 to 64. min_count: how often a feature has to occur in training to be in the vocabulary, so
-    that the model also learns from unknown ones. vocab_size: the most ids of features, the most frequent ones, at
-    least 3. validation, test: splits that are not in the folder are cut off at random; below 1 a fraction, from 1 on
-    a number of sentences, 0 for none. preprocessing: of an earlier run (`splits.preprocessing`), which fixes
-    vocabulary, tags and the split of each sentence.
-    Raises: FileNotFoundError; ValueError, with file and line, for a line without a tag, a sentence that is too long,
-    or tags that are all the same.
+        sentences (comments and lines of -DOCSTART- are skipped, and of CoNLL-U's ten columns the ranges of words,
+        1-2, and empty nodes, 1.1); or a .jsonl file with an object such as {"tokens": ["a", "b"], "tags": ["X",
+        "Y"]} in each line; or a folder of files such as train.conll and test.conll.
+    columns: the indices of the words and the tags among the columns, from the end where negative.
+    tokens, tags: the keys of the objects.
+    block_size: the most words of a sentence, by default that of the longest one; a longer one is refused.
+    affixes: 0 to 64.
+    min_count: how often a feature has to occur in training to be in the vocabulary, so that the model also learns
+        from unknown ones.
+    vocab_size: the most ids of features, the most frequent ones, at least 3.
+    validation, test: splits that are not in the folder are cut off at random; below 1 a fraction, from 1 on a
+        number of sentences, 0 for none.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes vocabulary, tags and the split of each
+        sentence.
+    Raises: FileNotFoundError; ValueError, with file and line, for a line without a tag, a sentence that is too
+    long, or tags that are all the same.
 
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp(), "it.conll")
@@ -229,8 +233,8 @@ def _columns(line: str) -> list[str]:
 def _is_comment(line: str, has_tabs: bool, *, at_start: bool) -> bool:
     """Whether a line is a comment, and not the word #.
 
-    has_tabs: whether tabs are between the columns of the file. at_start: whether the line begins a sentence, with
-    another number of columns than words have.
+    has_tabs: whether tabs are between the columns of the file.
+    at_start: whether the line begins a sentence, with another number of columns than words have.
     """
     if not line.startswith("#"):
         return False
@@ -259,8 +263,9 @@ def _read_json(where: str, file: Path, tokens_key: str, tags_key: str | None) ->
 def read_sentences(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str]]:
     """(x [n, block_size, features], the words of each sentence, with blanks between them) to predict from.
 
-    preprocessing: of the run. source: a text whose words are separated by blanks, a list of such texts or of lists of
-    words, or a file as for training, whose tags are not read.
+    preprocessing: of the run.
+    source: a text whose words are separated by blanks, a list of such texts or of lists of words, or a file as for
+        training, whose tags are not read.
     """
     where, sentences = "predict", []
     items: Any = [source] if isinstance(source, str | Path) else source

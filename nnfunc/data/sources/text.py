@@ -36,13 +36,15 @@ def text(
 
     Batches are (x, y), int32 [batch, block_size], where y is x shifted by one token. A training window may begin
     at any token, once per epoch. The tokens are stored in the smallest dtype that fits.
-    path: a text file in UTF-8 (gzip or not; a byte order mark is dropped), or "tinyshakespeare",
-    which is downloaded if it is not on the disk. block_size: tokens per example, at least 1.
+    path: a text file in UTF-8 (gzip or not; a byte order mark is dropped), or "tinyshakespeare", which is
+        downloaded if it is not on the disk.
+    block_size: tokens per example, at least 1.
     codec: "characters" (the sorted characters of this text), "bytes", a file (tokenizer.json of the library
-    `tokenizers`, or a saved codec), or a codec; `splits.codec` converts between text and tokens.
-    validation: the fraction at the end of the text that is held out, in [0, 1), as in nanoGPT; its windows
-    predict each token once, except for a remainder of less than a block. preprocessing: of an earlier run
-    (`splits.preprocessing`), which fixes the codec and the splits; text that was appended later is in no split.
+        `tokenizers`, or a saved codec), or a codec; `splits.codec` converts between text and tokens.
+    validation: the fraction at the end of the text that is held out, in [0, 1), as in nanoGPT; its windows predict
+        each token once, except for a remainder of less than a block.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes the codec and the splits; text that was
+        appended later is in no split.
     Raises: FileNotFoundError; ValueError when the text is not in UTF-8, or too short.
 
     >>> import pathlib, tempfile

@@ -41,16 +41,21 @@ def text_classification(
     is left out, with a warning, because it
     could be in two splits; the same text in several classes is in one split. Texts that two given files share get a
     warning.
-    source: a table (.csv, .parquet, .jsonl with an object in each line, or a data frame), a folder of tables such as
-    train.csv and test.csv, or a folder with a folder of .txt files for each class, also below train/ and test/, as
-    for `images`. text, label: the names of the table's columns; the distinct labels are the classes,
-    `splits.names`, in numerical or alphabetical order. block_size: the most tokens of a text, at least 1; the end of
-    a longer text is cut off, with a warning if that happens to more than a tenth of the training texts. vocab_size:
-    the most token ids, at least 257. codec: a tokenizer.json, or the codec.json of a run, in place of learned
-    tokens: the special tokens that it adds to a text are in x, and the padding is its token [PAD] or <pad>. separator:
-    of a CSV file. validation, test: splits that are not in the folder
-    are cut off, stratified by class; below 1 a fraction, from 1 on a number of texts, 0 for none. preprocessing: of
-    an earlier run (`splits.preprocessing`), which fixes tokens, classes and the split of each text.
+    source: a table (.csv, .parquet, .jsonl with an object in each line, or a data frame), a folder of tables such
+        as train.csv and test.csv, or a folder with a folder of .txt files for each class, also below train/ and
+        test/, as for `images`.
+    text, label: the names of the table's columns; the distinct labels are the classes, `splits.names`, in numerical
+        or alphabetical order.
+    block_size: the most tokens of a text, at least 1; the end of a longer text is cut off, with a warning if that
+        happens to more than a tenth of the training texts.
+    vocab_size: the most token ids, at least 257.
+    codec: a tokenizer.json, or the codec.json of a run, in place of learned tokens: the special tokens that it adds
+        to a text are in x, and the padding is its token [PAD] or <pad>.
+    separator: of a CSV file.
+    validation, test: splits that are not in the folder are cut off, stratified by class; below 1 a fraction, from 1
+        on a number of texts, 0 for none.
+    preprocessing: of an earlier run (`splits.preprocessing`), which fixes tokens, classes and the split of each
+        text.
     Raises: FileNotFoundError; ModuleNotFoundError without tokenizers; ValueError, with file and line, for a text or
     label that is missing, or labels of one class.
 
@@ -178,8 +183,9 @@ def _texts(name: str, column: str, values: Any, describe_row: Any) -> list[str]:
 def read_texts(preprocessing: Preprocessing, source: Any) -> tuple[np.ndarray, list[str] | None]:
     """(x [n, block_size], the names of the text files or None) to predict from.
 
-    preprocessing: of the run. source: a text, a text file, a folder of them, a table with the column of texts as a
-    file, a data frame, a dict of columns or a list of dicts; or a list of these.
+    preprocessing: of the run.
+    source: a text, a text file, a folder of them, a table with the column of texts as a file, a data frame, a dict
+        of columns or a list of dicts; or a list of these.
     """
     facts, texts, names = preprocessing.facts, [], []
 

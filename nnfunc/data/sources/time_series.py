@@ -17,7 +17,9 @@ UNITS = {"day": 24 * 60 * 60, "hour": 60 * 60, "minute": 60, "second": 1}
 class Series(NamedTuple):
     """One series in the order of time.
 
-    times: int64 [total]. values: float64 [known], those of the first times. covariates: float64 [total, k].
+    times: int64 [total].
+    values: float64 [known], those of the first times.
+    covariates: float64 [total, k].
     """
 
     times: np.ndarray
@@ -28,8 +30,9 @@ class Series(NamedTuple):
 def read_table(where: str, source: Any, facts: dict[str, Any]) -> tuple[str, dict[str, Series]]:
     """(the name of the table, its series by name).
 
-    where: begins the message of an error. source, and time, value, series, covariates, separator, decimal and thousands
-    in `facts`: as for `nf.data.forecasting`. facts: takes the resolution and the step of the times, or has them.
+    where: begins the message of an error. source, and time, value, series, covariates, separator, decimal and
+        thousands in `facts`: as for `nf.data.forecasting`.
+    facts: takes the resolution and the step of the times, or has them.
     Raises: ValueError, with file and line.
     """
     time, value, series, covariates = (facts[key] for key in ("time", "value", "series", "covariates"))

@@ -28,13 +28,15 @@ def tokens(
 
     Batches are (x, y), int32 [batch, block_size], where y is x shifted by one token. For files that are too
     large for the device, `splits.stream(batch_size)` reads only the tokens of a batch.
-    path: a folder with train.bin and val.bin (or validation.bin), as nanoGPT writes them, or with
-    train.npy and so on; or one file. block_size: tokens per example, at least 1. validation: the fraction
-    at the end of train that is held out if there is no file for it, in [0, 1). dtype: of .bin files, which
-    are little-endian without a header. vocab_size: the number of different tokens, by default that of the
-    codec. codec: a codec, or the file of one (tokenizer.json or a saved codec), to convert tokens to text.
+    path: a folder with train.bin and val.bin (or validation.bin), as nanoGPT writes them, or with train.npy and so
+        on; or one file.
+    block_size: tokens per example, at least 1.
+    validation: the fraction at the end of train that is held out if there is no file for it, in [0, 1).
+    dtype: of .bin files, which are little-endian without a header.
+    vocab_size: the number of different tokens, by default that of the codec.
+    codec: a codec, or the file of one (tokenizer.json or a saved codec), to convert tokens to text.
     preprocessing: of an earlier run (`splits.preprocessing`), which fixes the vocabulary and the splits; tokens
-    that were appended later are in no split.
+        that were appended later are in no split.
     Raises: FileNotFoundError; ValueError when a file is cut short, or has a token outside the vocabulary.
     Source of the .bin format: Karpathy's nanoGPT, data/openwebtext/prepare.py.
 

@@ -27,8 +27,10 @@ def build_token_splits(
 ) -> Splits:
     """`Splits` of arrays of tokens.
 
-    where, source: the function and the file, for messages. splits: the tokens of train, validation and test.
-    block_size, vocab_size, codec: see `tokens`. counts: of `cut_tokens`, if the splits were one array.
+    where, source: the function and the file, for messages.
+    splits: the tokens of train, validation and test.
+    block_size, vocab_size, codec: see `tokens`.
+    counts: of `cut_tokens`, if the splits were one array.
     """
     check.size(where, block_size=block_size)
     window = block_size + 1
@@ -72,7 +74,9 @@ def cut_tokens(
 ) -> tuple[Any, Any, dict[str, int]]:
     """(the training tokens, the validation tokens after them or None, the counts of tokens).
 
-    where: begins the message of an error. tokens: a sequence. validation: the fraction to hold out.
+    where: begins the message of an error.
+    tokens: a sequence.
+    validation: the fraction to hold out.
     preprocessing: of a run whose counts are used again; tokens beyond them are in no split.
     """
     check.number(where, 0, 1, open_high=True, validation=validation)

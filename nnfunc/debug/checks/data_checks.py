@@ -16,7 +16,8 @@ ROWS = 2048  # the most examples that are compared one by one
 def check_scales(probe: Probe, data: Any) -> Iterator[Finding]:
     """Inputs and targets are neither huge nor tiny, and features vary.
 
-    probe: of the task. data: the data set without augmentation.
+    probe: of the task.
+    data: the data set without augmentation.
     """
     x, target = split_pair(next(iter(data.split("train", min(ROWS, data.size)))))
     for name, tree in (("inputs", x), ("targets", target)):
@@ -51,7 +52,8 @@ def _check_constant(values: np.ndarray) -> Iterator[Finding]:
 def check_classes(probe: Probe, data: Any) -> Iterator[Finding]:
     """Every class that the model has an output for occurs, and none is rare.
 
-    probe: of the task. data: the data set without augmentation.
+    probe: of the task.
+    data: the data set without augmentation.
     """
     _, target = split_pair(data.arrays) if data.window is None else (None, None)
     y = probe.y
@@ -78,7 +80,8 @@ def check_classes(probe: Probe, data: Any) -> Iterator[Finding]:
 def check_overlap(probe: Probe, data: Any) -> Iterator[Finding]:
     """Validation examples are not training examples.
 
-    probe: of the task. data: the data set without augmentation.
+    probe: of the task.
+    data: the data set without augmentation.
     """
     if data.validation is None:
         return
@@ -100,7 +103,8 @@ def check_overlap(probe: Probe, data: Any) -> Iterator[Finding]:
 def check_contradictions(probe: Probe, data: Any) -> Iterator[Finding]:
     """Equal examples have equal labels.
 
-    probe: of the task. data: the data set without augmentation.
+    probe: of the task.
+    data: the data set without augmentation.
     """
     x, target = split_pair(data.arrays) if data.window is None else (None, None)
     if target is None or not jax.tree.leaves(x):

@@ -77,7 +77,8 @@ def check_reduction(probe: Probe) -> Iterator[Finding]:
 def check_learning_rate(probe: Probe, build: Callable[..., Any], hypers: Any) -> Iterator[Finding]:
     """One step at the peak learning rate moves the parameters without ruining them.
 
-    probe: of the task. build, hypers: as for `nf.train`.
+    probe: of the task.
+    build, hypers: as for `nf.train`.
     """
     peak, optimizer, params = peak_learning_rate(build, hypers), probe.task.optimizer, probe.params
     loss, grads = probe.loss_and_gradients(params)

@@ -10,8 +10,8 @@ from nnfunc.interop.published_config import Family, PublishedConfig, read_classe
 def with_outputs(family: Family, *, name: str = "", token_classes: str = "score") -> Family:
     """The family of language models with the other outputs of its body.
 
-    name: of its architectures there, by default that of the language model. token_classes: the name of the head for
-    the classes of tokens.
+    name: of its architectures there, by default that of the language model.
+    token_classes: the name of the head for the classes of tokens.
     """
     (language_model,) = family.architectures
     name = name or language_model.removesuffix("ForCausalLM").removesuffix("LMHeadModel")

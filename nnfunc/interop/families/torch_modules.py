@@ -112,7 +112,9 @@ Table = Sequence[tuple[str, str, str | Leaves]]
 
 
 def table_family(where: str, rows: Table, model: Model) -> Family:
-    """The names of one model. rows: (published name, path, layer), where layer is a name in LAYERS or its leaves.
+    """The names of one model.
+
+    rows: (published name, path, layer), where layer is a name in LAYERS or its leaves.
 
     Raises: TypeError for rows of another form; ValueError for an unknown layer.
     """

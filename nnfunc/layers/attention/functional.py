@@ -54,27 +54,30 @@ def attend(
     v [..., source, kv_heads, value_dim] -> y [..., time, heads, value_dim]; kv_heads divides heads.
 
     q, k, v: queries, keys and values, of one floating-point dtype.
-    mask: True where a query may attend, [..., time, source] for all heads or [..., heads, time, source]; sizes
-    may be 1. bias: added to the scores, broadcast to [..., heads, time, source].
-    causal: whether a query sees only positions up to its own. window: at least 1; a query sees only positions
-    nearer than `window`, with causal the last `window` ones, its own included.
+    mask: True where a query may attend, [..., time, source] for all heads or [..., heads, time, source]; sizes may
+        be 1.
+    bias: added to the scores, broadcast to [..., heads, time, source].
+    causal: whether a query sees only positions up to its own.
+    window: at least 1; a query sees only positions nearer than `window`, with causal the last `window` ones, its
+        own included.
     lengths: [...] integers, the number of positions of each source that count.
     slopes: [heads], ALiBi: the score falls by slope * distance (`nf.alibi_slopes`).
-    start: the position of the first query in the source; query i is at start + i. By default the queries are
-    the last positions, start = source - time, so that the last causal query sees everything.
-    scale: a factor of the scores, 1 / sqrt(head_dim) by default. soft_cap: above 0; scores s become
-    cap * tanh(s / cap) before anything is added; infinity is off.
-    dropout: the rate in [0, 1] of weights dropped where a key is given. key: the random key of dropout.
+    start: the position of the first query in the source; query i is at start + i. By default the queries are the
+        last positions, start = source - time, so that the last causal query sees everything.
+    scale: a factor of the scores, 1 / sqrt(head_dim) by default.
+    soft_cap: above 0; scores s become cap * tanh(s / cap) before anything is added; infinity is off.
+    dropout: the rate in [0, 1] of weights dropped where a key is given.
+    key: the random key of dropout.
     implementation: "plain" is the one of this library, "xla" and "cudnn" are those of
-    `jax.nn.dot_product_attention`. By default it is chosen: plain on CPU; on a GPU cuDNN for half precision and
-    xla otherwise, each where it supports the call. cuDNN's has no forward mode and no second derivative.
+        `jax.nn.dot_product_attention`. By default it is chosen: plain on CPU; on a GPU cuDNN for half precision and
+        xla otherwise, each where it supports the call. cuDNN's has no forward mode and no second derivative.
     observe: a function (name, value) -> value of "scores", after the mask, and of "weights", before dropout, both
-    [..., heads, time, source]; what it returns is used in their stead. With it the plain implementation runs, as
-    only that one stores them; None, the default, for no function.
+        [..., heads, time, source]; what it returns is used in their stead. With it the plain implementation runs,
+        as only that one stores them; None, the default, for no function.
     Raises: ValueError when shapes do not fit or a number is out of range; TypeError for wrong dtypes.
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Ainslie et al. 2023, arXiv:2305.13245
-    (groups); Beltagy et al. 2020, arXiv:2004.05150 (window); Press et al. 2021, arXiv:2108.12409
-    (ALiBi); Gemma 2, arXiv:2408.00118 (cap).
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Ainslie et al. 2023, arXiv:2305.13245 (groups);
+    Beltagy et al. 2020, arXiv:2004.05150 (window); Press et al. 2021, arXiv:2108.12409 (ALiBi); Gemma 2,
+    arXiv:2408.00118 (cap).
 
     >>> x = jnp.arange(6.0).reshape(3, 1, 2)
     >>> nf.attend(x, x, x, causal=True, scale=0.0)[:, 0, 0].tolist()

@@ -12,8 +12,9 @@ from nnfunc.base import Array, Context
 def check_cache(ctx: Context, x: Array, causal: bool, context_dim: int | None) -> None:
     """Raise unless attention over x can be cached: it is causal, and the cache has room for x.
 
-    ctx: with `cache`, the number of positions, while a sequence is generated. x: [..., time, dim]. causal,
-    context_dim: those of the layer; the keys of a context are cached whole.
+    ctx: with `cache`, the number of positions, while a sequence is generated.
+    x: [..., time, dim].
+    causal, context_dim: those of the layer; the keys of a context are cached whole.
     """
     if (ctx.cache is None and not ctx.state) or context_dim is not None:
         return
@@ -29,7 +30,8 @@ def check_cache(ctx: Context, x: Array, causal: bool, context_dim: int | None) -
 def update_cache(ctx: Context, k: Array, v: Array, context_dim: int | None) -> tuple[Array, Array, Any]:
     """The keys and values to attend to, and the new state.
 
-    ctx: its state holds those of earlier calls. k, v: of this call, [..., time, kv_heads, head_dim].
+    ctx: its state holds those of earlier calls.
+    k, v: of this call, [..., time, kv_heads, head_dim].
     context_dim: that of the layer, None for self-attention.
     """
     if ctx.state:

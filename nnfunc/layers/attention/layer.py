@@ -30,12 +30,15 @@ class AttentionInput(NamedTuple):
 
     Written as `model.apply(params, nf.AttentionInput(x, mask=mask))`.
 
-    x: [..., time, dim]. context: the sequence to attend to, [..., source, context_dim], for a layer with
-    context_dim. mask: booleans [..., time, source] or [..., heads, time, source], True where a position may
-    attend. bias: added to the scores, [..., heads, time, source]. lengths: integers [...], the number of
-    positions of each source that count. mask, bias and lengths are those of `nf.attend`. value: the sequence that the
-    values come from, [..., source, value_dim], as long as that of the keys, for a layer with value_dim. positions:
-    integers [..., time], for rotary positions that do not count from 0, as behind padding.
+    x: [..., time, dim].
+    context: the sequence to attend to, [..., source, context_dim], for a layer with context_dim.
+    mask: booleans [..., time, source] or [..., heads, time, source], True where a position may attend.
+    bias: added to the scores, [..., heads, time, source].
+    lengths: integers [...], the number of positions of each source that count. mask, bias and lengths are those of
+        `nf.attend`.
+    value: the sequence that the values come from, [..., source, value_dim], as long as that of the keys, for a
+        layer with value_dim.
+    positions: integers [..., time], for rotary positions that do not count from 0, as behind padding.
     A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
     >>> model = nf.attention(4, 2)
@@ -88,24 +91,32 @@ def attention(
 
     q, k, v = x @ query, context @ key, context @ value; y = attend(q, k, v) @ out, each plus its bias.
 
-    dim: the width of x and y. heads: the number of query heads. kv_heads: the heads of k and v, a divisor of
-    heads, by default as many: fewer is grouped-query, 1 multi-query attention. head_dim: the width of a head,
-    by default dim / heads. context_dim: the width of the context; None, the default, is self-attention.
-    value_dim: the width of the values' own sequence; None, the default, takes the values from where the keys are from.
-    causal, window, scale, soft_cap, implementation: as in `nf.attend`. windows, rotary_bases, rotary_factors: in a
-    `repeat`, a number for each layer in place of window, rotary_base and the factor of a linear rotary_scaling; a
-    window of infinity is none, and so is a factor of 1.
+    dim: the width of x and y.
+    heads: the number of query heads.
+    kv_heads: the heads of k and v, a divisor of heads, by default as many: fewer is grouped-query, 1 multi-query
+        attention.
+    head_dim: the width of a head, by default dim / heads.
+    context_dim: the width of the context; None, the default, is self-attention.
+    value_dim: the width of the values' own sequence; None, the default, takes the values from where the keys are
+        from.
+    causal, window, scale, soft_cap, implementation: as in `nf.attend`.
+    windows, rotary_bases, rotary_factors: in a `repeat`, a number for each layer in place of window, rotary_base
+        and the factor of a linear rotary_scaling; a window of infinity is none, and so is a factor of 1.
     positions: "rotary" rotates q and k (`nf.rotary` with rotary_base, above 0, rotary_dim, the number of channels
-    to rotate, by default all, rotary_tables, cosines and sines in place of the base, rotary_scaling, for longer
-    sequences, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`); None, the default,
-    adds no positions.
-    qk_norm: RMS norm of each head of q and k, before the rotation; eps: that of these norms, above 0.
+        to rotate, by default all, rotary_tables, cosines and sines in place of the base, rotary_scaling, for longer
+        sequences, and interleaved), "alibi" lowers the scores with the distance (`nf.alibi_slopes`); None, the
+        default, adds no positions.
+    qk_norm: RMS norm of each head of q and k, before the rotation.
+    eps: that of these norms, above 0.
     dropout: the rate in [0, 1] of attention weights dropped, given a key; None is off.
-    bias: of query, key and value; out_bias: of the result, by default as bias. A bias of the keys adds the same
-    number to all scores of a query, so it changes no result without rotary positions, qk_norm and a cap, and Adam
-    makes full steps of the rounding errors of its gradient; it is there because published weights have it.
-    weight_init: of the four matrices; out_init: of out, by default weight_init. return_weights: return (y, weights)
-    instead of y, with the weights before dropout, [..., heads, time, source]; the plain implementation computes them.
+    bias: of query, key and value.
+    out_bias: of the result, by default as bias. A bias of the keys adds the same number to all scores of a query,
+        so it changes no result without rotary positions, qk_norm and a cap, and Adam makes full steps of the
+        rounding errors of its gradient; it is there because published weights have it.
+    weight_init: of the four matrices.
+    out_init: of out, by default weight_init.
+    return_weights: return (y, weights) instead of y, with the weights before dropout, [..., heads, time, source];
+        the plain implementation computes them.
 
     Shapes: x [..., time, dim], or an `nf.AttentionInput` with x, context, mask, bias, lengths and value (always with a
     context where there is a context_dim, and a value where there is a value_dim) -> y [..., time, dim]. Parameters:

@@ -26,19 +26,21 @@ def rotary(
 
     Pair i of dim / 2 is rotated by `position * base^(-2i / dim)`, so the product of a query and a key
     depends on their distance. The pairs are (i, i + dim / 2), as in the Llama of Hugging
-    Face and GPT-NeoX; interleaved: (2i, 2i + 1), as in the paper, GPT-J and Meta's Llama.
-    Shapes: x [..., time, heads, head_dim] -> y of the same shape; positions [..., time] or [time], by
-    default 0, 1, 2, ... base: above 0; 10000 as in the paper. dim: the number of channels to rotate, the first
-    ones, even; by default all.
+    Face and GPT-NeoX.
+    interleaved: (2i, 2i + 1), as in the paper, GPT-J and Meta's Llama.
+    Shapes: x [..., time, heads, head_dim] -> y of the same shape; positions [..., time] or [time], by default 0, 1,
+    2, ...
+    base: above 0; 10000 as in the paper.
+    dim: the number of channels to rotate, the first ones, even; by default all.
     tables: (cos, sin), both [length, dim / 2], of the angles of each pair at each position, in place of base; of
-    published tables [length, dim] the first half of the columns. dim is then twice their columns, and a position
-    beyond them gives NaN.
-    scaling: None, or a table for sequences longer than those of the first training: its
-    name and numbers. Each has a factor above 0, of the length; all but "linear" the length of the first training:
-    "linear" divides the frequencies by the factor; "dynamic" raises the base once a sequence is longer than length;
-    "yarn" divides those that turn less than `slow` times within length, 1 by default, not those that turn more
-    than `fast` times, 32, and scales cos and sin by `amplitude`; "llama3" does so between `low` and `high` turns,
-    without an amplitude; "longrope" divides by `short`, or by `long` once a sequence is longer than length.
+        published tables [length, dim] the first half of the columns. dim is then twice their columns, and a
+        position beyond them gives NaN.
+    scaling: None, or a table for sequences longer than those of the first training: its name and numbers. Each has
+        a factor above 0, of the length; all but "linear" the length of the first training: "linear" divides the
+        frequencies by the factor; "dynamic" raises the base once a sequence is longer than length; "yarn" divides
+        those that turn less than `slow` times within length, 1 by default, not those that turn more than `fast`
+        times, 32, and scales cos and sin by `amplitude`; "llama3" does so between `low` and `high` turns, without
+        an amplitude; "longrope" divides by `short`, or by `long` once a sequence is longer than length.
     Raises: ValueError when dim is odd or above head_dim, the tables do not fit, or scaling has an unknown name or
     number; TypeError for positions that are no integers together with tables.
     Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; of the scalings: arXiv:2306.15595 (linear),
@@ -134,8 +136,9 @@ def learned_positions(block_size: int, dim: int, *, weight_init: Initializer = i
 
     While a sequence is generated the state holds the position; beyond the table y is NaN.
 
-    block_size: the longest sequence, at least 1. dim: the width of x. weight_init: of the table; its
-    standard deviation of 0.02 is that of GPT-2 and BERT.
+    block_size: the longest sequence, at least 1.
+    dim: the width of x.
+    weight_init: of the table; its standard deviation of 0.02 is that of GPT-2 and BERT.
     Shapes: x [..., time, dim] -> y of the same shape, time at most block_size; weight [block_size, dim]. x may be a
     pair (x, positions) with the position of each vector, integers [..., time] in [0, block_size).
     Raises: ValueError when the sequence is longer than the table.
@@ -179,7 +182,8 @@ def sinusoidal_positions(dim: int, *, base: Scalar = 10000.0) -> Model:
 
     table[p, 2i] = sin(p / base^(2i / dim)), table[p, 2i + 1] = cos(p / base^(2i / dim)).
     While a sequence is generated the state holds the position.
-    dim: the width of x, even. base: above 0; 10000 as in the paper.
+    dim: the width of x, even.
+    base: above 0; 10000 as in the paper.
     Shapes: x [..., time, dim] -> y of the same shape.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 

@@ -24,11 +24,13 @@ def relative_bias(
     logarithm up to max_distance; without causal, later positions have half of all buckets. While a sequence is
     generated the state holds the position.
 
-    heads: their number. buckets: the rows of the table, a multiple of 4. max_distance: above the number of distances
-    that have a bucket each; all from there on share the last one. causal: whether no position looks ahead.
+    heads: their number.
+    buckets: the rows of the table, a multiple of 4.
+    max_distance: above the number of distances that have a bucket each; all from there on share the last one.
+    causal: whether no position looks ahead.
     weight_init: of the table.
-    Shapes: x [..., time, dim] -> bias [heads, time, time], with a cache of earlier tokens
-    [heads, time, cache]; weight [buckets, heads].
+    Shapes: x [..., time, dim] -> bias [heads, time, time], with a cache of earlier tokens [heads, time, cache];
+    weight [buckets, heads].
     Source: Raffel et al. 2020, arXiv:1910.10683, section 2.1, and its code.
     """
     where = "relative_bias"

@@ -58,8 +58,10 @@ def scale_frequencies(
 ) -> tuple[Array, Array | float]:
     """The frequencies of a longer context, and the factor of the rotated vectors.
 
-    frequencies: base^(-2i / dim), [dim / 2]. scaling: as `check_scaling` takes it; its length is the context of the
-    first training, its factor how many times longer the new one is. length: of the sequence so far.
+    frequencies: base^(-2i / dim), [dim / 2].
+    scaling: as `check_scaling` takes it; its length is the context of the first training, its factor how many times
+        longer the new one is.
+    length: of the sequence so far.
     Source: arXiv:2306.15595 (linear), arXiv:2309.00071 (dynamic, YaRN), arXiv:2407.21783 (Llama 3),
     arXiv:2402.13753 (LongRoPE); where they leave a choice, that of modeling_rope_utils.py in transformers 5.24.
     """

@@ -48,7 +48,10 @@ def _key(x: Array, weight: Array, plan: ConvPlan) -> str:
 
 
 def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan: ConvPlan) -> str:
-    """The form for a machine and a shape. in_dim: the channels of one group; positions: the windows of an example.
+    """The form for a machine and a shape.
+
+    in_dim: the channels of one group.
+    positions: the windows of an example.
 
     Measured on CPU, forward and backward, against the convolution that JAX differentiates (1.0):
     matrix 0.4; blocks 0.7; patches 0.5 for one input channel, 0.7 on 4x4 positions of 512 channels and

@@ -34,20 +34,22 @@ def conv(
     Shapes: x [..., *spatial, in_dim] -> y [..., *windows, out_dim], with `dims` spatial axes;
     weight [*kernel, in_dim / groups, out_dim], bias [out_dim]. PyTorch's weight, [out_dim,
     in_dim / groups, *kernel], with its first two axes put last and swapped.
-    in_dim, out_dim: the channels of x and y. kernel, stride, dilation: one number for all spatial axes or one for
-    each; dilation is the distance of the elements of a window, `x[i * stride + k * dilation]`. dims: the number
-    of spatial axes, 1, 2 or 3; that of the numbers of `kernel` where it has several.
-    padding: "same", the default, because it keeps the size: ceil(n / stride) windows, zeros on both sides, the
-    odd one after, which is the convention of TensorFlow and XLA (PyTorch has none with a stride). "valid": none.
-    "circular": as many as "same", from the other side of x. "causal", with one spatial axis: all before, so that no
-    output sees a later input. A number of zeros for every side, a number for each axis, or a pair (before, after)
-    for each axis.
+    in_dim, out_dim: the channels of x and y.
+    kernel, stride, dilation: one number for all spatial axes or one for each; dilation is the distance of the
+        elements of a window, `x[i * stride + k * dilation]`.
+    dims: the number of spatial axes, 1, 2 or 3; that of the numbers of `kernel` where it has several.
+    padding: "same", the default, because it keeps the size: ceil(n / stride) windows, zeros on both sides, the odd
+        one after, which is the convention of TensorFlow and XLA (PyTorch has none with a stride). "valid": none.
+        "circular": as many as "same", from the other side of x. "causal", with one spatial axis: all before, so
+        that no output sees a later input. A number of zeros for every side, a number for each axis, or a pair
+        (before, after) for each axis.
     While a sequence is generated, or read in chunks (`nf.generation.prefill` and `decode`), the state of a causal
     convolution holds the last inputs, [..., reach - 1, in_dim] as `inputs`; chunks are multiples of the stride.
     groups: the channels are split into so many groups; an output channel sees the input channels of its group.
-    bias: whether to add one. weight_init, bias_init: the initializers.
-    Raises: ValueError when in_dim is not the last axis of x, groups does not divide in_dim and out_dim,
-    or no window fits.
+    bias: whether to add one.
+    weight_init, bias_init: the initializers.
+    Raises: ValueError when in_dim is not the last axis of x, groups does not divide in_dim and out_dim, or no
+    window fits.
 
     >>> model = nf.conv(1, 32, 3)
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 28, 28, 1))).shape
@@ -76,8 +78,9 @@ def depthwise_conv(
     Shapes: x [..., *spatial, dim] -> y [..., *windows, dim * multiplier], those of one channel side by
     side; weight [*kernel, 1, dim * multiplier], bias [dim * multiplier].
 
-    dim: the channels of x. multiplier: the output channels of each, at least 1. kernel, stride, padding, dilation,
-    bias, dims, weight_init, bias_init: as in `conv`.
+    dim: the channels of x.
+    multiplier: the output channels of each, at least 1.
+    kernel, stride, padding, dilation, bias, dims, weight_init, bias_init: as in `conv`.
 
     >>> model = nf.depthwise_conv(8, 7)
     >>> model.apply(model.init(jax.random.key(0)), jnp.ones((5, 14, 14, 8))).shape
@@ -109,9 +112,9 @@ def separable_conv(
     [*kernel, 1, in_dim * multiplier], pointwise/weight [*ones, in_dim * multiplier, out_dim] and
     pointwise/bias.
 
-    in_dim, out_dim: the channels of x and y. multiplier: as in `depthwise_conv`. kernel, stride, padding and
-    dilation belong to the depthwise part, bias and bias_init to the pointwise one; they, dims and weight_init are
-    as in `conv`.
+    in_dim, out_dim: the channels of x and y.
+    multiplier: as in `depthwise_conv`. kernel, stride, padding and dilation belong to the depthwise part, bias and
+        bias_init to the pointwise one; they, dims and weight_init are as in `conv`.
     Source: Chollet 2017, arXiv:1610.02357.
 
     >>> model = nf.separable_conv(8, 16, 3)

@@ -35,10 +35,10 @@ def conv_transpose(
     `(n - 1) * stride - before - after + (kernel - 1) * dilation + 1 + output_padding`.
     Shapes: x [..., *spatial, in_dim] -> y [..., *sizes, out_dim]; bias [out_dim]; weight [*kernel,
     in_dim, out_dim / groups]: PyTorch's, [in_dim, out_dim / groups, *kernel], with two axes put last.
-    in_dim, out_dim: the channels of x and y. kernel, stride, dilation, groups, bias, dims, weight_init,
-    bias_init: as in `conv`. padding: the number of values cut off y: one for every side, one for each axis, or
-    pairs (before, after); 0 by default, as in PyTorch; "valid" is 0;
-    "same" cuts y to n * stride, as the transpose of `conv` with "same".
+    in_dim, out_dim: the channels of x and y.
+    kernel, stride, dilation, groups, bias, dims, weight_init, bias_init: as in `conv`.
+    padding: the number of values cut off y: one for every side, one for each axis, or pairs (before, after); 0 by
+        default, as in PyTorch; "valid" is 0; "same" cuts y to n * stride, as the transpose of `conv` with "same".
     output_padding: further values at the end of each axis, below stride or dilation.
     Raises: ValueError as `conv` does, or when padding cuts off all of y.
     Source: PyTorch's ConvTranspose1d, 2d and 3d.

@@ -38,11 +38,12 @@ class Saved(NamedTuple):
 class CellMath(NamedTuple):
     """The arithmetic of an RNN, a GRU or an LSTM.
 
-    gates: their names, in the order in which weights hold them. carries: how many arrays [batch, dim]
-    are carried; the first is the output, which may be projected to another width.
+    gates: their names, in the order in which weights hold them.
+    carries: how many arrays [batch, dim] are carried; the first is the output, which may be projected to another
+        width.
     step(weights, pre, carry) -> (carry, saved).
-    source(weights, d_weights, d_pre, before, after, saved) -> the contribution of the steps to the
-    derivative of the gates; before and after are the carries around each step.
+    source(weights, d_weights, d_pre, before, after, saved) -> the contribution of the steps to the derivative of
+    the gates; before and after are the carries around each step.
     follow(weights, saved, source, d_carry) -> d_carry after the step. These two get joined gates.
     """
 

@@ -182,7 +182,9 @@ def rnn_cell(
     Shapes: (carry h [..., dim], x [..., in_dim]) -> (carry, y [..., dim]); a carry of None is zeros.
     weight W [in_dim, dim], recurrent_weight U [dim, dim], bias [dim]. PyTorch's are their transposes,
     and the sum of its two biases.
-    in_dim, dim: the widths of x and of the carry. activation: "tanh" or "relu". bias: whether to add one.
+    in_dim, dim: the widths of x and of the carry.
+    activation: "tanh" or "relu".
+    bias: whether to add one.
     weight_init, recurrent_init: of W and U, gate by gate.
     Source: Elman 1990, Cognitive Science 14.
 
@@ -207,15 +209,16 @@ def gru_cell(
 
     r, z = sigmoid(x W + h U + b);  h' = (1 - z) n + z h, where books differ about n.
     reset: "after", the default because PyTorch has it, or "before":
-    reset "after": n = tanh(x W_n + b_n + r (h U_n + recurrent_bias)), as PyTorch and cuDNN;
-    reset "before": n = tanh(x W_n + b_n + (r h) U_n), the paper's.
-    Shapes: (carry h [..., dim], x [..., in_dim]) -> (carry, y [..., dim]); a carry of None is zeros.
-    weight [in_dim, 3 * dim], recurrent_weight [dim, 3 * dim], bias [3 * dim], gates in the order
-    r, z, n; recurrent_bias [dim] with "after". PyTorch's biases of r and z are two, here their sum.
-    in_dim, dim: the widths of x and of the carry. bias: whether to add one. weight_init, recurrent_init: of W and
-    U, gate by gate.
-    Source: Cho et al. 2014, arXiv:1406.1078, section 2.3 ("before"; in version 1 of Chung et al.,
-    arXiv:1412.3555, z and 1 - z are exchanged).
+    reset "after": n = tanh(x W_n + b_n + r (h U_n + recurrent_bias)), as PyTorch and cuDNN; reset "before": n =
+    tanh(x W_n + b_n + (r h) U_n), the paper's.
+    Shapes: (carry h [..., dim], x [..., in_dim]) -> (carry, y [..., dim]); a carry of None is zeros. weight
+    [in_dim, 3 * dim], recurrent_weight [dim, 3 * dim], bias [3 * dim], gates in the order r, z, n; recurrent_bias
+    [dim] with "after". PyTorch's biases of r and z are two, here their sum.
+    in_dim, dim: the widths of x and of the carry.
+    bias: whether to add one.
+    weight_init, recurrent_init: of W and U, gate by gate.
+    Source: Cho et al. 2014, arXiv:1406.1078, section 2.3 ("before"; in version 1 of Chung et al., arXiv:1412.3555,
+    z and 1 - z are exchanged).
 
     >>> cell = nf.gru_cell(3, 2)
     >>> carry, y = cell.apply(cell.init(jax.random.key(0)), (None, jnp.ones((4, 3))))
@@ -243,14 +246,15 @@ def lstm_cell(
     Shapes: (carry (h, c), both [..., dim], x [..., in_dim]) -> (carry, y [..., dim]); a carry of None
     is zeros. weight [in_dim, 4 * dim], recurrent_weight [dim, 4 * dim], bias [4 * dim], gates in the
     order i, f, g, o; peephole [3 * dim] for i, f, o. PyTorch's bias is two, here their sum.
-    in_dim, dim: the widths of x and of the carry. proj_dim: with it, h' = (o tanh(c')) P has this width, with
-    projection P [dim, proj_dim], and recurrent_weight is [proj_dim, 4 * dim]; None, the default, is no projection.
-    forget_bias: the initial bias of f; with 1 the cell remembers at
-    first, PyTorch starts near 0. peepholes: whether the gates see c. bias: whether to add one.
+    in_dim, dim: the widths of x and of the carry.
+    proj_dim: with it, h' = (o tanh(c')) P has this width, with projection P [dim, proj_dim], and recurrent_weight
+        is [proj_dim, 4 * dim]; None, the default, is no projection.
+    forget_bias: the initial bias of f; with 1 the cell remembers at first, PyTorch starts near 0.
+    peepholes: whether the gates see c.
+    bias: whether to add one.
     weight_init, recurrent_init: of W and U, gate by gate.
-    Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 for f and its bias; Gers et al. 2002,
-    JMLR 3, for peepholes; Jozefowicz et al. 2015 for the bias of 1; Sak et al. 2014, arXiv:1402.1128, for the
-    projection.
+    Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 for f and its bias; Gers et al. 2002, JMLR 3, for
+    peepholes; Jozefowicz et al. 2015 for the bias of 1; Sak et al. 2014, arXiv:1402.1128, for the projection.
 
     >>> cell = nf.lstm_cell(3, 2)
     >>> (h, c), y = cell.apply(cell.init(jax.random.key(0)), (None, jnp.ones((4, 3))))
@@ -264,7 +268,9 @@ def lstm_cell(
 def initial_carry(model: Model, params: Params, x: Array) -> PyTree:
     """A carry of zeros for a cell, or for a recurrent layer with return_carry=True, that fits x.
 
-    model: the cell or layer. params: its parameters. x: an input; only its shape and dtype count.
+    model: the cell or layer.
+    params: its parameters.
+    x: an input; only its shape and dtype count.
     Shapes: x [..., in_dim] for a cell, [..., time, in_dim] for a layer.
 
     >>> cell = nf.lstm_cell(3, 2)

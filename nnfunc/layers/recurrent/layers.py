@@ -18,11 +18,11 @@ from nnfunc.layers.recurrent.scan import scan_time
 class RecurrentInput(NamedTuple):
     """The x of `nf.lstm`, `nf.gru`, `nf.rnn` and `nf.rnn_classifier` with its lengths and the carry to start from.
 
-    x: [..., time, in_dim]. lengths: integers [...], the number of steps of each sequence that count; None for
-    all. Later steps are ignored: y is 0 there, the last carry is that of the last real step, and the backward
-    direction starts at it.
-    carry: the carry to start from, None for zeros: {"layer_0": h, ...} with h [..., dim], for `nf.lstm`
-    {"layer_0": (h, c), ...}; of both directions {"layer_0": {"forward": h, "backward": h}, ...}.
+    x: [..., time, in_dim].
+    lengths: integers [...], the number of steps of each sequence that count; None for all. Later steps are ignored:
+        y is 0 there, the last carry is that of the last real step, and the backward direction starts at it.
+    carry: the carry to start from, None for zeros: {"layer_0": h, ...} with h [..., dim], for `nf.lstm` {"layer_0":
+        (h, c), ...}; of both directions {"layer_0": {"forward": h, "backward": h}, ...}.
     A pytree like any tuple, so `jax.vmap` and `jax.jit` take it as it is.
 
     >>> model = nf.gru(3, 4)
@@ -122,15 +122,17 @@ def lstm(
 
     Shapes: x [..., time, in_dim] -> y [..., time, dim], or [..., time, 2 * dim] of both directions.
     x may be an `nf.RecurrentInput` with lengths and the carry to start from.
-    in_dim, dim: the widths of x and of the carry. layers: their number, at least 1. proj_dim: the width of h, and so
-    of y, in place of dim, as in `nf.lstm_cell`.
-    return_carry: return (y, carry after the last step) instead of y. reverse: run from the last step to the
-    first. bidirectional: a second set of parameters does so, and the two outputs are joined, forward first.
-    dropout: the rate, in [0, 1], between layers (not after the last); None is off. forget_bias, peepholes, bias,
-    weight_init, recurrent_init: as in `nf.lstm_cell`.
+    in_dim, dim: the widths of x and of the carry.
+    layers: their number, at least 1.
+    proj_dim: the width of h, and so of y, in place of dim, as in `nf.lstm_cell`.
+    return_carry: return (y, carry after the last step) instead of y.
+    reverse: run from the last step to the first.
+    bidirectional: a second set of parameters does so, and the two outputs are joined, forward first.
+    dropout: the rate, in [0, 1], between layers (not after the last); None is off.
+    forget_bias, peepholes, bias, weight_init, recurrent_init: as in `nf.lstm_cell`.
     Paths: `layer_0/weight`, or `layer_0/forward/weight` and `layer_0/backward/weight`.
-    The product of the input is computed for all steps at once. While a sequence is generated, the
-    carry is the cache.
+    The product of the input is computed for all steps at once. While a sequence is generated, the carry is the
+    cache.
     Raises: ValueError when a shape does not fit, or when a layer that runs backward is to generate.
 
     >>> model = nf.lstm(3, 5, return_carry=True)

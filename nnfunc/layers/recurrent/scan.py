@@ -32,8 +32,10 @@ def scan_time(
 ) -> tuple[Array, Carry]:
     """The outputs h of every step, and the carry after the last.
 
-    Where mask is False the carry stays as it was. reverse: from the last step to the first.
-    fast: which form; by default the one that was measured, or else is quicker on this platform. name: of the cell.
+    Where mask is False the carry stays as it was.
+    reverse: from the last step to the first.
+    fast: which form; by default the one that was measured, or else is quicker on this platform.
+    name: of the cell.
     Shapes: pre [time, batch, gates * dim], carry [batch, dim] each, mask [time, batch, 1].
     """
     if not pre.shape[0]:  # without jit JAX has no scan over nothing

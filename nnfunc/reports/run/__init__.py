@@ -16,7 +16,8 @@ def write_report(folder: Path, evaluation: Evaluation | None = None) -> None:
     """Write `curves.png` and `report.html` of a run: metrics, problems, curves, layers over time, held-out data.
 
     Sections without data are omitted, for example of a run of an older version.
-    folder: of the run. evaluation: of held-out data.
+    folder: of the run.
+    evaluation: of held-out data.
     """
     rows = metrics_log.read_rows(folder / "metrics.jsonl")
     result = status.read_json_table(folder / "result.json")

@@ -26,7 +26,10 @@ RANKED = ("roc_auc", "average_precision")  # slow to resample
 class Evaluation(NamedTuple):
     """The parts of a page.
 
-    sections: (title, HTML). examples: {cell: HTML of its examples}. layout: of the examples. charts: of the sections.
+    sections: (title, HTML).
+    examples: {cell: HTML of its examples}.
+    layout: of the examples.
+    charts: of the sections.
     """
 
     sections: list[tuple[str, str]]
@@ -44,7 +47,10 @@ def build_evaluation(
 ) -> Evaluation:
     """The sections on the rows of a split.
 
-    held_out: outputs and targets. split: its name. inputs: the index of a row -> its input. form: of the inputs.
+    held_out: outputs and targets.
+    split: its name.
+    inputs: the index of a row -> its input.
+    form: of the inputs.
     baseline: the metrics of always giving the same answer.
     """
     if held_out.output_type not in CLASSES + ANSWERS + NUMBERS or not len(held_out.target):

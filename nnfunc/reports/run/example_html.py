@@ -16,9 +16,11 @@ MAX_FEATURES, MAX_LETTERS = 8, 400
 class InputFormat(NamedTuple):
     """How the inputs of a data set read.
 
-    image_shape: (height, width, channels) of pictures that are flat or in another layout, or None. columns: the names
-    of features, or None. scaling: their "mean" and "std", or None. decode: token ids -> text, or None. features: of a
-    table with more than numbers, as `Preprocessing.facts` has them, or None.
+    image_shape: (height, width, channels) of pictures that are flat or in another layout, or None.
+    columns: the names of features, or None.
+    scaling: their "mean" and "std", or None.
+    decode: token ids -> text, or None.
+    features: of a table with more than numbers, as `Preprocessing.facts` has them, or None.
     """
 
     image_shape: tuple[int, int, int] | None = None

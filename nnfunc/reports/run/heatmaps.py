@@ -15,8 +15,10 @@ from nnfunc.runs.metrics_log import LayerSeries, Row
 class LayerMetric(NamedTuple):
     """A metric of layers.
 
-    part, name: its keys in a row of metrics.jsonl. title, description: for the caption. colours: a scheme of Vega
-    or the colours of the ends and the middle. log: whether the colours are on a logarithmic scale.
+    part, name: its keys in a row of metrics.jsonl.
+    title, description: for the caption.
+    colours: a scheme of Vega or the colours of the ends and the middle.
+    log: whether the colours are on a logarithmic scale.
     """
 
     part: str

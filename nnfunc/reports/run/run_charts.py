@@ -39,7 +39,8 @@ def curve_charts(rows: list[Row], best: int | None = None) -> list[Chart]:
 def picture_charts(rows: list[Row], best: int | None = None) -> list[Chart]:
     """The charts of `curve_charts` for a picture, where validation metrics between 0 and 1 share some.
 
-    A chart takes a picture as much time as several evaluations. rows, best: as for `curve_charts`.
+    A chart takes a picture as much time as several evaluations.
+    rows, best: as for `curve_charts`.
     """
     charts = curve_charts(rows, best)
     alone = [chart for chart in charts if _is_fraction(chart)]

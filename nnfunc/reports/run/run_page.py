@@ -56,8 +56,12 @@ def build_page(
 ) -> str:
     """The page of a run.
 
-    folder: of the run. rows: of metrics.jsonl. result: of result.json. evaluation: of held-out data. png: of the
-    curves. live: the address of new data, for a page that is served, without pictures.
+    folder: of the run.
+    rows: of metrics.jsonl.
+    result: of result.json.
+    evaluation: of held-out data.
+    png: of the curves.
+    live: the address of new data, for a page that is served, without pictures.
     """
     config, _ = status.read_config(folder)
     environment = status.read_json_table(folder / "environment.json")

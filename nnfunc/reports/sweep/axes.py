@@ -17,9 +17,11 @@ class Axis(NamedTuple):
     """The axis of a hyperparameter or a score, with the positions of its values.
 
     name: of the hyperparameter or the score.
-    scale: "linear"; "log", where positions are log10 of the values; "levels", numbers that are evenly
-    spaced; "categories", which have no order. positions: [trials], NaN where a score is missing. ticks,
-    labels: positions and their text. low, high: the ends, low < high.
+    scale: "linear"; "log", where positions are log10 of the values; "levels", numbers that are evenly spaced;
+        "categories", which have no order.
+    positions: [trials], NaN where a score is missing.
+    ticks, labels: positions and their text.
+    low, high: the ends, low < high.
     """
 
     name: str
@@ -50,9 +52,11 @@ class Axis(NamedTuple):
 def build_axis(name: str, values: Sequence[Any], *, log: bool = False) -> Axis:
     """The axis of a hyperparameter's values.
 
-    name: its title. values: one for each trial. log: whether their space is logarithmic. Finite numbers get a
-    linear axis; a logarithmic one if their space is, or if they are positive, span more than two decades and
-    crowd at the low end; levels if they are few and unevenly spaced. All other values are categories.
+    name: its title.
+    values: one for each trial.
+    log: whether their space is logarithmic. Finite numbers get a linear axis; a logarithmic one if their space is,
+        or if they are positive, span more than two decades and crowd at the low end; levels if they are few and
+        unevenly spaced. All other values are categories.
 
     >>> build_axis("lr", [1e-4, 1e-2, 1e-1]).positions, build_axis("act", ["relu", "tanh", "relu"]).labels
     (array([-4., -2., -1.]), ['relu', 'tanh'])
@@ -78,8 +82,10 @@ def build_axis(name: str, values: Sequence[Any], *, log: bool = False) -> Axis:
 def build_score_axis(name: str, values: np.ndarray, mode: str) -> Axis:
     """The axis of scores.
 
-    name: its title. values: [trials], NaN where a score is missing. mode: "min" or "max", the better
-    end. At the worse end it stops before a few far scores that would take up most of it.
+    name: its title.
+    values: [trials], NaN where a score is missing.
+    mode: "min" or "max", the better end. At the worse end it stops before a few far scores that would take up most
+        of it.
 
     >>> build_score_axis("loss", np.asarray([1.0, np.nan, 2.0]), "min").fractions
     array([ 0., nan,  1.])
@@ -97,7 +103,8 @@ def build_score_axis(name: str, values: np.ndarray, mode: str) -> Axis:
 def axis_limits(known: np.ndarray, mode: str) -> tuple[float, float]:
     """The ends of an axis for finite numbers. A few far ones at the worse end do not count.
 
-    known: the numbers. mode: "min" or "max", the better end.
+    known: the numbers.
+    mode: "min" or "max", the better end.
 
     >>> axis_limits(np.asarray([*range(20), 1000.0]), "min"), axis_limits(np.arange(20.0), "min")
     ((0.0, 27.0), (0.0, 19.0))
@@ -114,7 +121,8 @@ def axis_limits(known: np.ndarray, mode: str) -> tuple[float, float]:
 def build_axes(hypers: Sequence[dict[str, Any]], log: Collection[str] = ()) -> list[Axis]:
     """The axes of the names whose values differ, in their order.
 
-    hypers: one dict for each trial. log: the names whose space is logarithmic.
+    hypers: one dict for each trial.
+    log: the names whose space is logarithmic.
 
     >>> [axis.name for axis in build_axes([{"lr": 0.1, "depth": 2}, {"lr": 0.2, "depth": 2}])]
     ['lr']

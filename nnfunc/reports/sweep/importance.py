@@ -17,9 +17,12 @@ ENOUGH_SETTINGS, GOOD_R2 = 12, 0.3  # below these, importances mean nothing
 class Importance(NamedTuple):
     """The importance of each hyperparameter, the largest first.
 
-    names: of the hyperparameters. values: the drop in R2 when a name's values are shuffled, as a share of all
-    drops: they add up to 1, or are all 0. deviations: the standard deviations over folds and shuffles. r2: the
-    fraction of the variance of held-out scores that the forest explains. settings: how many were used.
+    names: of the hyperparameters.
+    values: the drop in R2 when a name's values are shuffled, as a share of all drops: they add up to 1, or are all
+        0.
+    deviations: the standard deviations over folds and shuffles.
+    r2: the fraction of the variance of held-out scores that the forest explains.
+    settings: how many were used.
     """
 
     names: list[str]
@@ -44,11 +47,11 @@ def importance(result: Result) -> Importance | None:
     over its seeds, clipped to the score axis of the plots. Settings without a score are left out. The
     same result always gives the same importances. Names that vary together share their importance, so
     each may look unimportant.
-    result: of `nf.sweep`. Returns None where nothing varies, fewer than five settings have scores, or all
-    scores are equal.
+    result: of `nf.sweep`. Returns None where nothing varies, fewer than five settings have scores, or all scores
+        are equal.
     Raises: ModuleNotFoundError without scikit-learn, which `nnfunc[programs]` installs.
-    Source: Breiman 2001, Random Forests, Machine Learning 45, section 10; on names that vary together
-    Strobl et al. 2008, BMC Bioinformatics 9:307.
+    Source: Breiman 2001, Random Forests, Machine Learning 45, section 10; on names that vary together Strobl et al.
+    2008, BMC Bioinformatics 9:307.
 
     >>> def build(h):
     ...     optimizer = nf.optimizers.sgd(h["rate"], weight_decay=h["decay"])

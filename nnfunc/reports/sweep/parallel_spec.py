@@ -16,8 +16,12 @@ def parallel_spec(
     """The specification for rows of trial, rank, about, and p0, p1, ...: the fractions along the axes.
 
     The signal chosen is {trial: 1} of the trials to show, or null for all; the data set inside has the rows that all
-    brushes choose. ticks: rows of axis, at (a fraction) and text. names: of the axes. last: the rank of the worst
-    trial. opacity: of a line. beyond: the fraction at which diverged trials end on the last axis; None without any.
+    brushes choose.
+    ticks: rows of axis, at (a fraction) and text.
+    names: of the axes.
+    last: the rank of the worst trial.
+    opacity: of a line.
+    beyond: the fraction at which diverged trials end on the last axis; None without any.
     """
     count = len(names)
     box = f"max({BOX}, {GAP * count})"

@@ -14,13 +14,19 @@ from nnfunc.sweeps.result import Result
 class SweepData(NamedTuple):
     """A sweep as arrays over its trials.
 
-    hypers: by dotted name. axes: of the hyperparameters that vary. fixed: the values that all trials
-    have. rank: the curve that ranks, such as "validation/accuracy". score_axis: its axis. scores:
-    [trials], NaN for diverged and refused trials; of a trial that a search stopped, the last one.
-    ranked: the trials of each setting that has a score, best first. seeds: trials a setting. mode: "min"
-    or "max". diverged, stopped: [trials] of bool. ranks_last: [trials] of bool, those that a search
-    stopped for good, whose scores are from fewer steps than the others. names: of the trials, where they are not
-    those of one sweep.
+    hypers: by dotted name.
+    axes: of the hyperparameters that vary.
+    fixed: the values that all trials have.
+    rank: the curve that ranks, such as "validation/accuracy".
+    score_axis: its axis.
+    scores: [trials], NaN for diverged and refused trials; of a trial that a search stopped, the last one.
+    ranked: the trials of each setting that has a score, best first.
+    seeds: trials a setting.
+    mode: "min" or "max".
+    diverged, stopped: [trials] of bool.
+    ranks_last: [trials] of bool, those that a search stopped for good, whose scores are from fewer steps than the
+        others.
+    names: of the trials, where they are not those of one sweep.
     """
 
     hypers: list[dict[str, Any]]

@@ -27,7 +27,8 @@ def compare_settings(a: np.ndarray, b: np.ndarray, a_seeds: Sequence[int], b_see
 
     Trials of the same seed start with the same parameters and see the same batches, so they are compared
     in pairs when at least two seeds are shared, else by Welch's test. p is NaN where there are too few.
-    a, b: the scores of the trials [seeds] of each setting. a_seeds, b_seeds: their seeds.
+    a, b: the scores of the trials [seeds] of each setting.
+    a_seeds, b_seeds: their seeds.
 
     >>> a, b = np.array([1.0, 2.0, 3.0]), np.array([1.1, 2.1, 3.2])
     >>> result = compare_settings(a, b, [0, 1, 2], [0, 1, 2])

@@ -67,9 +67,13 @@ def write_page(
 
     It shows the best setting and how certain it is, a table of the settings, the scores over the
     hyperparameters, their importance, learning curves, diverged and refused trials, and the plan.
-    result: of `nf.sweep`. folder: made if it is missing. name: the title. base: settings that all runs
-    have, shown in a table at the end; may be nested. log: the names whose space is logarithmic. test: the
-    metrics of the best setting on the test split. interval: where their intervals are from.
+    result: of `nf.sweep`.
+    folder: made if it is missing.
+    name: the title.
+    base: settings that all runs have, shown in a table at the end; may be nested.
+    log: the names whose space is logarithmic.
+    test: the metrics of the best setting on the test split.
+    interval: where their intervals are from.
     Raises: ModuleNotFoundError without scikit-learn, which `nnfunc[programs]` installs.
 
     >>> def build(h):

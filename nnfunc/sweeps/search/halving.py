@@ -10,10 +10,11 @@ from nnfunc.sweeps.engine import Engine
 def halving(eta: float = 3.0, *, rungs: int | None = None) -> Callable[[Engine], None]:
     """Successive halving: run all settings for a few steps, keep the best 1 / eta, run those eta times as far.
 
-    eta: above 1. rungs: the number of selections, at least 1; by default as many as leave one setting, or as the
-    number of evaluations of a run allows. Settings are selected at steps / eta, steps / eta**2 and so on, at the
-    nearest evaluation (evaluate_every); with seeds, by their mean score. Stopped settings stay in the table, below
-    all that ran further. The others run on in narrower batches.
+    eta: above 1.
+    rungs: the number of selections, at least 1; by default as many as leave one setting, or as the number of
+        evaluations of a run allows. Settings are selected at steps / eta, steps / eta**2 and so on, at the nearest
+        evaluation (evaluate_every); with seeds, by their mean score. Stopped settings stay in the table, below all
+        that ran further. The others run on in narrower batches.
     Raises: ValueError when eta or rungs is out of range.
     Source: Jamieson and Talwalkar 2016, arXiv:1502.07943.
 
@@ -41,9 +42,12 @@ def hyperband(eta: float = 3.0, *, brackets: int | None = None) -> Callable[[Eng
     """Hyperband: several successive halvings, from one that selects early and often to one that never does.
 
     So a setting that improves slowly is not always stopped. As in the paper, a bracket with s selections begins
-    with eta**s / (s + 1) of the settings, relative to the others. eta: above 1. brackets: the number of halvings,
-    at least 1; by default as many as the evaluations of a run and the trials allow.
-    Raises: ValueError when eta or brackets is out of range. Source: Li et al. 2018, arXiv:1603.06560.
+    with eta**s / (s + 1) of the settings, relative to the others.
+    eta: above 1.
+    brackets: the number of halvings, at least 1; by default as many as the evaluations of a run and the trials
+        allow.
+    Raises: ValueError when eta or brackets is out of range.
+    Source: Li et al. 2018, arXiv:1603.06560.
 
     >>> search = nf.sweeps.hyperband(3, brackets=2)    # nf.sweep(..., search=search)
     """

@@ -25,11 +25,12 @@ def optuna(sampler: str | Callable[[int], Any] = "tpe", *, batch: int = 16) -> C
 
     The trials of a batch train side by side, in the programs of earlier batches. With seeds the sampler learns
     the mean score. `trials` of `nf.sweep` is the number of runs in all.
-    sampler: "tpe" (tree-structured Parzen estimator, the default), "cmaes" (CMA-ES, which needs the package
-    cmaes; it samples options independently), "gp" (Gaussian processes, for which Optuna needs PyTorch), "qmc",
-    "random"; or a function seed -> sampler. batch: how many settings it proposes at a time, at least 1.
-    Raises: ModuleNotFoundError without Optuna (the extra `search`) or a package that the sampler needs;
-    ValueError for an unknown sampler, a batch below 1, or a space that is not a dict.
+    sampler: "tpe" (tree-structured Parzen estimator, the default), "cmaes" (CMA-ES, which needs the package cmaes;
+        it samples options independently), "gp" (Gaussian processes, for which Optuna needs PyTorch), "qmc",
+        "random"; or a function seed -> sampler.
+    batch: how many settings it proposes at a time, at least 1.
+    Raises: ModuleNotFoundError without Optuna (the extra `search`) or a package that the sampler needs; ValueError
+    for an unknown sampler, a batch below 1, or a space that is not a dict.
     """
     if isinstance(sampler, str):
         check.choice("optuna", SAMPLERS, sampler=sampler)

@@ -12,8 +12,9 @@ def patience(evaluations: int = 3, *, threshold: float = 0.0, warmup: float = 0.
 
     Every trial, stopped or not, ranks by its best evaluation and keeps the state of that evaluation, because the
     last one is past the best by design. That needs memory for one more state of each trial.
-    evaluations: how many, at least 1. threshold: the least improvement that counts, in units of the metric, at
-    least 0. warmup: the fraction of the steps, in [0, 1], before which no trial is stopped.
+    evaluations: how many, at least 1.
+    threshold: the least improvement that counts, in units of the metric, at least 0.
+    warmup: the fraction of the steps, in [0, 1], before which no trial is stopped.
     Raises: ValueError for numbers out of range.
 
     >>> search = nf.sweeps.patience(5, warmup=0.1)    # nf.sweep(..., search=search)

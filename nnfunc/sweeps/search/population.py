@@ -27,8 +27,10 @@ def population(
     group copy from each other (see `nf.sweep_plan`). A diverged trial counts as one of the worst, so it recovers.
     The same compiled program runs all rounds.
     `Result.lineage` has a row for each copy: step, trial, source, and the settings from there on.
-    rounds: the number of parts, at least 2; at most one for each evaluation. quantile: in (0, 0.5]. factor: above
-    1. resample: the probability, in [0, 1], that a number is drawn again.
+    rounds: the number of parts, at least 2; at most one for each evaluation.
+    quantile: in (0, 0.5].
+    factor: above 1.
+    resample: the probability, in [0, 1], that a number is drawn again.
     Raises: ValueError for numbers out of range, a space that is not a dict, or seeds.
     Source: Jaderberg et al. 2017, arXiv:1711.09846 (truncation selection, perturb and resample).
 

@@ -22,14 +22,16 @@ def binary(*, pos_weight: Scalar = 1.0, label_smoothing: Scalar = 0.0, gamma: Sc
     """Cross-entropy of one logit for each row, [batch] or [batch, 1], against targets 0 or 1, and the accuracy.
 
     Batches are pairs (x, target); targets are [batch] or [batch, 1], of any type, between 0 and 1.
-    pos_weight: the factor of positive targets, at least 0; negatives / positives balances the two, and shifts
-    the predicted probabilities. label_smoothing: the fraction of the target spread over both answers, in [0, 1].
-    gamma: with it, the focal loss of that exponent, at least 0, without smoothing; pos_weight is then the ratio
-    of its alpha to 1 - alpha.
+    pos_weight: the factor of positive targets, at least 0; negatives / positives balances the two, and shifts the
+        predicted probabilities.
+    label_smoothing: the fraction of the target spread over both answers, in [0, 1].
+    gamma: with it, the focal loss of that exponent, at least 0, without smoothing; pos_weight is then the ratio of
+        its alpha to 1 - alpha.
     Metrics: accuracy, at a probability of 1/2.
     Raises: ValueError for numbers out of range, smoothing together with gamma, outputs that are not one logit for
     each row, and targets outside of [0, 1].
-    Source: the convention of torch.nn.functional.binary_cross_entropy_with_logits; Lin et al. 2017, arXiv:1708.02002.
+    Source: the convention of torch.nn.functional.binary_cross_entropy_with_logits; Lin et al. 2017,
+    arXiv:1708.02002.
 
     >>> task = nf.Task(nf.linear(2, 1), nf.binary(pos_weight=3.0), nf.optimizers.sgd(0.1))
     >>> params = task.model.init(jax.random.key(0))
@@ -69,8 +71,8 @@ def multilabel(*, pos_weight: Scalar | Sequence[Scalar] = 1.0, label_smoothing: 
 
     Batches are pairs (x, targets [batch, labels]); targets are of any type, between 0 and 1. The loss is the mean over
     examples and labels.
-    pos_weight: the factor of positive targets, at least 0: one number, or one for each label. label_smoothing:
-    the fraction of the target spread over both answers, in [0, 1].
+    pos_weight: the factor of positive targets, at least 0: one number, or one for each label.
+    label_smoothing: the fraction of the target spread over both answers, in [0, 1].
     Metrics: accuracy, the fraction of single answers that are right at a probability of 1/2.
     Raises: ValueError for numbers out of range, and targets of another shape or outside of [0, 1].
     Source: torch.nn.functional.binary_cross_entropy_with_logits.

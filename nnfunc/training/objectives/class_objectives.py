@@ -21,12 +21,12 @@ def classification(
 
     Batches are pairs (x, labels); labels may also be soft, floats [batch, classes] that add up to 1, as
     `nf.augment.mixup` makes them.
-    label_smoothing: the fraction of the target spread over all classes, in [0, 1]; None is 0. gamma: with
-    it, the focal loss of that exponent (without smoothing, and of class indices only).
-    weight: one factor a class, at least 0. The loss is sum(w * loss) / sum(w) over the batch, w the
-    weight of each example's label, so that multiplying all of them by 2 changes nothing; for soft labels
-    w is the mean of the weights under the label's probabilities. For a plain mean write an objective with
-    `nf.losses.cross_entropy`. Evaluation sums both over the whole split.
+    label_smoothing: the fraction of the target spread over all classes, in [0, 1]; None is 0.
+    gamma: with it, the focal loss of that exponent (without smoothing, and of class indices only).
+    weight: one factor a class, at least 0. The loss is sum(w * loss) / sum(w) over the batch, w the weight of each
+        example's label, so that multiplying all of them by 2 changes nothing; for soft labels w is the mean of the
+        weights under the label's probabilities. For a plain mean write an objective with `nf.losses.cross_entropy`.
+        Evaluation sums both over the whole split.
     ignore_index: the label of examples, or of positions of [batch, ...], that are left out of every mean.
     A batch without any other has a loss of 0, and a gradient of 0.
     Metrics: accuracy, each example counted once; for soft labels, that of their most probable class.
@@ -70,8 +70,10 @@ def focal(
     loss = (1 - p) ** gamma * cross-entropy, p the probability of the true class: examples that are classified well
     count less. It is `classification(gamma=gamma)`; for one logit a row, `binary(gamma=gamma)`.
 
-    Batches are pairs (x, labels). gamma: the exponent, at least 0; 0 is the cross-entropy. weight: one factor for each
-    class, at least 0, as in `classification`; None for 1. ignore_index: the label that is left out, or None.
+    Batches are pairs (x, labels).
+    gamma: the exponent, at least 0; 0 is the cross-entropy.
+    weight: one factor for each class, at least 0, as in `classification`; None for 1.
+    ignore_index: the label that is left out, or None.
     Raises: ValueError for numbers out of range, and labels that are not classes of the model.
     Source: Lin et al. 2017, arXiv:1708.02002, equation 4.
 
@@ -90,10 +92,10 @@ def language_modelling(*, label_smoothing: Scalar = 0.0, ignore_index: int | Non
     Batches are pairs (tokens, next tokens); the latter may also be soft, floats [batch, time, vocab_size]
     that add up to 1, such as a teacher's. The loss is in nats a token; accuracy is that of the most
     probable token.
-    label_smoothing: the fraction of the target spread over all tokens, in [0, 1]. ignore_index: the token,
-    such as padding, that is left out as a next token, in loss and accuracy, in training and evaluation:
-    both are means over the other tokens. It may lie outside of the vocabulary, as -100 does. A batch
-    without any other token has a loss of 0, and a gradient of 0.
+    label_smoothing: the fraction of the target spread over all tokens, in [0, 1].
+    ignore_index: the token, such as padding, that is left out as a next token, in loss and accuracy, in training
+        and evaluation: both are means over the other tokens. It may lie outside of the vocabulary, as -100 does. A
+        batch without any other token has a loss of 0, and a gradient of 0.
     Raises: ValueError for tokens that are not in the model's vocabulary.
     Source: ignore_index of torch.nn.functional.cross_entropy.
 
@@ -124,10 +126,12 @@ def tagging(
     """Cross-entropy of logits [batch, time, classes] against one tag for each position [batch, time].
 
     Batches are pairs (x, tags). Metrics: accuracy, over all positions that count.
-    label_smoothing: the fraction of the target spread over all tags, in [0, 1]. weight: one factor for each tag, at
-    least 0, as in `classification`; None for 1. ignore_index: the tag of positions that are left out of every mean,
-    such as padding and the later pieces of a word; None for none. names: of the tags, such as ("B-PER", "I-PER", "O"),
-    which the metrics entity_f1, entity_precision and entity_recall need; a config has those of its data.
+    label_smoothing: the fraction of the target spread over all tags, in [0, 1].
+    weight: one factor for each tag, at least 0, as in `classification`; None for 1.
+    ignore_index: the tag of positions that are left out of every mean, such as padding and the later pieces of a
+        word; None for none.
+    names: of the tags, such as ("B-PER", "I-PER", "O"), which the metrics entity_f1, entity_precision and
+        entity_recall need; a config has those of its data.
     Raises: ValueError for numbers out of range, and tags that are not classes of the model.
     Source: torch.nn.functional.cross_entropy, whose ignore_index is -100 too.
 

@@ -21,7 +21,8 @@ def contrastive(augment: Callable[[Key, PyTree], PyTree] | None = None, *, tempe
     embeddings [batch, dim] or [batch, ...]. Evaluations draw the same views every time; the loss depends on the batch
     size, as the other examples of a batch are its negatives.
     augment: (key, batch) -> batch, of `nf.augment`, called twice with different keys; in a config it is the table
-    augment. temperature: above 0.
+        augment.
+    temperature: above 0.
     Metrics: accuracy, the fraction of views whose most similar view is their partner.
     Raises: ValueError for a temperature out of range, or without an augmentation.
     Source: Chen et al. 2020, "SimCLR", arXiv:2002.05709, equation 1; van den Oord et al. 2018, arXiv:1807.03748.
@@ -60,7 +61,8 @@ def contrastive(augment: Callable[[Key, PyTree], PyTree] | None = None, *, tempe
 def _nt_xent(embeddings: Array, counted: Array, temperature: Scalar) -> tuple[Array, Array]:
     """The loss of each view, and 1.0 where the partner is its most similar view.
 
-    embeddings: [2 * batch, dim], view i and its partner i + batch. counted: [2 * batch], False for padding.
+    embeddings: [2 * batch, dim], view i and its partner i + batch.
+    counted: [2 * batch], False for padding.
     """
     x = embeddings.astype(jnp.promote_types(embeddings.dtype, jnp.float32))
     x = x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))

@@ -27,10 +27,13 @@ def distillation(
     loss = alpha * t^2 * KL(softmax(teacher / t) || softmax(y / t)) + (1 - alpha) * cross-entropy(y, labels), y the
     logits of the student.
 
-    Batches are pairs (x, labels), logits [batch, ..., classes]. teacher: x -> logits of the shape of the student's,
-    such as `lambda x: model.apply(params, x)`; no gradient goes through it. In a config, `run` is the folder of the
-    teacher's run. temperature: t, above 0. alpha: the weight of the teacher, in [0, 1]. label_smoothing: the fraction
-    of the labels spread over all classes, in [0, 1]. ignore_index: the label that is left out of every mean, or None.
+    Batches are pairs (x, labels), logits [batch, ..., classes].
+    teacher: x -> logits of the shape of the student's, such as `lambda x: model.apply(params, x)`; no gradient goes
+        through it. In a config, `run` is the folder of the teacher's run.
+    temperature: t, above 0.
+    alpha: the weight of the teacher, in [0, 1].
+    label_smoothing: the fraction of the labels spread over all classes, in [0, 1].
+    ignore_index: the label that is left out of every mean, or None.
     Metrics: accuracy; agreement, the fraction of examples with the same most probable class as the teacher's.
     Raises: ValueError for numbers out of range, labels that are not classes, and a teacher with other outputs.
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2.

@@ -23,8 +23,10 @@ def regression(
 
     Batches are pairs (x, target). Metrics: mae; of quantiles, that of the middle one.
     loss: "mse" (squared), "mae" (absolute), "huber" (squared up to delta, then linear), "quantile" (pinball: the
-    model has one output for each quantile of each target, [batch, outputs * quantiles] with the quantiles of the first
-    output first). delta: of huber, above 0. quantiles: of quantile, each in (0, 1), in ascending order.
+        model has one output for each quantile of each target, [batch, outputs * quantiles] with the quantiles of
+        the first output first).
+    delta: of huber, above 0.
+    quantiles: of quantile, each in (0, 1), in ascending order.
     Raises: ValueError for numbers out of range, and outputs whose shape does not fit the targets.
     Source: the pinball loss is Koenker and Bassett 1978, as sklearn.metrics.mean_pinball_loss.
 
@@ -76,7 +78,8 @@ def gaussian(*, floor: Scalar = 1e-6) -> Objective:
     loss = log(s) + ((target - mean) / s)^2 / 2 + log(2 pi) / 2, s the deviation.
 
     Batches are pairs (x, target), targets [batch] or [batch, outputs]. The model gives [batch, 2 * outputs], first the
-    means and then the logarithms of the deviations, or a pair of the two. floor: the smallest variance, above 0.
+    means and then the logarithms of the deviations, or a pair of the two.
+    floor: the smallest variance, above 0.
     Metrics: mae, of the mean.
     Raises: ValueError for a floor out of range, and outputs whose shape does not fit the targets.
     Source: Nix and Weigend 1994; torch.nn.functional.gaussian_nll_loss with full=True.

@@ -35,17 +35,20 @@ OUTPUT_TYPES = {
 class Objective(Described):
     """An objective with a check of the data before the run, and totals for evaluations.
 
-    function: (predict, batch) -> (loss, metrics). inspect: (y, arrays) -> None; y is the shape and dtype
-    of the model's output, arrays the whole data set; it raises ValueError when they do not fit. output_type:
-    how outputs are read, one of OUTPUT_TYPES. totals: (predict, batch, mask) -> {"loss": (sum,
-    weight), metric: (sum, weight), ...}, whose ratios are the values of function; an evaluation adds them
-    up over batches. mask [batch] holds booleans, False for examples that do not count and may hold
-    anything; None counts all. Without totals the means of batches are weighted by their sizes.
-    function and totals are also passed key and step if they have parameters of these names. ignore_index: the
-    label of the targets that do not count, or None. restore: (y, output_type="values") -> outputs or targets in the
-    units of the data's file, None if they are. quantiles: their number for each output, None for other types. centered:
-    restore but for the mean of the targets, for metrics of differences; None where it is not exact. names: of the
-    tags, for the metrics of entities, or None.
+    function: (predict, batch) -> (loss, metrics).
+    inspect: (y, arrays) -> None; y is the shape and dtype of the model's output, arrays the whole data set; it
+        raises ValueError when they do not fit.
+    output_type: how outputs are read, one of OUTPUT_TYPES.
+    totals: (predict, batch, mask) -> {"loss": (sum, weight), metric: (sum, weight), ...}, whose ratios are the
+        values of function; an evaluation adds them up over batches. mask [batch] holds booleans, False for examples
+        that do not count and may hold anything; None counts all. Without totals the means of batches are weighted
+        by their sizes.
+    function and totals are also passed key and step if they have parameters of these names.
+    ignore_index: the label of the targets that do not count, or None.
+    restore: (y, output_type="values") -> outputs or targets in the units of the data's file, None if they are.
+    quantiles: their number for each output, None for other types.
+    centered: restore but for the mean of the targets, for metrics of differences; None where it is not exact.
+    names: of the tags, for the metrics of entities, or None.
     """
 
     function: ObjectiveFunction
@@ -85,9 +88,11 @@ def draws_numbers(objective: Any) -> bool:
 def call_objective(function: Any, predict: Any, batch: PyTree, *args: Any, key: Key | None, step: Any) -> Any:
     """function(predict, batch, *args), with `key` and `step` if it has parameters of these names.
 
-    function: an objective, or its totals. predict, batch, args: passed to it. key: the step's key, of
-    which the objective gets a key of its own, so that the model's masks stay the same; None in an
-    evaluation, where it always gets the same key. step: the 0-based step.
+    function: an objective, or its totals.
+    predict, batch, args: passed to it.
+    key: the step's key, of which the objective gets a key of its own, so that the model's masks stay the same; None
+        in an evaluation, where it always gets the same key.
+    step: the 0-based step.
     """
     names = _parameters(function)
     arguments: dict[str, Any] = {}
@@ -109,7 +114,8 @@ def check_result(result: Any) -> tuple[Any, dict[str, Any]]:
 def check_objective(where: str, objective: Any) -> None:
     """Refuse an objective that cannot be called as (predict, batch), with key and step by name.
 
-    where: the function that refuses. objective: what a Task was given.
+    where: the function that refuses.
+    objective: what a Task was given.
     """
     expected = "the objective should be a function (predict, batch) -> (loss, metrics), such as nf.classification()"
     hint = factory_hint(objective, Objective)

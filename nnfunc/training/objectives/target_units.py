@@ -17,8 +17,8 @@ from nnfunc.training.objectives.objective_totals import input_and_target, mean_o
 def in_target_units(objective: Any, target: Mapping[str, Any]) -> Any:
     """The objective with all metrics but the loss in the units of the file. The model runs once for both.
 
-    objective: for scaled targets; one that is not of nnfunc stays as it is. target: how they were scaled,
-    `splits.preprocessing.facts["target"]`.
+    objective: for scaled targets; one that is not of nnfunc stays as it is.
+    target: how they were scaled, `splits.preprocessing.facts["target"]`.
     Raises: ValueError when the outputs are no numbers on the scale of the targets, such as rates.
     """
     where = "objective"
