@@ -17,24 +17,21 @@ from nnfunc.base import as_model
 from nnfunc.commands.terminal import metrics_line, print_lines
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import restore_rows
-from nnfunc.config.restore import rebuild_task
 from nnfunc.data.dataset import Data
 from nnfunc.evaluation.held_out_metrics import constant_output
 from nnfunc.runs import status
 from nnfunc.training.evaluate import evaluate
 from nnfunc.training.task import Task
-from nnfunc.training.train_state import TrainState
 
 
-def baselines(config: Config, state: TrainState, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def baselines(config: Config, task: Task, splits: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The metrics of the constant prediction, by split; {} where there is none.
 
     config: of the run.
-    state: of the checkpoint, whose step the objective may depend on.
+    task: of the run, at the step of the checkpoint, which the objective may depend on.
     splits: the arrays of each split by name.
     """
-    task, data = rebuild_task(config, state), config.data()
-    output_type = getattr(task.objective, "output_type", "")
+    data, output_type = config.data(), getattr(task.objective, "output_type", "")
     output = constant_prediction(output_type, config.tables["objective"], data)
     if output is None:
         return {}

@@ -95,7 +95,7 @@ def evaluate(
             values = split_metrics(config, state, split, data)
         constant: dict[str, dict[str, float]] = {}
         with suppress(ConfigError, OSError):  # without the training data there is no baseline
-            constant = baselines(config, state, {name: arrays})
+            constant = baselines(config, task, {name: arrays})
         held_out = None
         if getattr(task.objective, "output_type", ""):
             options = {"threshold": read_threshold(config), **most, "other_file": file is not None}

@@ -12,24 +12,25 @@ from nnfunc.commands.evaluate_run import describe_broken
 from nnfunc.commands.sample import generate_texts
 from nnfunc.config import Config
 from nnfunc.config.held_out_rows import held_out_rows, split_rows
-from nnfunc.config.restore import rebuild_task
 from nnfunc.evaluation import baseline
 from nnfunc.reports.html_page import render_note
 from nnfunc.reports.run.evaluation_section import Evaluation, build_evaluation, sample_section
 from nnfunc.reports.run.example_html import InputFormat
+from nnfunc.training.task import Task
 from nnfunc.training.train_state import TrainState
 
 SAMPLES, TOKENS = 3, 200
 
 
-def evaluate_for_report(config: Config, state: TrainState, threshold: Any = None) -> Evaluation | None:
+def evaluate_for_report(config: Config, task: Task, state: TrainState, threshold: Any = None) -> Evaluation | None:
     """The sections on the test split, or else the validation split; None where outputs have no metrics.
 
     config: of the run.
+    task: of the run.
     state: of the best checkpoint.
     threshold: of the run, or None.
     """
-    task, data = rebuild_task(config, state), config.data()
+    data = config.data()
     output_type = getattr(task.objective, "output_type", "")
     if output_type == "tokens":
         return _sample(config, task, state)

@@ -30,6 +30,7 @@ from nnfunc.runs.lock import FolderLock
 from nnfunc.runs.writers import open_writers
 from nnfunc.training.checkpointing import saved_forms
 from nnfunc.training.divergence import Diverged
+from nnfunc.training.task import Task
 from nnfunc.training.train_run import History
 from nnfunc.training.train_run import train as fit
 from nnfunc.training.train_state import TrainState
@@ -201,19 +202,20 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     if training.history.stopped_early:
         result |= {"stopped_early": steps, "patience": config.train["patience"]}
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
+    task = rebuild_task(config, state)
     with tuning.pinned(saved_forms(folder) or {}):
         result |= {split: split_metrics(config, state, split, data) for split in splits}
-        for split, values in choose_run_threshold(config, folder, state, step).items():
+        for split, values in choose_run_threshold(config, folder, task, state, step).items():
             result[split] |= values
         if config.preprocessing.factory == "forecasting":
             for split in splits:
-                result[split] |= _file_errors(config, state, split)
-    if baseline := baselines(config, state, splits):
+                result[split] |= _file_errors(config, task, state, split)
+    if baseline := baselines(config, task, splits):
         result["baseline"] = baseline
     run_folder.write_json(folder / "result.json", result)
     with tuning.pinned(saved_forms(folder) or {}):
         threshold = status.read_json_table(folder / run_folder.THRESHOLD).get("threshold")
-        evaluation = evaluate_for_report(config, state, threshold)
+        evaluation = evaluate_for_report(config, task, state, threshold)
     run_report.write_report(folder, evaluation)
     if test is not None:
         print_lines(f"test    {metrics_line(result['test'])}")
@@ -223,9 +225,8 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     print(f"report  {folder / 'report.html'}")
 
 
-def _file_errors(config: Config, state: TrainState, split: str) -> dict[str, float]:
+def _file_errors(config: Config, task: Task, state: TrainState, split: str) -> dict[str, float]:
     """The errors of forecasts in the units of the file: the metrics of training are in deviations of each series."""
-    task = rebuild_task(config, state)
     if getattr(task.objective, "output_type", "") not in NUMBERS:
         return {}
     model = (task, state.params, state.model_state)
@@ -233,14 +234,17 @@ def _file_errors(config: Config, state: TrainState, split: str) -> dict[str, flo
     return {f"file_{name}": value for name, value in errors.items()}
 
 
-def choose_run_threshold(config: Config, folder: Path, state: TrainState, step: int) -> dict[str, dict[str, float]]:
+def choose_run_threshold(
+    config: Config, folder: Path, task: Task, state: TrainState, step: int
+) -> dict[str, dict[str, float]]:
     """Choose the threshold that the config asks for, and write threshold.json; the metrics by split that follow it.
 
     config: of the run.
     folder: of the run.
+    task: of the config.
     state, step: of the best checkpoint.
     """
-    task, data = rebuild_task(config, state), config.data()
+    data = config.data()
     metric = threshold_metric(config, data)
     if metric is None:
         return {}

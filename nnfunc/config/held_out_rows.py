@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
 import numpy as np
 
 from nnfunc import check, device_memory
-from nnfunc.base import Params, PyTree, as_model
+from nnfunc.base import Model, Params, PyTree, as_model
 from nnfunc.config.config import Config
 from nnfunc.data.dataset import Dataset, count_examples
 from nnfunc.data.eval_batches import EvalBatch, eval_batches
@@ -54,13 +55,7 @@ def held_out_rows(
     if tree is None:
         check.fail(where, f"the data has no {split} split.", hint="Use train, or another split.")
 
-    def outputs(params: Params, state: PyTree, batch: EvalBatch) -> tuple[Any, Any]:
-        pair = batch.batch()
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            check.fail(where, expected="examples should be pairs (x, target)", actual=check.describe(pair))
-        return model.apply(params, pair[0], state=state), pair[1]
-
-    compiled, parts = jax.jit(outputs), []
+    compiled, parts = _compiled_outputs(model), []
     for batch in eval_batches(tree, min(config.eval_batch_size, count_examples(tree)), data.transform):
         if not parts:
             what, hint = f"an evaluation of {count_examples(batch.examples)} rows at once", "Make the batches smaller."
@@ -78,6 +73,19 @@ def held_out_rows(
     record = None if other_file else config.preprocessing
     describe = None if data.preprocessing is None else _describer(data.preprocessing, file, record)
     return HeldOut(output_type, output, target, config.preprocessing.names, ids, threshold, describe=describe)
+
+
+@lru_cache(maxsize=2)
+def _compiled_outputs(model: Model) -> Callable[..., tuple[Any, Any]]:
+    """The outputs and targets of a batch: compiled once for all splits of a run."""
+
+    def outputs(params: Params, state: PyTree, batch: EvalBatch) -> tuple[Any, Any]:
+        pair = batch.batch()
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            check.fail("held_out", expected="examples should be pairs (x, target)", actual=check.describe(pair))
+        return model.apply(params, pair[0], state=state), pair[1]
+
+    return jax.jit(outputs)
 
 
 def at_threshold(

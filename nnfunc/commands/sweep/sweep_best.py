@@ -81,5 +81,5 @@ def _save_as_run(sweep: Path, result: Result, trial: int, folder: Path, config: 
         result.save_trial(trial, folder)
         state, step = restore.restore(config, folder, "best")  # raises when it cannot be read back
         with contextlib.redirect_stdout(sys.stderr):  # standard output is the config
-            choose_run_threshold(config, folder, state, step)
+            choose_run_threshold(config, folder, restore.rebuild_task(config, state), state, step)
         run_folder.write_json(folder / run_folder.TRIAL, {"sweep": str(sweep), "trial": trial, "step": step})
