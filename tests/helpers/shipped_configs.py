@@ -8,7 +8,7 @@ from pathlib import Path
 from helpers.project import ROOT
 
 CONFIGS = sorted(file for file in (ROOT / "configs").glob("*.toml") if "../data/" in file.read_text())
-TEXTS = ["calendar", "datetime", "fractions", "mailbox", "pathlib", "smtplib", "tempfile"]  # each is a class
+TEXTS = ["calendar", "configparser", "fractions", "mailbox", "pathlib", "smtplib", "tempfile"]  # each is a class
 SMALL = {  # what the constants of a script are, or how many rows its tables have
     "docstrings": {"PACKAGES": {name: [f"{name}.py"] for name in TEXTS}, "SHORTEST": 20},
     "labels": {"articles": 600},
