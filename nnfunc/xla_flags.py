@@ -62,8 +62,9 @@ def flags_in_force() -> str:
 
 def is_set(flag: str) -> bool:
     """Whether a flag with a list of values, such as `NO_REDUCE`, is in force. flag: its name, "=" and one value."""
-    value = flag.partition("=")[2]
-    return value in (_value(flags_in_force(), flag) or "").split(",")
+    value, values = flag.partition("=")[2], _values(flag)
+    only_single = _is_whole(values) and all(one.startswith("individual_") for one in values)
+    return value in values or (only_single and value[:1] == "-" and value[1:] not in values)
 
 
 def set_flags() -> None:
@@ -77,13 +78,18 @@ def set_flags() -> None:
     fault, fast = known_fault(), FAST_CONVOLUTIONS.get(JAXLIB)
     chosen_by_user = fast is not None and _value(flags_in_force(), fast) is not None
     if fault is not None and not _add(fault.flag) and jax.default_backend() == "cpu":
-        problem = f"jaxlib {JAXLIB} {fault.description}"
         reason = "JAX has started already, so nnfunc cannot set the flag that avoids this."
         hint = f"Import nnfunc before the first computation, or set XLA_FLAGS={fault.flag}"
-        silent = "NNFUNC_XLA_FLAGS=leave silences this warning."
-        warnings.warn(f"{problem}. {reason} {hint}. {silent}", RuntimeWarning, stacklevel=3)
+        _warn(f"jaxlib {JAXLIB} {fault.description}. {reason} {hint}")
+    elif fault is not None and _is_whole(_values(fault.flag)) and not is_set(fault.flag):
+        problem = f"XLA_FLAGS lists all fusions that are on, and with these jaxlib {JAXLIB} {fault.description}"
+        _warn(f"{problem}. Write the changes to its default instead, such as {fault.flag}")
     if fast is not None and not chosen_by_user:
         _add(fast)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"{message}. NNFUNC_XLA_FLAGS=leave silences this warning.", RuntimeWarning, stacklevel=4)
 
 
 def _add(flag: str) -> bool:
@@ -92,13 +98,23 @@ def _add(flag: str) -> bool:
     values = _value(flags, flag)
     name, _, value = flag.partition("=")
     unreadable = flags and not flags.startswith("-")
-    if unreadable or values == "" or (values and value in values.split(",")):
+    if unreadable or values == "" or value in _values(flag) or _is_whole(_values(flag)):
         return True
     if _backend_started():
         return False
     added = f"{name}={values},{value}" if values else flag  # the last one of repeated flags counts
     os.environ["XLA_FLAGS"] = f"{flags} {added}".strip()
     return True
+
+
+def _is_whole(values: list[str]) -> bool:
+    """Whether a list names all that is on, as "dot,reduce" does: XLA refuses to mix it with "-reduce", a change."""
+    return any(value and value[0] not in "+-" for value in values)
+
+
+def _values(flag: str) -> list[str]:
+    """The list of a flag that is in force."""
+    return (_value(flags_in_force(), flag) or "").split(",")
 
 
 def _value(flags: str, flag: str) -> str | None:

@@ -97,10 +97,11 @@ def jax_has_not_begun(monkeypatch):
         ("--xla_other=1", "--xla_other=1 --xla_made_up=-some"),
         ("--xla_made_up_too=1", "--xla_made_up_too=1 --xla_made_up=-some"),
         ("--not_xla_made_up=1", "--not_xla_made_up=1 --xla_made_up=-some"),
-        ("--xla_made_up=all", "--xla_made_up=all --xla_made_up=all,-some"),
+        ("--xla_made_up=-other", "--xla_made_up=-other --xla_made_up=-other,-some"),
+        ("--xla_made_up=individual_x", "--xla_made_up=individual_x"),  # all that is on: XLA refuses to add "-some"
         ("--xla_made_up=all,-some", "--xla_made_up=all,-some"),
         ("--xla_other=1 -xla_made_up=", "--xla_other=1 -xla_made_up="),
-        ("--xla_a=1 '--xla_made_up=a'", "--xla_a=1 '--xla_made_up=a' --xla_made_up=a,-some"),
+        ("--xla_a=1 '--xla_made_up=+a'", "--xla_a=1 '--xla_made_up=+a' --xla_made_up=+a,-some"),
     ],
 )
 def test_flags_are_merged_with_the_users(jax_has_not_begun, monkeypatch, before, after):
@@ -110,12 +111,29 @@ def test_flags_are_merged_with_the_users(jax_has_not_begun, monkeypatch, before,
         assert os.environ["XLA_FLAGS"] == after
 
 
+@known
+@pytest.mark.parametrize(
+    "values, has_fault",
+    [("dot", True), ("eltwise", True), ("individual_dot", False), ("-dot", False), ("+reduce", False)],
+)
+def test_xla_takes_the_flags_that_are_merged(values, has_fault):
+    """The compiler's parser aborts the process where it refuses a list, such as "dot,-reduce".
+
+    A list of all that is on stays as the user wrote it; where the fault is in it, nnfunc warns.
+    """
+    name = xla_flags.NO_REDUCE.partition("=")[0]
+    wrong, told, findings, flags, _ = run(XLA_FLAGS=f"{name}={values}")
+    assert (wrong > 0, len(told), bool(findings)) == (has_fault, has_fault, has_fault)
+    assert flags.split()[0] == f"{name}={values}"
+    assert not told or f"instead, such as {xla_flags.NO_REDUCE}." in told[0]
+
+
 @pytest.mark.parametrize(
     "before, after",
     [
         ("", "--xla_made_up=-some,-slow"),
         ("--xla_other=1", "--xla_other=1 --xla_made_up=-some --xla_made_up=-some,-slow"),
-        ("--xla_made_up=all", "--xla_made_up=all --xla_made_up=all,-some"),  # the choice of the user
+        ("--xla_made_up=-other", "--xla_made_up=-other --xla_made_up=-other,-some"),  # the choice of the user
     ],
 )
 def test_fast_convolutions_are_set_where_the_user_chose_nothing(jax_has_not_begun, monkeypatch, before, after):
