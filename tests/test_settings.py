@@ -18,13 +18,16 @@ SETTINGS = {
 }
 
 
-def build(h):
+def task(h):
     model = nf.serial(nf.linear(3, 4, bias=False), nf.batch_norm(4), nf.prelu(), nf.dropout(0.1), nf.linear(4, 2))
     rate = nf.schedules.warmup_cosine(h["rate"], warmup_steps=1, total_steps=4)
     return nf.Task(model, nf.classification(), nf.optimizers.adamw(rate, clip=1.0))
 
 
 def results():
+    def build(h):  # a function of this call alone, so that nothing was compiled under another setting
+        return task(h)
+
     hypers = {"rate": 0.1}
     state, _ = nf.train(build, hypers, DATA, steps=2, key=KEY, loop="step", watch_every=1)
     metrics = nf.evaluate(build(hypers), state.params, (X, LABELS), state=state.model_state)
@@ -38,6 +41,15 @@ def results():
 @pytest.fixture(scope="module")
 def plain():
     return results()
+
+
+@pytest.mark.parametrize("execution", ["loop", "vmap"])
+def test_a_sweep_has_no_nan_of_its_own(execution):
+    """Its programs are compiled by a call whose results nobody reads."""
+    with jax.debug_nans(True):
+        build = lambda h: nf.Task(nf.linear(3, 2), nf.classification(), nf.optimizers.sgd(h["rate"]))
+        result = nf.sweep(build, {"rate": [0.1, 0.2]}, DATA, steps=2, method="grid", key=KEY, execution=execution)
+    assert np.isfinite(result.scores).all()
 
 
 @pytest.mark.slow

@@ -204,7 +204,7 @@ def warm(job: Job, batch: Batch, compiled: CompiledTrials, by_step: bool) -> Non
     compiled.warm.add(name)
     running = RunningBatch(job._replace(carries={}), batch, compiled)
     run_steps = compiled.step if by_step else compiled.run_steps
-    carry, _ = run_steps(np.int32(0), np.bool_(True), running.carry, running.numbers, job.data.for_training())
+    carry, _ = run_steps(np.int32(1), np.bool_(True), running.carry, running.numbers, job.data.for_training())
     if job.data.validation is not None:
         compiled.evaluate(carry, running.numbers, job.data)
 
