@@ -1,13 +1,16 @@
 """The program `nnfunc`: runs a command, and turns errors and warnings into a line and an exit code."""
 
+import atexit
 import contextlib
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
 from typing import Any
 
+from nnfunc import early_signals
 from nnfunc.cli.application import app
 from nnfunc.commands import interrupts
 
@@ -31,6 +34,9 @@ def main() -> None:
         if code == 0 and not isinstance(error, BrokenPipeError):  # such as a full disk
             _print_error(f"standard output cannot be written to: {error.strerror}")
         code = code or (1 if isinstance(error, BrokenPipeError) else 2)
+    if early_signals.is_command_line():  # the command has ended, but Python and JAX take a while to end
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # handlers of Python are gone by then
     sys.exit(code)
 
 

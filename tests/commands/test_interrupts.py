@@ -111,6 +111,17 @@ def test_a_signal_at_any_moment(tmp_path, signum, code):
         assert left or not list(folder.glob("runs/*")), "a run that never began leaves nothing"
 
 
+def test_a_signal_after_the_end_of_a_command_changes_nothing(tmp_path):
+    """While Python and JAX end, which takes some tenths of a second, signals would have their default answer."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"  # the last function to run
+    )
+    process = begun(tmp_path, "config", "seed", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "seed = 0" in out
+
+
 def run(folder, *words, **settings):
     process = begun(folder, *words, **settings)
     out, err = process.communicate(timeout=120)
