@@ -86,6 +86,8 @@ def check_arrays(where: str, closed: Any) -> None:
 def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any, detail: str = "") -> Any:
     """The compiled program of a jitted function for these arguments; an error if it does not fit into memory.
 
+    Under `jax.disable_jit` it is the function itself.
+
     where: begins the message.
     function: jitted.
     what: the program, for the message.
@@ -93,6 +95,8 @@ def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any,
     args: of the function, or their shapes.
     detail: appended to the bytes in the message.
     """
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        return function  # a program with its loops written out may take minutes to compile
     traced = function.trace(*args)
     check_arrays(where, traced.jaxpr)
     program = traced.lower().compile()
@@ -104,7 +108,7 @@ def compile_checked(where: str, function: Any, what: str, hint: str, *args: Any,
 
 def compiled_bytes(compiled: Any) -> int | None:
     """The bytes of a compiled program and its arguments; None if XLA does not report them. compiled: the program."""
-    stats = compiled.memory_analysis()
+    stats = compiled.memory_analysis() if hasattr(compiled, "memory_analysis") else None
     if stats is None:
         return None
     new = stats.output_size_in_bytes - stats.alias_size_in_bytes

@@ -161,3 +161,11 @@ def test_an_evaluation_that_does_not_fit_is_refused(monkeypatch):
     expected = r"^evaluate: an evaluation of 16 examples at once needs .* the device has 10 kB"
     with pytest.raises(ValueError, match=expected):
         nf.evaluate(task, params, (tokens, tokens))
+
+
+def test_without_jit_nothing_is_compiled():
+    """Its loops would be written out in the program: with jax 0.12 that of a small CNN took minutes to compile."""
+    add = jax.jit(lambda x: x + 1)
+    with jax.disable_jit():
+        assert device_memory.compile_checked("add", add, "a sum", "", 1) is add
+    assert device_memory.compiled_bytes(add) is None
