@@ -228,6 +228,7 @@ def no_compilation_cache():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "of nobody")
         patch.setenv("NNFUNC_MALLOC", "default")
+        patch.setattr("nnfunc.malloc._is_keeping", False)  # a command of another test may have set it
         yield
 
 
