@@ -56,8 +56,8 @@ def catch_signals(notify: Callable[[str], None] = write_message, *, together: bo
 
     notify: shows the message after the first signal, because the current step or its compilation may take a while;
         by default on standard error.
-    together: whether several processes have to stop at the same step:
-    JAX then answers SIGTERM, as which Ctrl-C counts (`nnfunc.distributed.processes.stops_at`).
+    together: whether several processes have to stop at the same step: JAX then answers SIGTERM, as which Ctrl-C
+        counts (`nnfunc.distributed.processes.stops_at`).
     """
     caught: list[int] = []
 

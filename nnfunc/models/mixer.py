@@ -41,8 +41,8 @@ def mixer(
         channels.
     Shapes: x [..., height, width, in_dim] -> y [..., classes].
     image_size, patch: a number, or (height, width).
-    dropout: of each branch's result, drop_path:
-    of whole branches; both are rates in [0, 1].
+    dropout: of each branch's result, a rate in [0, 1].
+    drop_path: of whole branches, a rate in [0, 1].
     unroll: that of `nf.repeat`.
     Raises: ValueError when the patch does not divide the image, or x has another size.
     Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2; eps is that of its code.
