@@ -12,6 +12,8 @@ NEAREST = 4000  # with more points, the cursor tells only the run of a curve
 RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "interpolate": "rgb"}  # that of "hcl" passes through pink
 IN_A_PICTURE = 150  # trials
 WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the page
+ZOOM = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
+HOVER = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
 
 
 class Chart(NamedTuple):
@@ -81,7 +83,7 @@ def _with_scale(spec: Any, scale: str) -> Any:
 
 
 def shorten(values: Any, digits: int = 5) -> list[Any]:
-    """The numbers as a list for JSON, with so many digits; None where they are not finite.
+    """The numbers as a list for JSON, with so many digits; None where they are not finite, or not when rounded.
 
     >>> shorten([1 / 3, float("nan"), 7])
     [0.33333, None, 7.0]
@@ -89,7 +91,8 @@ def shorten(values: Any, digits: int = 5) -> list[Any]:
     array = np.asarray(values)
     if array.dtype.kind in "iub":
         return array.tolist()
-    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in array.astype(np.float64).tolist()]
+    rounded = [float(f"{v:.{digits}g}") for v in array.astype(np.float64).tolist()]
+    return [v if math.isfinite(v) else None for v in rounded]
 
 
 def thin(length: int, limit: int) -> np.ndarray:
@@ -105,6 +108,16 @@ def linked(spec: dict[str, Any]) -> dict[str, Any]:
 def _fading(opacity: float) -> dict[str, Any]:
     """The encoding of this opacity, for the trials that the page has chosen."""
     return {"condition": {"test": "!chosen || chosen[datum.trial]", "value": opacity}, "value": 0.03}
+
+
+def _tips(shown: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """What the cursor tells of the row nearest to it, which is in `datum.datum`. shown: {title: (column, format)}."""
+    value = "(datum.datum || datum)['{}']"
+    parts = [
+        f"'{title}': " + (f"format({value.format(column)}, '{style}')" if style else value.format(column))
+        for title, (column, style) in shown.items()
+    ]
+    return {"expr": f"{{{', '.join(parts)}}}"}
 
 
 def lines(
@@ -144,11 +157,7 @@ def lines(
     elif is_linked:
         encoding["color"] = {"field": "rank", "type": "quantitative", "scale": RANK_SCALE, "legend": None}
     shown = {"run" if is_linked else "curve": "series", **({"": "about"} if "about" in data else {}), x: x}
-    parts = [f"'{title}': (datum.datum || datum)['{field}']" for title, field in shown.items()]
-    parts.append("'value': format((datum.datum || datum).value, '.5~g')")
-    tips = {"expr": f"{{{', '.join(parts)}}}"}  # the point nearest to the cursor has the row in `datum.datum`
-    hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
-    zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
+    tips = _tips({title: (field, "") for title, field in shown.items()} | {"value": ("value", ".5~g")})
     is_crowd = is_linked and not colours
     curve: dict[str, Any] = {"mark": {"type": "line", "clip": True, "strokeWidth": 1.0 if is_crowd else 1.8}}
     if is_linked:
@@ -156,8 +165,8 @@ def lines(
     few = count < 3 * len(set(data["series"])) if count else True
     visible = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
     point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True, "tooltip": tips}}
-    point |= {"params": [hover], "encoding": {"fillOpacity": visible}}
-    curve["params"] = [zoom]
+    point |= {"params": [HOVER], "encoding": {"fillOpacity": visible}}
+    curve["params"] = [ZOOM]
     if count > NEAREST:
         curve["mark"]["tooltip"] = {"expr": "{'run': datum.series, 'rank': datum.rank}"}
     layers = [curve, *[point] * (count <= NEAREST), *extra]
@@ -180,6 +189,32 @@ def lines(
     spec = {"width": "container", "height": height, "encoding": encoding, "layer": layers}
     description = f"{title}: curves over {x}"
     return Chart(name, title, description, linked(spec) if is_linked else spec, data, log)
+
+
+def bands(
+    name: str, title: str, data: dict[str, Any], pairs: Sequence[tuple[str, str]], *, colour: str, height: int = 90
+) -> Chart:
+    """A chart of quantiles over the steps.
+
+    data: columns "step", "median" and those of the `pairs`; the cursor tells all of them.
+    pairs: (lower, upper) of each band, the widest first.
+    """
+    x = {"field": "step", "type": "quantitative", "title": None, "scale": {"nice": False}, "axis": {"tickCount": 4}}
+    y = {"type": "quantitative", "title": None, "scale": {"zero": False}, "axis": {"tickCount": 4, "format": "~g"}}
+    areas = [
+        {
+            "mark": {"type": "area", "color": colour, "opacity": 0.25, "clip": True},
+            "encoding": {"y": {"field": low} | y, "y2": {"field": high}},
+        }
+        for low, high in pairs
+    ]
+    line = {"mark": {"type": "line", "color": colour, "clip": True}, "params": [ZOOM]}
+    tips = _tips({column: (column, "," if column == "step" else ".3~g") for column in data})
+    rule = {"mark": {"type": "rule", "tooltip": tips}, "params": [HOVER]}
+    rule["encoding"] = {"y": None, "opacity": {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0}}
+    encoding = {"x": x, "y": {"field": "median"} | y}
+    spec = {"width": "container", "height": height, "encoding": encoding, "layer": [*areas, line, rule]}
+    return Chart(name, title, f"{title}: quantiles over time", spec, data)
 
 
 def heatmap(
@@ -235,9 +270,8 @@ def scatter(
     look = {"color": dict(colour or {"value": BETTER}), "tooltip": [dict(entry) for entry in tooltip]}
     look["fillOpacity"] = _fading(0.75) if is_linked else {"value": 0.75}
     points: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 36, "clip": True}, "encoding": look}
-    zoom = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
     if all(part.get("type") == "quantitative" for part in (x, y)):
-        points["params"] = [zoom]
+        points["params"] = [ZOOM]
     spec = {"width": "container", "height": height, "encoding": encoding, "layer": [*extra, points]}
     return Chart(name, title, f"{title}: points", linked(spec) if is_linked else spec, data)
 

@@ -1,20 +1,26 @@
 """The HTML of a report: one file that contains its charts, pictures and tables."""
 
+import base64
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from nnfunc.documents import write_file
 from nnfunc.reports import vega
 from nnfunc.reports.charts import Chart
-from nnfunc.reports.inline_images import png_url
 from nnfunc.reports.palette import THEMES
 
+ChartLayout = Literal["", "single", "small"]
 MISSING = "The charts need vl-convert-python: pip install 'nnfunc[programs]'."
+
+
+def png_url(png: bytes) -> str:
+    """A data URL that contains the bytes of a png."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def render_page(
@@ -53,10 +59,13 @@ def _static(name: str) -> str:
     return (resources.files("nnfunc.reports") / "static" / name).read_text(encoding="utf-8")
 
 
-def render_charts(charts: Sequence[Chart], *, single: bool = False, png: bytes | None = None) -> str:
-    """The charts side by side, or below each other where `single`; "" without any.
+def render_charts(
+    charts: Sequence[Chart], *, layout: ChartLayout = "", png: bytes | None = None, table: str = ""
+) -> str:
+    """The charts side by side; "" without any.
 
-    png: a picture of all, for readers without JavaScript.
+    layout: "single" for charts below each other, "small" for more of them in a line.
+    png, table: a picture of all, or a table in HTML, for readers without JavaScript.
     """
     figures = []
     for chart in charts:
@@ -69,13 +78,15 @@ def render_charts(charts: Sequence[Chart], *, single: bool = False, png: bytes |
     if png:
         alt = html.escape("; ".join(chart.description for chart in charts))
         figures.append(f'<noscript><img alt="{alt}." src="{png_url(png)}"></noscript>')
-    return f'<div class="charts{" single" * single}">{"".join(figures)}</div>' if figures else ""
+    if table:
+        figures.append(f"<noscript>{table}</noscript>")
+    return f'<div class="charts {layout}">{"".join(figures)}</div>' if figures else ""
 
 
-def draw_charts(charts: Sequence[Chart], *, single: bool = False) -> str:
+def draw_charts(charts: Sequence[Chart], *, layout: ChartLayout = "") -> str:
     """`render_charts` with their picture, where vl-convert is installed."""
-    png = vega.draw_png(charts, columns=1 if single else 2) if charts and vega.library() else None
-    return render_charts(charts, single=single, png=png)
+    png = vega.draw_png(charts, columns=1 if layout == "single" else 2) if charts and vega.library() else None
+    return render_charts(charts, layout=layout, png=png)
 
 
 def render_section(title: str, content: str) -> str:

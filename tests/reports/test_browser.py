@@ -17,6 +17,7 @@ from nnfunc.commands.list_runs.collect_runs import collect_runs
 from nnfunc.commands.list_runs.runs_page import write_runs_page
 from nnfunc.evaluation import HeldOut
 from nnfunc.reports import run as run_report
+from nnfunc.reports.run import layer_distributions
 from nnfunc.reports.run.evaluation_section import build_evaluation
 from nnfunc.reports.run.example_html import InputFormat
 from nnfunc.reports.sweep import importance as forests
@@ -112,6 +113,18 @@ def test_the_cursor_shows_values_and_a_switch_makes_a_log_scale(visit, run_page)
     page.wait_for_timeout(300)
     assert button.get_attribute("aria-pressed") == "true"
     assert plot.locator(".role-axis-label text").all_inner_texts() != ticks
+
+
+def test_the_cursor_shows_the_quantiles_of_a_layer(visit, run_page):
+    page = visit(run_page)
+    box = drawn(page, "weights-head/weight").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    cells = tooltip.locator("td").all_inner_texts()
+    assert [name.strip(": ") for name in cells[::2]] == ["step", "least", *layer_distributions.QUANTILES, "greatest"]
+    values = [float(text.replace("\N{MINUS SIGN}", "-").replace(",", "")) for text in cells[3::2]]
+    assert values == sorted(values)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +278,7 @@ def test_without_javascript_there_are_pictures(visit, run_page):
     assert "digit 7" in page.locator("#table-classes").inner_text()
 
 
-@pytest.mark.parametrize("name, count", [("run_page", 2), ("sweep_page", 1)])
+@pytest.mark.parametrize("name, count", [("run_page", 3), ("sweep_page", 1)])
 def test_gestures_are_told_where_they_work(visit, request, name, count):
     for javascript in (True, False):
         page = visit(request.getfixturevalue(name), java_script_enabled=javascript)

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image
 from nnfunc.reports import html_page, palette, vega
 from nnfunc.reports import run as run_report
 from nnfunc.reports.charts import RANK_SCALE, lines, thin
-from nnfunc.reports.run import heatmaps, histograms
+from nnfunc.reports.run import heatmaps, layer_distributions
 from nnfunc.reports.run.evaluation_charts import confusion_chart
 from nnfunc.reports.run.run_charts import curve_charts, picture_charts, speed_charts
 from nnfunc.reports.run.run_page import build_page
@@ -61,7 +62,7 @@ def test_the_page_has_every_part(sick):
         "Weight norm",
         "Activation deviation",
         "Dead fraction",
-        "Histograms over time",
+        "Distributions over time",
         "Settings",
         "99.17%",
         "utilisation",
@@ -86,14 +87,17 @@ def test_a_heat_map_has_a_cell_a_layer_and_row(sick):
     assert min(data["value"]) < low  # what the cursor tells is not clipped
 
 
-def test_every_layer_has_its_histograms(sick):
-    for path in sample_runs.MLP:
-        assert f"weights of {path} over time" in sick.pictures
-        assert f"gradients of {path} over time" in sick.pictures
-    image = pixels(sick.pictures["activations of hidden_0/act over time"])
-    assert image.size == (20, histograms.BINS)
-    alpha = np.asarray(image.convert("RGBA"))[..., 3]
-    assert (alpha[-1] == 255).all()  # of relu most values are zero, the lowest line
+def test_every_layer_has_its_distributions(sick):
+    layers = [*(f"{part}-{path}" for path in sample_runs.MLP for part in ("weights", "gradients"))]
+    assert {*layers, "activations-hidden_0/act"} <= {*sick.charts}
+    data = sick.charts["activations-hidden_0/act"]["data"]
+    assert [*data] == ["step", "least", *layer_distributions.QUANTILES, "greatest"]
+    assert {len(column) for column in data.values()} == {20}
+    assert set(data["least"]) == {0.0}  # of relu
+    table = np.array([*data.values()])[1:]
+    assert (np.diff(table, axis=0) >= 0).all()
+    assert "hidden_0/act: activations" in sick.words
+    assert str(data["95%"][-1]) in sick.words  # in the table for readers without JavaScript
 
 
 def test_an_old_run_has_a_report_without_layers(tmp_path):
@@ -108,7 +112,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
     assert list(found.pictures) == ["loss: curves over step; accuracy: curves over step."]
     assert pixels(found.pictures["loss: curves over step; accuracy: curves over step."]).size[0] > 800
     assert "The layers of this run were not watched" in found.words
-    for words in ("Events", "Speed", "Layers over time", "Histograms"):
+    for words in ("Events", "Speed", "Layers over time", "Distributions"):
         assert words not in found.words
 
 
@@ -167,10 +171,10 @@ def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
 @given(st.lists(ROWS, max_size=6))
 def test_no_row_makes_the_page_fail(rows):
     rows = [row for row in map(metrics_log.parse_row, map(json.dumps, rows)) if row is not None]
-    json.dumps(
-        [chart.full_spec() for chart in [*heatmaps.heatmap_charts(rows), *curve_charts(rows, 3), *speed_charts(rows)]]
-    )
-    Page(histograms.render_histograms(rows))
+    groups = layer_distributions.distribution_charts(rows)
+    charts = [*heatmaps.heatmap_charts(rows), *curve_charts(rows, 3), *speed_charts(rows), *chain(*groups.values())]
+    json.dumps([chart.full_spec() for chart in charts], allow_nan=False)
+    Page(layer_distributions.render_distributions(groups))
 
 
 @pytest.mark.parametrize("values", [[], [0.0, -1.0], [5e-324, 1.7e308]])
@@ -284,28 +288,30 @@ def test_one_palette_for_page_pictures_and_words():
 # the arithmetic
 
 
-def of(*entries):
-    low, high, counts = zip(*entries, strict=True)
-    arrays = (np.asarray(x, float) for x in (low, high, counts))
-    return metrics_log.Histograms(np.arange(len(entries)), *arrays)
+def quantiles_of(low, high, counts):
+    histograms = metrics_log.Histograms(*map(np.asarray, ([0], [low], [high], [counts])))
+    return layer_distributions._quantiles(histograms)[0]
 
 
-def test_histograms_are_rebinned_by_hand():
-    own = of((0, 4, [1, 1, 1, 1]), (2, 4, [0, 0, 0, 2]), (1, 1, [3, 0, 0, 0]))
-    found = histograms._rebin(own, np.array([0.0, 1.0, 2.0, 4.0]))
-    np.testing.assert_allclose(found, [[0.25, 0.25, 0.5], [0, 0, 1], [0, 1, 0]], atol=1e-9)
-    outside = histograms._rebin(own, np.array([3.0, 3.5]))
-    np.testing.assert_allclose(outside, [[0.125], [0.0], [0.0]], atol=1e-9)
+def test_quantiles_of_histograms_by_hand():
+    low, *_, high = 4 * np.array([*layer_distributions.QUANTILES.values()])
+    np.testing.assert_allclose(
+        quantiles_of(0.0, 4.0, [1, 1, 1, 1]), np.linspace(low, high, 99)[[0, 4, 24, 49, 74, 94, 98]]
+    )
+    np.testing.assert_array_equal(quantiles_of(2.0, 2.0, [5, 0]), 2)
+    empty = quantiles_of(-1.0, 1.0, [0, 8, 0, 0])
+    assert ((empty > -0.5) & (empty < 0)).all()
+
+
+def test_quantiles_are_those_of_the_values_to_a_bin():
+    values = np.random.default_rng(0).standard_cauchy(5000).clip(-20, 20)
+    counts, edges = np.histogram(values, 32)
+    expected = np.quantile(values, [*layer_distributions.QUANTILES.values()])
+    np.testing.assert_allclose(quantiles_of(edges[0], edges[-1], counts), expected, atol=edges[1] - edges[0])
 
 
 def test_a_far_value_does_not_flatten_the_rest():
-    usual = (-1.0, 1.0, [25, 25, 25, 25])
-    assert histograms._range(of(usual)) == pytest.approx((-1, 1), abs=0.01)
-    low, high = histograms._range(of(*[usual] * 9, (-1.0, 999.0, [10_000, 0, 0, 1])))
-    assert low == pytest.approx(-1)
-    assert high < 300
-    low, high = histograms._range(of((2.0, 2.0, [5, 0])))
-    assert low <= 2.0 < high
+    assert quantiles_of(-1.0, 999.0, [1_000_000, 0, 0, 1])[-1] < 250
 
 
 def test_thinning_keeps_both_ends():

@@ -30,7 +30,7 @@ def write_page(folder: Path, plan: ComparisonPlan, results: list[dict[str, Any]]
         html_page.render_note(note),
         _render_grid("models", *table_cells(plan, rows, metric)),
         *(
-            html_page.render_charts(charts, single=name == "results", png=pictures.get(name))
+            html_page.render_charts(charts, layout="single" if name == "results" else "", png=pictures.get(name))
             for name, charts in groups.items()
         ),
         html_page.render_section("Runs", _render_grid("runs", *_run_cells(results))),

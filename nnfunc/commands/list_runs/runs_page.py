@@ -56,7 +56,8 @@ def build_runs_page(entries: list[RunEntry], *, title: str = "", live: str = "",
         html_page.render_section("Runs", COMPARE * links + table),
         html_page.render_section("Curves", note + draw(curves) if curves else ""),
         html_page.render_section(
-            "Settings and scores", html_page.render_note(RANKS, BRUSH) + draw(parallel, single=True) if parallel else ""
+            "Settings and scores",
+            html_page.render_note(RANKS, BRUSH) + draw(parallel, layout="single") if parallel else "",
         ),
         charts=charts,
         live=live,

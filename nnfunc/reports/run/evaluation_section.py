@@ -224,7 +224,7 @@ def _confusion(held_out: HeldOut, answers: _Answers) -> tuple[str, list[Chart], 
             examples,
         )
     chart = confusion_chart(counts, names)
-    return render_note("", note) + draw_charts([chart], single=True) + panel + table, [chart], examples
+    return render_note("", note) + draw_charts([chart], layout="single") + panel + table, [chart], examples
 
 
 def _worst(held_out: HeldOut, answers: _Answers, split: str) -> str:

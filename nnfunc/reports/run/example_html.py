@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnfunc.reports.inline_images import png_url
+from nnfunc.reports.html_page import png_url
 
 MAX_SIDE = 96  # pixels of a picture; larger ones are made smaller
 MAX_FEATURES, MAX_LETTERS = 8, 400

@@ -1,6 +1,7 @@
 """The HTML of a run's report."""
 
 import html
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,15 @@ from nnfunc.reports.html_page import (
 )
 from nnfunc.reports.run.evaluation_section import Evaluation
 from nnfunc.reports.run.heatmaps import heatmap_charts
-from nnfunc.reports.run.histograms import render_histograms
+from nnfunc.reports.run.layer_distributions import distribution_charts, render_distributions
 from nnfunc.reports.run.run_charts import curve_charts, speed_charts
 from nnfunc.runs import diagnostics, metrics_log, status
 from nnfunc.runs.metrics_log import Row, to_float
 
 CURVES = "Drag to move, scroll with Ctrl to zoom, double-click for all; the cursor shows values."
 HEATMAPS = "Each row is a layer; time runs to the right. Cells without a value are empty."
-HISTOGRAMS = (
-    "Time runs to the right, values upwards. The opacity is the square root of the fraction of values in a "
-    "bin. The range shown contains 99.6 % of all values."
+DISTRIBUTIONS = (
+    "The values of each layer over the steps: the line is the median; the bands contain 50, 90 and 98 % of the values."
 )
 NO_PROBLEMS = (
     "No problems: in every layer fewer than half of the units are dead or saturated, no gradient is a "
@@ -68,7 +68,7 @@ def build_page(
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
     curves, speed, heatmaps = (*live_charts(rows, result), heatmap_charts(rows))
-    histograms, show = render_histograms(rows), render_charts if live else draw_charts
+    distributions, show = distribution_charts(rows), render_charts if live else draw_charts
     evaluated = evaluation or Evaluation([], {}, "", [])
     return render_page(
         folder.name,
@@ -80,10 +80,13 @@ def build_page(
         *(render_section(title, content) for title, content in evaluated.sections),
         render_section("Events", _render_events(rows)),
         render_section("Speed and memory", show(speed)),
-        render_section("Layers over time", render_note(HEATMAPS) + show(heatmaps, single=True) if heatmaps else ""),
-        render_section("Histograms over time", render_note(HISTOGRAMS) + histograms if histograms else ""),
+        render_section("Layers over time", render_note(HEATMAPS) + show(heatmaps, layout="single") if heatmaps else ""),
+        render_section(
+            "Distributions over time",
+            render_note("", f"{DISTRIBUTIONS} {CURVES}") + render_distributions(distributions) if distributions else "",
+        ),
         render_tables(Settings=status.flatten_settings(config), Environment={**environment, **versions}),
-        charts=[*curves, *evaluated.charts, *speed, *heatmaps],
+        charts=[*curves, *evaluated.charts, *speed, *heatmaps, *itertools.chain(*distributions.values())],
         examples=evaluated.examples,
         layout=evaluated.layout,
         live=live,

@@ -191,7 +191,7 @@ def _plots(data: SweepData, axes: list[Axis]) -> tuple[list[Chart], list[str]]:
             title,
             render_note(note + _list_omitted(axes, limit), BRUSH if charts[0].name == "parallel" else "")
             + CLEAR * (charts[0].name == "parallel")
-            + draw_charts(charts, single=len(charts) == 1),
+            + draw_charts(charts, layout="single" if len(charts) == 1 else ""),
         )
         for title, charts, limit, note in groups
     ]
@@ -226,7 +226,7 @@ def _render_importance(importance: Importance | None, data: SweepData, charts: l
         return note
     triples = zip(importance.names, importance.values, importance.deviations, strict=True)
     table = render_table({name: f"{value:.3f} ± {deviation:.3f}" for name, value, deviation in triples})
-    return note + draw_charts(charts, single=True) + table
+    return note + draw_charts(charts, layout="single") + table
 
 
 def _render_diverged(data: SweepData, result: Result) -> str:
