@@ -125,6 +125,26 @@ def test_options_of_a_task(name, preset):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("preset", ["data", "fsdp", "fsdp+tensor", "expert"])
+@pytest.mark.parametrize("name", MODELS)
+def test_all_options_of_a_task_together(name, preset):
+    """Experts in float64: a rounding of float32 may give a token to another expert, on one device too."""
+    model, is_wide = MODELS[name](), name == "experts"
+    wide = lambda key: jax.tree.map(lambda leaf: leaf.astype(np.float64), model.init(key))
+    clipped = lambda learning_rate: nf.optimizers.adamw(learning_rate, clip=0.1)
+    options = {option: value for one in OPTIONS.values() for option, value in one.items()}
+    with jax.enable_x64(is_wide):
+        check_equal_losses(
+            model.replace(init=wide) if is_wide else model,
+            DATA.get(name, tokens)(),
+            preset,
+            steps=20,
+            optimizer=clipped,
+            **options,
+        )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["data", "fsdp+tensor"])
 def test_clipping_frozen_groups_and_layers_rates(preset):
     def optimizer(learning_rate):
