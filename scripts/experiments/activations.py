@@ -105,10 +105,10 @@ def main(argv=None):
         f"at rate {rates[-1]:g}",
     ]
     about = (
-        f"Held-out accuracy after {steps} steps of plain gradient descent, batch 64, on {found.name}: "
-        f"five hidden layers of 64; means of {seeds} seeds and 95 % intervals. Silent: pairs of unit "
-        f"and example where the activation's slope is under {SILENT:.1%} of its largest; dead: units "
-        "that are silent for all held-out examples."
+        f"Held-out accuracy after {steps} steps of plain SGD with batch size 64 on {found.name}: five hidden "
+        f"layers of 64 units; means of {seeds} seeds and 95 % intervals. Silent: pairs of unit and example for "
+        f"which the slope of the activation is below {SILENT:.1%} of its maximum; dead: units that are silent "
+        "for all held-out examples."
     )
     common.write_page(
         "activations",

@@ -136,12 +136,12 @@ def main(argv=None):
     found = ", ".join(f"{name} {difference:.0e}" for name, difference in agree.items())
     common.write_page(
         "backpropagation",
-        f"`nf.backprop.gradients`, the chain rule spelled out, against `jax.grad` in float64, as a "
-        f"share of the largest gradient: {found}. Finite differences against `jax.grad`, likewise, "
-        "of tanh where nothing else is said:",
+        "The difference between `nf.backprop.gradients`, the chain rule written out, and `jax.grad` in "
+        f"float64, relative to the largest gradient: {found}. The same for finite differences and "
+        "`jax.grad`, with tanh unless stated otherwise:",
         by_step,
-        f"The norm of the gradient of a layer's weights, {depth} layers of {WIDTH}, on digits before "
-        f"training (geometric means of {networks} networks):",
+        f"The norm of the gradient with respect to a layer's weights, {depth} layers of {WIDTH} units, on "
+        f"digits before training (geometric means of {networks} networks):",
         by_layer,
         common.image("backpropagation", "errors over h, and gradients over the layers"),
         title=TITLE,

@@ -269,7 +269,7 @@ def write_page(name: str, *parts: str, title: str, out: Path, seconds: float | N
     seconds: of processor time that the experiment took.
     """
     begin, end = "<!-- begin: written by the command above -->", "<!-- end -->"
-    took = f" It took {seconds:.0f} s of processor time." if seconds is not None else ""
+    took = f" It took {seconds:.0f} s of CPU time." if seconds is not None else ""
     line = f"{machine()}, jax {jax.__version__}, {datetime.date.today()}.{took}"
     block = "\n\n".join([begin, *parts, line, end])
     path = out / f"{name}.md"

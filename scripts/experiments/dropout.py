@@ -178,13 +178,14 @@ def main(argv=None):
     )
     repeats, _, few, short = images
     about = (
-        f"{name}, {examples} images to learn from. Two hidden layers of 128, Adam at 0.001, {steps} "
-        f"steps of 32; means and 95 % intervals over {len(seeds)} initial values.",
-        f"A curve from 90 points in two stretches. Two hidden layers of 64, Adam, {curve['steps']} "
-        "steps; dropout at 0.1 with 200 samples.",
-        f"Test images of the digits 0 to {KNOWN - 1}, after {short} steps of 32 on {few} such images; "
-        f"dropout at {RATE:g}. AUROC: how often the entropy of the prediction is larger for a strange "
-        f"image than for a known one. Means and 95 % intervals over {repeats} repetitions.",
+        f"{name}, {examples} training images. Two hidden layers of 128 units, Adam at 0.001, {steps} steps "
+        f"with batch size 32; means and 95 % intervals over {len(seeds)} initializations.",
+        f"Regression on 90 points in two intervals. Two hidden layers of 64 units, Adam, {curve['steps']} "
+        "steps; dropout at 0.1, 200 samples.",
+        f"Test images of the digits 0 to {KNOWN - 1}, after {short} steps with batch size 32 on {few} "
+        f"training images of these digits; dropout at {RATE:g}. AUROC: how often the predictive entropy is "
+        "larger for an out-of-distribution image than for an in-distribution one. "
+        f"Means and 95 % intervals over {repeats} repetitions.",
     )
     common.write_page(
         "dropout",

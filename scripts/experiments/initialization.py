@@ -130,10 +130,10 @@ def main(argv=None):
         "spread",
     ]
     about = (
-        f"Powers of ten by which the variance changes over {DEPTH} layers of {width}: of the sums z "
-        "from the first layer to the last, and of the gradients dC/dz from the last to the first. "
-        f"Means over {networks} networks; spread: the standard deviation of the first of them from "
-        "one network to the next."
+        f"Change of the variance over {DEPTH} layers of {width} units, in powers of ten: of the "
+        "pre-activations z from the first layer to the last, and of the gradients dC/dz from the last to the "
+        f"first. Means over {networks} networks; spread: the standard deviation of the change of z across "
+        "networks."
     )
     common.write_page(
         "initialization",

@@ -125,14 +125,15 @@ def main(argv=None):
         [[kind, *(_more.plus_minus(v, 3) for v in error)] for kind, error in errors.items()],
     )
     about = (
-        f"{name}, the counts of classes falling by {RATIO} from the commonest to the rarest. One "
-        f"hidden layer of 64, AdamW at 0.001, {steps} steps of 64. Means and 95 % intervals over "
-        f"{draws} draws, each with other rare classes. Gamma 0 is cross-entropy. Weights: the power of "
-        "1 / frequency by which a class counts. Gain: in balanced accuracy, over cross-entropy "
-        f"without weights in the same draw. The rare: the last {RARE} classes. Calibration: on test "
-        "images of the training's frequencies.",
-        "Root mean square error on new inputs against the true function, whose deviation is 1; so many "
-        f"of the training targets say 6. Two hidden layers of 64, Adam, {steps} steps of 64.",
+        f"{name}, with class counts that fall {RATIO}-fold from the most to the least frequent class. One "
+        f"hidden layer of 64 units, AdamW at 0.001, {steps} steps with batch size 64. Means and 95 % "
+        f"intervals over {draws} draws, each with different rare classes. Gamma 0 is cross-entropy. Weights: "
+        "the exponent of 1 / frequency in the class weights. Gain: in balanced accuracy, over unweighted "
+        f"cross-entropy in the same draw. The rare: the {RARE} rarest classes. Calibration: on test images "
+        "with the class frequencies of the training data.",
+        "Root mean square error on new inputs against the true function, whose standard deviation is 1; "
+        "outliers are training targets set to 6. Two hidden layers of 64 units, Adam, "
+        f"{steps} steps with batch size 64.",
     )
     common.write_page(
         "losses",

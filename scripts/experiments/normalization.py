@@ -145,12 +145,12 @@ def main(argv=None):
     common.write_page(
         "normalization",
         f"Held-out accuracy in percent at the best learning rate, {images.name}, seven hidden layers "
-        f"of {WIDTH}, plain gradient descent. Every run sees {examples} examples, {examples // 1257} "
+        f"of {WIDTH} units, plain SGD. Every run sees {examples} examples, {examples // 1257} "
         f"epochs, so small batches take more steps; means of {seeds} seeds and 95 % intervals:",
         by_size,
-        "Batch norm, loss and accuracy on held-out examples by whose statistics it is given: those of "
-        "the batch itself, as in training; the running ones, momentum 0.1; the mean over some batches, "
-        "taken after training:",
+        "Batch norm: loss and accuracy on held-out examples, by the source of its statistics: those of the "
+        "batch itself, as in training; the running statistics, momentum 0.1; the mean over a number of "
+        "batches, computed after training:",
         common.table(heads, rows),
         common.image("normalization", "accuracy over rates and batch sizes, and loss by statistics"),
         title=TITLE,

@@ -99,10 +99,11 @@ def main(argv=None):
     heads = ["network", "best rate", "training loss", "training accuracy, %", "gradient, first layer", "first / last"]
     listed = ", ".join(f"{rate:g}" for rate in rates)
     about = (
-        f"{found.name}, layers of {WIDTH} units, Adam, {steps} steps of 64. Loss and accuracy of the "
-        f"last tenth, means over {len(seeds)} initial values, at the best of the rates {listed} by "
-        "that loss. Gradient: its norm by the weights of the first layer before training, and the "
-        "ratio to that by the last layer's, medians of 8 initial values. Guessing has a loss of 2.303."
+        f"{found.name}, layers of {WIDTH} units, Adam, {steps} steps with batch size 64. Loss and "
+        f"accuracy over the last tenth of the steps, means over {len(seeds)} initializations, at the best of "
+        f"the learning rates {listed} by that loss. Gradient: its norm with respect to the weights of the "
+        "first layer before training, and the ratio of this norm to that for the last layer; medians over 8 "
+        "initializations. Guessing has a loss of 2.303."
     )
     common.write_page(
         "residual_depth",

@@ -130,12 +130,12 @@ def main(argv=None):
     )
     listed = ", ".join(f"{rate:g}" for rate in rates)
     about = (
-        f"{name}, one hidden layer of 64, SGD with momentum 0.9, {steps} steps of 64. Each schedule "
-        f"at the best of the rates {listed} by validation loss; means and 95 % intervals over "
-        f"{len(seeds)} initial values.",
-        f"A Transformer of {layers} blocks on digits, Adam, {long} steps of 32; the rate falls in a "
-        f"line to 0 from each peak, and warm-up takes {warmup:g} of the steps. Medians of the final "
-        f"training loss over {len(runs)} initial values. Failed: runs that end above {FAILED:g} nat.",
+        f"{name}, one hidden layer of 64 units, SGD with momentum 0.9, {steps} steps with batch size 64. "
+        f"Each schedule at the best of the peak rates {listed} by validation loss; means and 95 % intervals "
+        f"over {len(seeds)} initializations.",
+        f"A Transformer of {layers} blocks on digits, Adam, {long} steps with batch size 32; the learning "
+        f"rate falls linearly to 0 from each peak, and warm-up takes {warmup:g} of the steps. Medians of the "
+        f"final training loss over {len(runs)} initializations. Failed: runs that end above {FAILED:g} nat.",
     )
     common.write_page(
         "schedules",

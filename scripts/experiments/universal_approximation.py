@@ -146,9 +146,10 @@ def main(argv=None):
     shapes = ", ".join(f"{depth} x {width}" for depth, width in pairs)
     common.write_page(
         "universal_approximation",
-        "Root mean square error on held-out points, as a share of the function's deviation; medians "
-        f"of {seeds} seeds, at the better of the rates {', '.join(f'{r:g}' for r in rates)} of Adam, "
-        f"{steps} steps. One hidden layer, over its width, and the line of that many even pieces:",
+        "Root mean square error on held-out points, relative to the function's standard deviation; "
+        f"medians of {seeds} seeds, at the better of Adam's learning rates "
+        f"{', '.join(f'{r:g}' for r in rates)}, {steps} steps. One hidden layer, over its width, and the "
+        "piecewise linear function with that many equal pieces:",
         tables[0],
         f"Over depth, with about {parameters} parameters (depth x width: {shapes}):",
         tables[1],
