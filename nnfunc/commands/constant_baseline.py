@@ -20,6 +20,7 @@ from nnfunc.config.held_out_rows import restore_rows
 from nnfunc.data.dataset import Data
 from nnfunc.evaluation.held_out_metrics import constant_output
 from nnfunc.runs import status
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.training.evaluate import evaluate
 from nnfunc.training.task import Task
 
@@ -100,15 +101,18 @@ def training_target(data: Any) -> np.ndarray | None:
     return None
 
 
-def warn_if_not_better(split: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]) -> None:
+def warn_if_not_better(
+    split: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]], config: Config
+) -> None:
     """Print a warning when a model does not beat the constant prediction.
 
     split: the split's name.
     metrics: of the model on it.
     baselines: of the constant prediction by split.
+    config: of the run.
     """
     baseline = baselines.get(split)
-    if baseline and not status.beats_baseline(metrics, baseline):
+    if baseline and not status.beats_baseline(metrics, baseline, BestMetric.of_config(config.tables)):
         print_lines(f"warning the model does not beat a constant prediction: {split} {metrics_line(baseline)}")
 
 

@@ -105,7 +105,7 @@ def evaluate(
     if held_out is not None and held_out.threshold is not None:
         values |= compute_metrics(held_out, [metric for metric in values if metric in THRESHOLD_METRICS])
     print_lines(f"{name}  {metrics_line(values)}   ({len(jax.tree.leaves(arrays)[0])} examples, step {step})")
-    warn_if_not_better(name, values, constant)
+    warn_if_not_better(name, values, constant, config)
     print_naive_forecasts(name, values, config)
     if held_out is None:
         return values

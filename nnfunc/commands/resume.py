@@ -66,12 +66,16 @@ def _check_settings(old: Config, new: Config, trained_steps: int, settings: list
     if not changed.size:
         return [TOTAL_STEPS]
     step, end = int(changed[0]), f"{before[TOTAL_STEPS]:g}"
+    final = _learning_rates(old, int(before[TOTAL_STEPS]) + 1)[-1]
+    hint = f"Add {TOTAL_STEPS}={end} to continue at the final learning rate, {final:.3g}, or start a new run."
+    if final < 1e-6 * old_rates.max():
+        hint = f"Start a new run: the schedule ends at a learning rate of {final:.1g}, which changes nothing more."
     check.fail(
         "resume",
         f"train.steps={new.train['steps']} changes {TOTAL_STEPS} from {end} to {after[TOTAL_STEPS]:g}, and with it the "
         f"learning rate of {changed.size} of the {trained_steps} trained steps (at step {step} from "
-        f"{old_rates[step]:.3g} to {new_rates[step]:.3g}).",
-        hint=f"Add {TOTAL_STEPS}={end} to continue at the final learning rate, or start a new run.",
+        f"{old_rates[step]:.6g} to {new_rates[step]:.6g}).",
+        hint=hint,
     )
 
 

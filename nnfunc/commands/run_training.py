@@ -221,7 +221,7 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
         print_lines(f"test    {metrics_line(result['test'])}")
         print_naive_forecasts("test", result["test"], config)
     for split in list(baseline)[-1:]:
-        warn_if_not_better(split, result[split], baseline)
+        warn_if_not_better(split, result[split], baseline, config)
     print(f"report  {folder / 'report.html'}")
 
 

@@ -13,6 +13,7 @@ RANK_SCALE = {"type": "linear", "range": [BETTER, WORSE], "interpolate": "rgb"} 
 IN_A_PICTURE = 150  # trials
 WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the page
 ZOOM = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
+SHARES = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"  # square roots from 0 to 1
 HOVER = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
 
 
@@ -191,30 +192,43 @@ def lines(
     return Chart(name, title, description, linked(spec) if is_linked else spec, data, log)
 
 
-def bands(
-    name: str, title: str, data: dict[str, Any], pairs: Sequence[tuple[str, str]], *, colour: str, height: int = 90
-) -> Chart:
-    """A chart of quantiles over the steps.
+def histograms(name: str, title: str, data: dict[str, Any], *, colour: str, height: int = 90) -> Chart:
+    """A chart of histograms over the steps: cells whose opacity grows with the square root of a bin's share.
 
-    data: columns "step", "median" and those of the `pairs`; the cursor tells all of them.
-    pairs: (lower, upper) of each band, the widest first.
+    data: columns "step"; "low" and "high", the ends of the bins; "shares", of each bin a character of `SHARES`.
+    colour: of the cells.
     """
-    x = {"field": "step", "type": "quantitative", "title": None, "scale": {"nice": False}, "axis": {"tickCount": 4}}
-    y = {"type": "quantitative", "title": None, "scale": {"zero": False}, "axis": {"tickCount": 4, "format": "~g"}}
-    areas = [
-        {
-            "mark": {"type": "area", "color": colour, "opacity": 0.25, "clip": True},
-            "encoding": {"y": {"field": low} | y, "y2": {"field": high}},
-        }
-        for low, high in pairs
+    tips = {"step": "datum.step", "values": "format(datum.from, '.4~g') + ' to ' + format(datum.to, '.4~g')"}
+    tips["share"] = "format(datum.root * datum.root, '.2p')"
+    bins = [
+        {"calculate": "split(datum.shares, '')", "as": "share"},
+        {"calculate": "(datum.high - datum.low) / length(datum.shares)", "as": "width"},
+        {"calculate": "sequence(length(datum.shares))", "as": "bin"},
+        {"flatten": ["share", "bin"]},
+        {"calculate": f"indexof('{SHARES}', datum.share) / {len(SHARES) - 1}", "as": "root"},
+        {"filter": "datum.root > 0"},
+        {"calculate": "datum.low + datum.bin * datum.width", "as": "from"},
+        {"calculate": "datum.from + datum.width", "as": "to"},
     ]
-    line = {"mark": {"type": "line", "color": colour, "clip": True}, "params": [ZOOM]}
-    tips = _tips({column: (column, "," if column == "step" else ".3~g") for column in data})
-    rule = {"mark": {"type": "rule", "tooltip": tips}, "params": [HOVER]}
-    rule["encoding"] = {"y": None, "opacity": {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0}}
-    encoding = {"x": x, "y": {"field": "median"} | y}
-    spec = {"width": "container", "height": height, "encoding": encoding, "layer": [*areas, line, rule]}
-    return Chart(name, title, f"{title}: quantiles over time", spec, data)
+    peaks = [max(map(SHARES.index, shares)) / (len(SHARES) - 1) for shares in data["shares"]]
+    opacity = {"domain": [0, max(float(np.median(peaks)), 0.1)], "range": [0, 1], "clamp": True}
+    ticks = [data["step"][i] for i in thin(len(data["step"]), 4)]
+    axis = {"values": ticks, "labelAngle": 0, "format": ",", "ticks": True, "labelFlush": True}
+    y = {"type": "quantitative", "title": None, "scale": {"zero": False}, "axis": {"tickCount": 4, "format": ".6~g"}}
+    shown = {"expr": f"{{{', '.join(f'{key!r}: {value}' for key, value in tips.items())}}}"}
+    spec = {
+        "width": "container",
+        "height": height,
+        "transform": bins,
+        "mark": {"type": "rect", "color": colour, "stroke": colour, "strokeWidth": 0.5, "tooltip": shown},
+        "encoding": {
+            "x": {"field": "step", "type": "ordinal", "title": None, "scale": {"padding": 0}, "axis": axis},
+            "y": {"field": "from"} | y,
+            "y2": {"field": "to"},
+            "opacity": {"field": "root", "type": "quantitative", "scale": opacity, "legend": None},
+        },
+    }
+    return Chart(name, title, f"{title}: histograms over time", spec, data)
 
 
 def heatmap(

@@ -80,7 +80,7 @@ def render_charts(
         figures.append(f'<noscript><img alt="{alt}." src="{png_url(png)}"></noscript>')
     if table:
         figures.append(f"<noscript>{table}</noscript>")
-    return f'<div class="charts {layout}">{"".join(figures)}</div>' if figures else ""
+    return f'<div class="{f"charts {layout}".rstrip()}">{"".join(figures)}</div>' if figures else ""
 
 
 def draw_charts(charts: Sequence[Chart], *, layout: ChartLayout = "") -> str:

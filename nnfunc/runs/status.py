@@ -135,16 +135,22 @@ def parameter_count(folder: Path) -> int | None:
     return None
 
 
-def beats_baseline(metrics: dict[str, float], baseline: dict[str, float]) -> bool:
-    """Whether a run is better than its baseline, by accuracy or by loss.
+def beats_baseline(metrics: dict[str, float], baseline: dict[str, float], best: BestMetric | None = None) -> bool:
+    """Whether a run is better than its baseline: by the metric of its best checkpoint, or else by accuracy or by loss.
 
     Where one class is rare, a useful model may be no more often right than the answer that is always the other class.
     metrics, baseline: the metrics of the run and of the baseline.
+    best: of the run; the loss alone says no more than None.
 
     >>> beats_baseline({"loss": 0.4, "accuracy": 0.85}, {"loss": 0.1, "accuracy": 0.97})
     False
+    >>> beats_baseline({"loss": 0.1, "f1": 0.5}, {"loss": 0.2, "f1": 0.5}, BestMetric("max", "f1"))
+    False
     """
-    pairs = [(sign, metrics_log.to_float(baseline.get(name)), name) for name, sign in (("accuracy", -1), ("loss", 1))]
+    signs = {"accuracy": -1, "loss": 1}
+    if best is not None and best.name in baseline and best.name != "loss":
+        signs = {best.name: 1 if best.mode == "min" else -1}
+    pairs = [(sign, metrics_log.to_float(baseline.get(name)), name) for name, sign in signs.items()]
     known = [
         (sign * metrics_log.to_float(metrics.get(name)), sign * value) for sign, value, name in pairs if value == value
     ]

@@ -122,14 +122,14 @@ class IntervalLoop:
             count = lambda: count_flops(program, *n, self.carry, self.numbers, data)
             self.speed.flops = self.compiled.once(self.data, "flops", self.numbers, count)
         if self.intervals.watches(self.step):
-            with self.speed.compiling("watched"):
+            with self.speed.compiling("watched") as counts:
                 self.carry, layers = self.compiled.watched_step(self.carry, self.numbers, data)
-            self.step, self.speed.steps = self.step + 1, self.speed.steps + 1
+            self.step, self.speed.steps = self.step + 1, self.speed.steps + counts
             return [(self.step, time.perf_counter() - self.started, layers)]
         most = min(end - self.step, self.intervals.steps_before_watch(self.step))
-        with self.speed.compiling(self.pace.loop):
+        with self.speed.compiling(self.pace.loop) as counts:
             self.carry, done = self.pace.advance(self.compiled, self.carry, self.numbers, data, most)
-        self.step, self.speed.steps = self.step + done, self.speed.steps + done
+        self.step, self.speed.steps = self.step + done, self.speed.steps + done * counts
         return []
 
     def set_row_callback(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:

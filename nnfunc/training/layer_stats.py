@@ -177,8 +177,11 @@ def _parameter(weight: Array, grad: Array, new: Array) -> dict[str, Array]:
 
 def _histogram(x: Array) -> Array:
     """[2 + BINS]: the least and the greatest value, and the number of values in each bin between."""
-    flat = x.reshape(-1)
-    flat = flat[:: -(-flat.size // SAMPLE)] if flat.size else jnp.zeros(1)
+    flat = x.reshape(-1) if x.size else jnp.zeros(1)
+    stride = -(-flat.size // SAMPLE)
+    while math.gcd(stride, flat.size) > 1:  # a stride that divides a row would look at some columns alone
+        stride += 1
+    flat = flat[::stride]
     low, high = flat.min(), flat.max()
     width = jnp.where(high > low, high - low, 1)
     bins = jnp.clip(jnp.floor((flat - low) / width * BINS), 0, BINS - 1)

@@ -88,26 +88,25 @@ class SpeedMeter:
         self.started, self.excluded_seconds, self.steps = time.perf_counter(), 0.0, 0
 
     @contextmanager
-    def compiling(self, program: Any) -> Iterator[None]:
-        """Around a dispatch: the first one of a program compiles it and does not count. program: its name."""
-        if program in self.known:
-            yield
-            return
-        start = time.perf_counter()
-        yield
+    def compiling(self, program: Any) -> Iterator[bool]:
+        """Around a dispatch -> whether its steps count: the first one of a program compiles it. program: its name."""
+        is_known, start = program in self.known, time.perf_counter()
+        yield is_known
         self.known.add(program)
-        self.excluded_seconds += time.perf_counter() - start
+        if not is_known:
+            self.excluded_seconds += time.perf_counter() - start
 
     def metrics(self) -> dict[str, float]:
-        """The metrics of the interval that ends now; call it when the device is done."""
+        """The metrics of the interval that ends now; call it when the device is done.
+
+        Only the memory where each dispatch of the interval compiled its program.
+        """
         seconds = time.perf_counter() - self.started - self.excluded_seconds
-        if self.steps < 1 or seconds <= 0:
-            return {}
-        rate = self.steps / seconds
-        values = {"examples_per_second": self.examples * rate}
-        if self.tokens is not None:
+        rate = self.steps / seconds if seconds > 0 else 0
+        values = {"examples_per_second": self.examples * rate} if rate else {}
+        if rate and self.tokens is not None:
             values["tokens_per_second"] = self.tokens * rate
-        if self.flops:
+        if rate and self.flops:
             values["flops_per_second"] = self.flops * rate
             most = peak_flops()
             values |= {} if most is None else {"utilisation": self.flops * rate / most}

@@ -482,10 +482,16 @@ def test_a_resume_that_is_refused_leaves_the_config_as_it_was(work, tmp_path, ca
     assert (
         "resume: train.steps=80 changes schedule.total_steps from 40 to 80, and with it the learning rate of " in said
     )
-    assert "learning rate of 34 of the 40 trained steps (at step 6 from 0.00998 to 0.01)" in said
-    assert "Add schedule.total_steps=40" in said
+    assert "learning rate of 34 of the 40 trained steps (at step 6 from 0.0099" in said
+    assert "Start a new run: the schedule ends at a learning rate of 0, which changes nothing more." in said
     assert said.count("\n") == 1
     assert (run / "config.toml").read_bytes() == before
+    (run / "config.toml").write_bytes(
+        before.replace(b"final = 0.0", b"final = 0.001")
+    )
+    assert main("resume", run, "train.steps=80") == 2
+    assert "Add schedule.total_steps=40 to continue at the final learning rate, 0.001, or" in capsys.readouterr().err
+    (run / "config.toml").write_bytes(before)
     assert main("resume", run, "model.dropout=0.3") == 2
     assert "settings should be of the tables train, log, mesh, shard" in capsys.readouterr().err
     assert main("resume", run) == 0

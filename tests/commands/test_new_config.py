@@ -155,8 +155,16 @@ def test_a_number_to_predict_and_a_rare_class(tmp_path, monkeypatch, capsys):
     assert (tables["objective"]["name"], tables["model"]["outputs"]) == ("regression", 1)
     assert main("new", "table", "it.csv", "--label", "rare", "-o", "rare.toml") == 0
     tables = load("rare.toml").tables
-    assert tables["task"]["metrics"] == ["f1", "balanced_accuracy"]
-    assert tables["train"]["best"] == "max f1"
+    assert tables["task"]["metrics"] == ["average_precision", "roc_auc", "f1"]
+    assert tables["task"]["threshold"] == "f1"
+    assert tables["train"]["best"] == "max average_precision"
+    assert tables["objective"]["name"] == "binary"
+    assert tables["model"]["widths"] == [2, 64, 32, 1]
+    Path("first.csv").write_text(Path("it.csv").read_text().replace("yes", "in time"))  # the first class is rare
+    assert main("new", "table", "first.csv", "--label", "rare", "-o", "first.toml") == 0
+    tables = load("first.toml").tables
+    assert tables["task"]["metrics"] == ["f1", "roc_auc"]
+    assert tables["train"]["best"] == "max roc_auc"
     assert tables["model"]["widths"] == [2, 64, 32, 2]
     assert main("new", "table", "it.csv", "--label", "prize", "-o", "x.toml") == 2
     assert "there is no column 'prize'; did you mean 'price'?" in capsys.readouterr().err

@@ -50,7 +50,7 @@ DATA = {"mlp": lambda: images((64,)), "cnn": lambda: images((8, 8, 1)), "lstm": 
 OPTIONS = {
     "accumulate": {"accumulate": 2},
     "average": {"average": nf.averages.ema(0.9)},
-    "plateau": {"plateau": nf.reduce_on_plateau("loss", patience=1)},
+    "plateau": {"plateau": nf.reduce_on_plateau("loss", patience=0, threshold=0.5)},
     "sharpness": {"sharpness": 0.05},
 }
 
@@ -67,7 +67,7 @@ def train(model, data, steps=3, *, optimizer=nf.optimizers.adamw, objective=None
         steps=steps,
         key=KEY,
         log_every=1,
-        evaluate_every=max(1, steps // 2),
+        evaluate_every=max(1, steps // 4),
         mesh=mesh,
         shard=shard,
     )

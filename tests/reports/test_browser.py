@@ -17,7 +17,6 @@ from nnfunc.commands.list_runs.collect_runs import collect_runs
 from nnfunc.commands.list_runs.runs_page import write_runs_page
 from nnfunc.evaluation import HeldOut
 from nnfunc.reports import run as run_report
-from nnfunc.reports.run import layer_distributions
 from nnfunc.reports.run.evaluation_section import build_evaluation
 from nnfunc.reports.run.example_html import InputFormat
 from nnfunc.reports.sweep import importance as forests
@@ -115,16 +114,17 @@ def test_the_cursor_shows_values_and_a_switch_makes_a_log_scale(visit, run_page)
     assert plot.locator(".role-axis-label text").all_inner_texts() != ticks
 
 
-def test_the_cursor_shows_the_quantiles_of_a_layer(visit, run_page):
+def test_the_cursor_shows_the_share_of_a_bin(visit, run_page):
     page = visit(run_page)
-    box = drawn(page, "weights-head/weight").bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
+    box = drawn(page, "histogram-0").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
-    cells = tooltip.locator("td").all_inner_texts()
-    assert [name.strip(": ") for name in cells[::2]] == ["step", "least", *layer_distributions.QUANTILES, "greatest"]
-    values = [float(text.replace("\N{MINUS SIGN}", "-").replace(",", "")) for text in cells[3::2]]
-    assert values == sorted(values)
+    names, values = (tooltip.locator("td").all_inner_texts()[i::2] for i in (0, 1))
+    assert [name.strip(": ") for name in names] == ["step", "values", "share"]
+    low, high = (float(text.replace("\N{MINUS SIGN}", "-")) for text in values[1].split(" to "))
+    assert low < high
+    assert 0 < float(values[2].rstrip("%")) <= 100
 
 
 @pytest.mark.parametrize(
@@ -275,6 +275,7 @@ def test_without_javascript_there_are_pictures(visit, run_page):
     assert page.locator("noscript img").count() >= 4
     assert page.locator("noscript img").first.is_visible()
     assert not page.locator(".plot").first.is_visible()
+    assert "head/weight: weights" in page.locator("details[open] table").inner_text()
     assert "digit 7" in page.locator("#table-classes").inner_text()
 
 

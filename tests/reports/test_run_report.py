@@ -19,8 +19,8 @@ from PIL import Image
 
 from nnfunc.reports import html_page, palette, vega
 from nnfunc.reports import run as run_report
-from nnfunc.reports.charts import RANK_SCALE, lines, thin
-from nnfunc.reports.run import heatmaps, layer_distributions
+from nnfunc.reports.charts import RANK_SCALE, SHARES, lines, thin
+from nnfunc.reports.run import heatmaps, histogram_charts
 from nnfunc.reports.run.evaluation_charts import confusion_chart
 from nnfunc.reports.run.run_charts import curve_charts, picture_charts, speed_charts
 from nnfunc.reports.run.run_page import build_page
@@ -62,7 +62,7 @@ def test_the_page_has_every_part(sick):
         "Weight norm",
         "Activation deviation",
         "Dead fraction",
-        "Distributions over time",
+        "Histograms over time",
         "Settings",
         "99.17%",
         "utilisation",
@@ -87,17 +87,17 @@ def test_a_heat_map_has_a_cell_a_layer_and_row(sick):
     assert min(data["value"]) < low  # what the cursor tells is not clipped
 
 
-def test_every_layer_has_its_distributions(sick):
-    layers = [*(f"{part}-{path}" for path in sample_runs.MLP for part in ("weights", "gradients"))]
-    assert {*layers, "activations-hidden_0/act"} <= {*sick.charts}
-    data = sick.charts["activations-hidden_0/act"]["data"]
-    assert [*data] == ["step", "least", *layer_distributions.QUANTILES, "greatest"]
+def test_every_layer_has_its_histograms(sick):
+    charts = {chart["title"]: chart for name, chart in sick.charts.items() if name.startswith("histogram-")}
+    assert {f"{path}: {part}" for path in sample_runs.MLP for part in ("weights", "gradients")} < {*charts}
+    data = charts["hidden_0/act: activations"]["data"]
     assert {len(column) for column in data.values()} == {20}
-    assert set(data["least"]) == {0.0}  # of relu
-    table = np.array([*data.values()])[1:]
-    assert (np.diff(table, axis=0) >= 0).all()
+    shares = np.array([[SHARES.index(letter) for letter in row] for row in data["shares"]]) / 63
+    np.testing.assert_allclose((shares**2).sum(axis=1), 1, atol=0.05)
+    assert (shares.argmax(axis=1) == 0).all()  # of relu most values are zero, in the lowest bin
+    assert set(data["low"]) == {0.0}
     assert "hidden_0/act: activations" in sick.words
-    assert str(data["95%"][-1]) in sick.words  # in the table for readers without JavaScript
+    assert str(data["high"][-1]) in sick.words  # in the table for readers without JavaScript
 
 
 def test_an_old_run_has_a_report_without_layers(tmp_path):
@@ -112,7 +112,7 @@ def test_an_old_run_has_a_report_without_layers(tmp_path):
     assert list(found.pictures) == ["loss: curves over step; accuracy: curves over step."]
     assert pixels(found.pictures["loss: curves over step; accuracy: curves over step."]).size[0] > 800
     assert "The layers of this run were not watched" in found.words
-    for words in ("Events", "Speed", "Layers over time", "Distributions"):
+    for words in ("Events", "Speed", "Layers over time", "Histograms"):
         assert words not in found.words
 
 
@@ -124,7 +124,7 @@ def test_a_healthy_run_says_what_was_looked_for(tmp_path):
 
 def test_a_hundred_layers_stay_small_and_paged(tmp_path):
     params, acts = sample_runs.gpt(100)
-    rows = sample_runs.metrics(2000, params=params, acts=acts, text=True, watch_every=1000)
+    rows = sample_runs.metrics(2000, params=params, acts=acts, text=True, watch_every=250)
     folder = sample_runs.make(tmp_path / "deep", rows)
     text = build_page(folder, rows, {})
     assert len(text) < 2e6
@@ -132,7 +132,8 @@ def test_a_hundred_layers_stay_small_and_paged(tmp_path):
     assert found.open == []
     assert 10 <= found.tags.count("details") <= 60
     data = found.charts["layers-gradient_norm"]["data"]
-    assert (len(data["x"]), len(data["y"])) == (2, 604)
+    assert (len(data["x"]), len(data["y"])) == (8, 604)
+    assert {len(c["data"]["step"]) for name, c in found.charts.items() if name.startswith("histogram-")} == {6}
 
 
 def test_everything_is_escaped(tmp_path):
@@ -171,10 +172,10 @@ def test_a_missing_or_damaged_file_is_borne(tmp_path, name, content):
 @given(st.lists(ROWS, max_size=6))
 def test_no_row_makes_the_page_fail(rows):
     rows = [row for row in map(metrics_log.parse_row, map(json.dumps, rows)) if row is not None]
-    groups = layer_distributions.distribution_charts(rows)
+    groups = histogram_charts.histogram_charts(rows)
     charts = [*heatmaps.heatmap_charts(rows), *curve_charts(rows, 3), *speed_charts(rows), *chain(*groups.values())]
     json.dumps([chart.full_spec() for chart in charts], allow_nan=False)
-    Page(layer_distributions.render_distributions(groups))
+    Page(histogram_charts.render_histograms(groups))
 
 
 @pytest.mark.parametrize("values", [[], [0.0, -1.0], [5e-324, 1.7e308]])
@@ -288,30 +289,29 @@ def test_one_palette_for_page_pictures_and_words():
 # the arithmetic
 
 
-def quantiles_of(low, high, counts):
-    histograms = metrics_log.Histograms(*map(np.asarray, ([0], [low], [high], [counts])))
-    return layer_distributions._quantiles(histograms)[0]
+def chart_of(*entries):
+    """The chart of histograms [low, high, counts]."""
+    rows = [{"split": "layers", "step": i, "activations": {"a": {"histogram": h}}} for i, h in enumerate(entries)]
+    ((chart,),) = histogram_charts.histogram_charts(rows).values()
+    return chart
 
 
-def test_quantiles_of_histograms_by_hand():
-    low, *_, high = 4 * np.array([*layer_distributions.QUANTILES.values()])
-    np.testing.assert_allclose(
-        quantiles_of(0.0, 4.0, [1, 1, 1, 1]), np.linspace(low, high, 99)[[0, 4, 24, 49, 74, 94, 98]]
-    )
-    np.testing.assert_array_equal(quantiles_of(2.0, 2.0, [5, 0]), 2)
-    empty = quantiles_of(-1.0, 1.0, [0, 8, 0, 0])
-    assert ((empty > -0.5) & (empty < 0)).all()
+def test_shares_of_histograms_by_hand():
+    chart = chart_of([0, 4, [1, 1, 1, 1]], [2, 4, [0, 0, 0, 2]], [1, 1, [3, 0, 0, 0]], [0, 1e6, [10**9, 0, 0, 1]])
+    half, full = SHARES[31], SHARES[63]
+    assert chart.data["shares"] == [half * 4, f"000{full}", f"{full}000", f"{full}001"]
+    assert chart.data["low"] == [0, 2, 1, 0]
+    assert chart.data["high"] == [4, 4, 1, 1e6]
 
 
-def test_quantiles_are_those_of_the_values_to_a_bin():
-    values = np.random.default_rng(0).standard_cauchy(5000).clip(-20, 20)
-    counts, edges = np.histogram(values, 32)
-    expected = np.quantile(values, [*layer_distributions.QUANTILES.values()])
-    np.testing.assert_allclose(quantiles_of(edges[0], edges[-1], counts), expected, atol=edges[1] - edges[0])
-
-
-def test_a_far_value_does_not_flatten_the_rest():
-    assert quantiles_of(-1.0, 999.0, [1_000_000, 0, 0, 1])[-1] < 250
+def test_a_picture_of_histograms_has_their_bins():
+    """In the picture of one step, of which half of the values are in the lowest bin of four, and half in the highest."""
+    with Image.open(io.BytesIO(vega.draw_png([chart_of([0, 4, [5, 0, 0, 5]])]))) as image:
+        red, green, blue, alpha = np.asarray(image.convert("RGBA")).astype(int).transpose(2, 0, 1)
+    is_green = (alpha > 150) & (green > red + 40) & (green > blue + 20)  # of activations
+    rows = np.flatnonzero(is_green.sum(axis=1) > 50)
+    quarters = np.bincount(4 * (rows - rows.min()) // (np.ptp(rows) + 1), minlength=4)
+    assert (quarters > np.ptp(rows) / 8).tolist() == [True, False, False, True]
 
 
 def test_thinning_keeps_both_ends():

@@ -63,6 +63,23 @@ def test_parameters_by_hand(seen):
         assert np.abs(np.cumsum(counts) - np.cumsum(expected)).max() <= 1  # rounding at an edge
 
 
+def test_a_dispatch_that_compiles_does_not_count():
+    speed = throughput.SpeedMeter(batch_size=10, window=None)
+    with speed.compiling("step") as counts:
+        assert not counts
+    assert "examples_per_second" not in speed.metrics()
+    with speed.compiling("step") as counts:
+        assert counts
+
+
+def test_a_histogram_looks_at_every_column():
+    """Of 64 columns, of which the first is 0 and one sample in 64 values would see it alone."""
+    x = np.broadcast_to(np.arange(64.0), (4096, 64))
+    low, high, *counts = np.asarray(layer_stats._histogram(x))
+    assert (low, high) == (0, 63)
+    assert max(counts) - min(counts) <= 4  # two columns in each bin
+
+
 def test_activations_by_hand(seen):
     state, _, _, layers = seen
     told = layers["activations"]

@@ -88,21 +88,31 @@ def draft_table(file: Path, *, label: str | None = None, text: str | None = None
     other = "" if time else "at random, or with time = COLUMN the latest rows, or group = COLUMN"
     options |= {"batch_size": size, "validation": 0.1, "test": Note(0.2, other) if other else 0.2}
     several = len(labels) > 1
-    outputs = len(labels) if regression or several else splits.classes or 2
+    counts = targets[0].counts
+    rare = not regression and (several or (bool(counts) and min(counts.values()) < RARE * rows))
+    # of two classes the second is positive
+    binary = (
+        rare
+        and not several
+        and splits.classes == 2
+        and counts.get((splits.names or ("", ""))[1]) == min(counts.values())
+    )
+    outputs = len(labels) if regression or several else 1 if binary else splits.classes or 2
     x = splits.train[0]
     if isinstance(x, dict):
         model = {"name": "table_model", "outputs": outputs, "hidden": [64, 32], "dropout": 0.1}
     else:
         model = {"name": "mlp", "widths": [x.shape[1], 64, 32, outputs], "dropout": 0.1}
-    counts = targets[0].counts
-    rare = not regression and (several or (bool(counts) and min(counts.values()) < RARE * rows))
     tables: dict[str, Any] = {"data": options, "model": model}
-    objective = {"name": "multilabel" if several else "classification"}
+    objective = {"name": "multilabel" if several else "binary" if binary else "classification"}
     tables["objective"] = {"name": "regression", "loss": "mse"} if regression else objective
     if rare:
-        names, why = ["f1", "balanced_accuracy"], "a class is rare, so accuracy says little"
-        tables["task"] = {"metrics": Note(["f1", "roc_auc"], "means over the labels") if several else Note(names, why)}
-    best = "min loss" if regression else "max f1" if rare else "max accuracy"
+        why = "means over the labels" if several else "a class is rare, so accuracy says little"
+        names = ["average_precision", "roc_auc", "f1"] if binary else ["f1", "roc_auc"]
+        tables["task"] = {"metrics": Note(names, why)} | ({"threshold": "f1"} if binary else {})
+    # the F1 of a rare class is often 0, and equal, in the first evaluations
+    ranking = "max average_precision" if binary else "max roc_auc"
+    best = "min loss" if regression else ranking if rare else "max accuracy"
     tables |= training_tables(steps, comment, peak=3e-3, weight_decay=1e-2, best=best)
     facts = [f"{rows:,} rows, {len(used)} inputs: " + ", ".join(_counts(inputs, used))]
     facts += [f"columns have the types of the first {sampled:,} rows"] * is_part

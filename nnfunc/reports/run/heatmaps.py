@@ -30,7 +30,7 @@ class LayerMetric(NamedTuple):
 
 
 METRICS = (
-    LayerMetric("parameters", "gradient_norm", "Gradient norm", "of each parameter"),
+    LayerMetric("parameters", "gradient_norm", "Gradient norm", "that of each parameter"),
     LayerMetric(
         "parameters",
         "update_ratio",
@@ -38,7 +38,7 @@ METRICS = (
         "norm of a step's update over the norm of the weights; grey is about 1e-3, a usual size",
         [BETTER, "#a9adb1", WORSE],
     ),
-    LayerMetric("parameters", "weight_norm", "Weight norm", "of each parameter"),
+    LayerMetric("parameters", "weight_norm", "Weight norm", "that of each parameter"),
     LayerMetric("activations", "deviation", "Activation deviation", "standard deviation of each layer's output"),
     LayerMetric(
         "activations", "saturated", "Saturation", "fraction of values at the ends of the activation", "magma", False
@@ -75,7 +75,7 @@ def _heatmap(metric: LayerMetric, layers: LayerSeries) -> Chart:
     axis = {"values": ticks, "labelAngle": 0, "title": "step", "ticks": True}
     return heatmap(
         f"layers-{metric.name}",
-        f"{metric.title} {metric.description}",
+        f"{metric.title}: {metric.description}",
         data,
         colour={"field": "shade", "scale": scale, "legend": legend},
         x={"axis": axis},

@@ -23,16 +23,15 @@ from nnfunc.reports.html_page import (
 )
 from nnfunc.reports.run.evaluation_section import Evaluation
 from nnfunc.reports.run.heatmaps import heatmap_charts
-from nnfunc.reports.run.layer_distributions import distribution_charts, render_distributions
+from nnfunc.reports.run.histogram_charts import histogram_charts, render_histograms
 from nnfunc.reports.run.run_charts import curve_charts, speed_charts
 from nnfunc.runs import diagnostics, metrics_log, status
+from nnfunc.runs.best_metric import BestMetric
 from nnfunc.runs.metrics_log import Row, to_float
 
 CURVES = "Drag to move, scroll with Ctrl to zoom, double-click for all; the cursor shows values."
 HEATMAPS = "Each row is a layer; time runs to the right. Cells without a value are empty."
-DISTRIBUTIONS = (
-    "The values of each layer over the steps: the line is the median; the bands contain 50, 90 and 98 % of the values."
-)
+HISTOGRAMS = "Time runs to the right, values upwards. The more of the values are in a bin, the more opaque it is."
 NO_PROBLEMS = (
     "No problems: in every layer fewer than half of the units are dead or saturated, no gradient is a "
     "thousand times larger or smaller than the layers' median, and every standard deviation is between 0.001 "
@@ -68,13 +67,13 @@ def build_page(
     versions = environment.pop("versions", None)
     versions = versions if isinstance(versions, dict) else {}
     curves, speed, heatmaps = (*live_charts(rows, result), heatmap_charts(rows))
-    distributions, show = distribution_charts(rows), render_charts if live else draw_charts
+    histograms, show = histogram_charts(rows), render_charts if live else draw_charts
     evaluated = evaluation or Evaluation([], {}, "", [])
     return render_page(
         folder.name,
         render_note(_summary(config, result)),
         render_cards(run_cards(rows, result)),
-        render_note(_compare_with_baseline(result)),
+        render_note(_compare_with_baseline(result, BestMetric.of_config(config))),
         render_section("Problems", _render_problems(rows)),
         render_section("Curves", render_note("", CURVES) + render_charts(curves, png=png) if curves else ""),
         *(render_section(title, content) for title, content in evaluated.sections),
@@ -82,11 +81,10 @@ def build_page(
         render_section("Speed and memory", show(speed)),
         render_section("Layers over time", render_note(HEATMAPS) + show(heatmaps, layout="single") if heatmaps else ""),
         render_section(
-            "Distributions over time",
-            render_note("", f"{DISTRIBUTIONS} {CURVES}") + render_distributions(distributions) if distributions else "",
+            "Histograms over time", render_note("", HISTOGRAMS) + render_histograms(histograms) if histograms else ""
         ),
         render_tables(Settings=status.flatten_settings(config), Environment={**environment, **versions}),
-        charts=[*curves, *evaluated.charts, *speed, *heatmaps, *itertools.chain(*distributions.values())],
+        charts=[*curves, *evaluated.charts, *speed, *heatmaps, *itertools.chain(*histograms.values())],
         examples=evaluated.examples,
         layout=evaluated.layout,
         live=live,
@@ -155,13 +153,13 @@ def _baseline(result: dict[str, Any]) -> tuple[str, list[tuple[str, float]]]:
     return "", []
 
 
-def _compare_with_baseline(result: dict[str, Any]) -> str:
+def _compare_with_baseline(result: dict[str, Any], best: BestMetric) -> str:
     """The metrics of the baseline, and whether the run beats them; "" without a baseline."""
     split, baseline = _baseline(result)
     if not baseline:
         return ""
     metrics = result.get(split)
-    beats = status.beats_baseline(metrics if isinstance(metrics, dict) else {}, dict(baseline))
+    beats = status.beats_baseline(metrics if isinstance(metrics, dict) else {}, dict(baseline), best)
     text = "Baseline: the same output for every example reaches "
     text += ", ".join(f"{split} {name} {format_metric(name, value)}" for name, value in baseline)
     return f"{text}. The run {'beats it' if beats else 'does NOT beat it'}."

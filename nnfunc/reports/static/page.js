@@ -102,12 +102,12 @@
   }
 
   // Charts: each is drawn when it comes into view.
-  if (!document.getElementById("charts")) return;
-  const plots = new Map($("[data-chart]").map((plot) => [plot.dataset.chart, plot]));
   const pictures = () => $(".charts").forEach((group) => {
     const fallback = group.querySelector("noscript");
     if (fallback) group.innerHTML = fallback.textContent;
   });
+  if (!document.getElementById("charts")) return pictures();   // without vl-convert
+  const plots = new Map($("[data-chart]").map((plot) => [plot.dataset.chart, plot]));
   let page;
   try {
     page = JSON.parse(await unpack("charts"));
@@ -150,7 +150,7 @@
       config: page.themes[mode],
       actions: false,
       logLevel: 1,   // errors: Vega warns of a chart without the best run
-      renderer: values.length > 1500 ? "canvas" : "svg",
+      renderer: values.length > 1500 || chart.data.shares ? "canvas" : "svg",
       tooltip: { theme: mode },
     });
     views.get(name)?.finalize();
