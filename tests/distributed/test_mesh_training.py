@@ -134,7 +134,7 @@ def test_all_options_of_a_task_together(name, preset):
     clipped = lambda learning_rate: nf.optimizers.adamw(learning_rate, clip=0.1)
     options = {option: value for one in OPTIONS.values() for option, value in one.items()}
     with jax.enable_x64(is_wide):
-        check_equal_losses(
+        state = check_equal_losses(
             model.replace(init=wide) if is_wide else model,
             DATA.get(name, tokens)(),
             preset,
@@ -142,6 +142,7 @@ def test_all_options_of_a_task_together(name, preset):
             optimizer=clipped,
             **options,
         )
+    assert float(state.plateau.value) < 1
 
 
 @pytest.mark.slow
