@@ -486,9 +486,7 @@ def test_a_resume_that_is_refused_leaves_the_config_as_it_was(work, tmp_path, ca
     assert "Start a new run: the schedule ends at a learning rate of 0, which changes nothing more." in said
     assert said.count("\n") == 1
     assert (run / "config.toml").read_bytes() == before
-    (run / "config.toml").write_bytes(
-        before.replace(b"final = 0.0", b"final = 0.001")
-    )
+    (run / "config.toml").write_bytes(before.replace(b"final = 0.0", b"final = 0.001"))
     assert main("resume", run, "train.steps=80") == 2
     assert "Add schedule.total_steps=40 to continue at the final learning rate, 0.001, or" in capsys.readouterr().err
     (run / "config.toml").write_bytes(before)

@@ -185,3 +185,15 @@ def test_the_features_of_a_table_have_their_names_and_units():
     empty = features | {"numbers": {"columns": []}, "dates": {"columns": [], "parts": []}}
     card = example_card({"categories": np.array([2, 1])}, InputFormat(features=empty), "", "")
     assert "<p>city Oslo<br>floor missing</p>" in card
+
+
+def test_a_row_has_the_values_of_the_file():
+    """What float32 loses while a table is standardised does not show: 0 is no 1.7e-7."""
+    values, mean, std = (
+        np.array([0, 47639.72, 1e-5, np.nan, np.inf]),
+        [5.3, 52000.1, 2e-5, 1, 1],
+        [4.1, 8123.4, 1e-5, 1, 1],
+    )
+    x = ((values - mean) / std).astype(np.float32)
+    card = example_card(x, InputFormat(columns=[*"abcde"], scaling={"mean": mean, "std": std}), "", "")
+    assert "a 0<br>b 47639.7<br>c 1e-05<br>d nan<br>e inf" in card

@@ -64,8 +64,18 @@ def _row(x: np.ndarray, form: InputFormat) -> str:
     )
     values = x.astype(np.float64)
     if form.scaling and len(form.scaling["mean"]) == len(x):
-        values = values * np.asarray(form.scaling["std"]) + np.asarray(form.scaling["mean"])
-    return _pairs([(str(name), f"{value:.4g}") for name, value in zip(names, values.tolist(), strict=True)])
+        values = _restore(values, form.scaling["std"], form.scaling["mean"])
+    return _pairs([(str(name), f"{value:.6g}") for name, value in zip(names, values.tolist(), strict=True)])
+
+
+def _restore(x: np.ndarray, scale: Any, center: Any) -> np.ndarray:
+    """Standardised values of float32 in their units, without the digits that float32 did not keep: 0, not -7e-8."""
+    spread = x * np.asarray(scale)
+    with np.errstate(over="ignore"):
+        error = np.spacing(np.abs(spread).astype(np.float32)).astype(np.float64)
+    digits = np.nan_to_num(-np.log10(np.maximum(error, 1e-30))).astype(int)  # 0 of values that are not finite
+    values = [round(value, digit) for value, digit in zip((spread + center).tolist(), digits.tolist(), strict=True)]
+    return np.asarray(values) + 0.0  # no -0.0
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
@@ -95,9 +105,9 @@ def _feature_pairs(x: Any, features: Mapping[str, Any]) -> list[tuple[str, str]]
         width = len(names) + len(flags)
         values, start = numbers[start : start + width], start + width
         if "scale" in part and len(part["scale"]) == len(values):
-            values = values * part["scale"] + part["center"]
+            values = _restore(values, part["scale"], part["center"])
         absent = {flag for flag, value in zip(flags, values[len(names) :], strict=False) if value > 0.5}
-        texts = ["missing" if i in absent else f"{value:.4g}" for i, value in enumerate(values[: len(names)])]
+        texts = ["missing" if i in absent else f"{value:.6g}" for i, value in enumerate(values[: len(names)])]
         pairs += zip(names, texts, strict=False)
     return pairs
 
