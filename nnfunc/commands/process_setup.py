@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from nnfunc import check, malloc, user_cache
-from nnfunc.distributed.processes import agree, is_main, start
+from nnfunc.distributed.processes import agree, count, is_main, start
 
 
 def set_up_process(join: Mapping[str, Any] | None = None) -> None:
@@ -25,11 +25,23 @@ def set_up_process(join: Mapping[str, Any] | None = None) -> None:
         start(**join)
         versions = {name: metadata.version(name) for name in ("nnfunc", "jax", "jaxlib", "numpy", "optax")}
         agree({"versions": f"{platform.python_version()} {versions}"})
-    if not is_main():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
-        os.dup2(sys.stdout.fileno(), 1)  # also of libraries, such as Gloo
+    if count() > 1:
+        _keep_stdout_to_process_0()
     _start_device()
     _enable_compilation_cache()
+
+
+def _keep_stdout_to_process_0() -> None:
+    """Let Python print in process 0 alone, and libraries, such as Gloo, in none; until the process ends."""
+    before = sys.stdout
+    nothing = open(os.devnull, "w")  # noqa: SIM115
+    if is_main():
+        before.flush()
+        buffering = 1 if before.line_buffering else -1
+        sys.stdout = open(os.dup(1), "w", buffering, encoding=before.encoding, errors=before.errors)  # noqa: SIM115
+    else:
+        sys.stdout = nothing
+    os.dup2(nothing.fileno(), 1)
 
 
 def _start_device() -> None:

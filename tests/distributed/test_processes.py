@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -95,7 +94,7 @@ def test_two_processes_give_the_losses_of_one(config, tmp_path):
     code, out, errors = run("train", config(), "--run", tmp_path / "two")
     assert code == 0, errors
     assert out.count("\nreport") == 1  # process 0 alone prints
-    assert not re.search(r"Rank [23]", out)  # also of Gloo
+    assert "Gloo" not in out
     command = [sys.executable, "-m", "nnfunc", "train", str(config()), "mesh.data=1", "--run", str(tmp_path / "one")]
     subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
     for split in ("train", "validation"):
