@@ -14,8 +14,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import jax
@@ -130,7 +130,8 @@ def receive(name: str) -> str:
     """The text that a process sends, once it has. name: of the text."""
     while True:
         try:
-            return _client.blocking_key_value_get(f"nnfunc/{name}", 1000 * LOST)
+            with _process_0_answers():
+                return _client.blocking_key_value_get(f"nnfunc/{name}", 1000 * LOST)
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
@@ -139,7 +140,22 @@ def receive(name: str) -> str:
 def wait_for_all() -> None:
     """Wait until every process has come here; each calls it as often as the others."""
     if _client is not None:
-        _client.wait_at_barrier(f"nnfunc/meeting/{next(_meetings)}", 3600 * 1000)
+        with _process_0_answers():
+            _client.wait_at_barrier(f"nnfunc/meeting/{next(_meetings)}", 3600 * 1000)
+
+
+@contextmanager
+def _process_0_answers() -> Iterator[None]:
+    """Around a call of JAX's service: where process 0 is gone, this process waits until it is ended with the reason.
+
+    It must not begin to end itself: the handler of `_explain_abort` could not run any more, and would wait for ever.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "UNAVAILABLE" in str(error):
+            time.sleep(LOST)
+        raise
 
 
 def agree(facts: dict[str, str]) -> None:
@@ -152,10 +168,12 @@ def agree(facts: dict[str, str]) -> None:
     if _client is None:
         return
     meeting = f"nnfunc/facts/{next(_meetings)}"
-    _client.key_value_set(f"{meeting}/{index()}", json.dumps(facts))
+    with _process_0_answers():
+        _client.key_value_set(f"{meeting}/{index()}", json.dumps(facts))
     expected: dict[str, str] = {}
     for i in range(count()):
-        other = json.loads(_client.blocking_key_value_get(f"{meeting}/{i}", 3600 * 1000))
+        with _process_0_answers():
+            other = json.loads(_client.blocking_key_value_get(f"{meeting}/{i}", 3600 * 1000))
         expected = expected or other
         for name, value in expected.items():
             if other.get(name) != value:
@@ -220,7 +238,8 @@ def finish() -> None:
     if _client is None:
         return
     _step, _step_time = -1, 0.0
-    _client.wait_at_barrier("nnfunc/end", 24 * 3600 * 1000)
+    with _process_0_answers():
+        _client.wait_at_barrier("nnfunc/end", 24 * 3600 * 1000)
 
 
 def _launcher() -> str | None:
@@ -314,6 +333,8 @@ def _initialize(arguments: dict[str, Any], address: str) -> None:
     def stop_watching() -> None:  # a thread inside JAX's client when Python ends would abort the process
         ended.set()
         thread.join(timeout=10)
+        if _abort_handler is not None:  # which cannot run while Python ends
+            ctypes.CDLL(None).signal(signal.SIGABRT, None)
 
     atexit.register(stop_watching)
 
