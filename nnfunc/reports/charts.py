@@ -14,7 +14,6 @@ IN_A_PICTURE = 150  # trials
 WHEEL = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone scrolls the page
 ZOOM = {"name": "zoom", "select": {"type": "interval", "zoom": WHEEL}, "bind": "scales"}
 SHARES = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"  # square roots from 0 to 1
-HOVER = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
 
 
 class Chart(NamedTuple):
@@ -111,16 +110,6 @@ def _fading(opacity: float) -> dict[str, Any]:
     return {"condition": {"test": "!chosen || chosen[datum.trial]", "value": opacity}, "value": 0.03}
 
 
-def _tips(shown: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """What the cursor tells of the row nearest to it, which is in `datum.datum`. shown: {title: (column, format)}."""
-    value = "(datum.datum || datum)['{}']"
-    parts = [
-        f"'{title}': " + (f"format({value.format(column)}, '{style}')" if style else value.format(column))
-        for title, (column, style) in shown.items()
-    ]
-    return {"expr": f"{{{', '.join(parts)}}}"}
-
-
 def lines(
     name: str,
     title: str,
@@ -158,7 +147,10 @@ def lines(
     elif is_linked:
         encoding["color"] = {"field": "rank", "type": "quantitative", "scale": RANK_SCALE, "legend": None}
     shown = {"run" if is_linked else "curve": "series", **({"": "about"} if "about" in data else {}), x: x}
-    tips = _tips({title: (field, "") for title, field in shown.items()} | {"value": ("value", ".5~g")})
+    parts = [f"'{title}': (datum.datum || datum)['{field}']" for title, field in shown.items()]
+    parts.append("'value': format((datum.datum || datum).value, '.5~g')")
+    tips = {"expr": f"{{{', '.join(parts)}}}"}  # the point nearest to the cursor has the row in `datum.datum`
+    hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
     is_crowd = is_linked and not colours
     curve: dict[str, Any] = {"mark": {"type": "line", "clip": True, "strokeWidth": 1.0 if is_crowd else 1.8}}
     if is_linked:
@@ -166,7 +158,7 @@ def lines(
     few = count < 3 * len(set(data["series"])) if count else True
     visible = {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0.9 if few else 0}
     point: dict[str, Any] = {"mark": {"type": "point", "filled": True, "size": 46, "clip": True, "tooltip": tips}}
-    point |= {"params": [HOVER], "encoding": {"fillOpacity": visible}}
+    point |= {"params": [hover], "encoding": {"fillOpacity": visible}}
     curve["params"] = [ZOOM]
     if count > NEAREST:
         curve["mark"]["tooltip"] = {"expr": "{'run': datum.series, 'rank': datum.rank}"}
