@@ -146,9 +146,11 @@ def beats_baseline(metrics: dict[str, float], baseline: dict[str, float], best: 
     False
     >>> beats_baseline({"loss": 0.1, "f1": 0.5}, {"loss": 0.2, "f1": 0.5}, BestMetric("max", "f1"))
     False
+    >>> beats_baseline({"loss": 0.1}, {"loss": 0.2, "f1": 0.5}, BestMetric("max", "f1"))  # of a run without it
+    True
     """
     signs = {"accuracy": -1, "loss": 1}
-    if best is not None and best.name in baseline and best.name != "loss":
+    if best is not None and best.name != "loss" and best.name in baseline and best.name in metrics:
         signs = {best.name: 1 if best.mode == "min" else -1}
     pairs = [(sign, metrics_log.to_float(baseline.get(name)), name) for name, sign in signs.items()]
     known = [
