@@ -7,7 +7,6 @@ too: those of arrays, keys, mesh axes and signatures.
 
 import functools
 import importlib
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +56,7 @@ from nnfunc.random_keys import draws_same_under_vmap, fold, fold_in, indexed_key
 from nnfunc.signatures import (
     factory_name,
     function_name,
+    is_required,
     named_parameters,
     parameter_names,
     required_parameters,
@@ -341,7 +341,7 @@ def _state_with_key(init_state: Callable[..., PyTree], name: str) -> Callable[..
     """init_state as a function of the key, which it may not have, have, or require."""
     if "key" not in named_parameters(init_state):
         return lambda key=None: init_state()
-    required = inspect.signature(init_state).parameters["key"].default is inspect.Parameter.empty
+    required = is_required(init_state, "key")
 
     def draw(key: Key | None = None) -> PyTree:
         if required and key is None:

@@ -30,10 +30,9 @@ def _clean(name: str) -> str:
 
 def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool]:
     """The names of a function's parameters, and whether it takes any other keyword."""
-    if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
-        code = function.__code__
-        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        return names, bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    if (plain := _plain_function(function)) is not None:
+        code = plain.__code__
+        return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], bool(code.co_flags & inspect.CO_VARKEYWORDS)
     parameters = inspect.signature(function).parameters
     return parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
@@ -50,8 +49,8 @@ def named_parameters(function: Any) -> Collection[str]:
 
 def required_parameters(function: Any) -> list[str]:
     """The names of the positional parameters of a function without default values."""
-    if type(function) is FunctionType and not function.__dict__:  # not wrapped; ten times as quick
-        code, defaults = function.__code__, function.__defaults__ or ()
+    if (plain := _plain_function(function)) is not None:
+        code, defaults = plain.__code__, plain.__defaults__ or ()
         return list(code.co_varnames[: code.co_argcount - len(defaults)])
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -59,6 +58,23 @@ def required_parameters(function: Any) -> list[str]:
         return []
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [p.name for p in parameters if p.kind in positional and p.default is p.empty]
+
+
+def is_required(function: Any, name: str) -> bool:
+    """Whether a parameter of a function has no default value. name: of one that it has."""
+    if (plain := _plain_function(function)) is not None:
+        positional = plain.__code__.co_varnames[: plain.__code__.co_argcount]
+        return name in required_parameters(plain) or name not in {*positional, *(plain.__kwdefaults__ or {})}
+    return inspect.signature(function).parameters[name].default is inspect.Parameter.empty
+
+
+def _plain_function(function: Any) -> FunctionType | None:
+    """The function whose code tells the parameters, ten times as quick as `inspect.signature`; None without one."""
+    while type(function) is FunctionType and "__signature__" not in function.__dict__:
+        if "__wrapped__" not in function.__dict__:
+            return function
+        function = function.__dict__["__wrapped__"]
+    return None
 
 
 def unpack_parts(function: Callable[..., R], where: str, *, skip: int = 0) -> Callable[..., R]:

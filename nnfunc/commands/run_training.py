@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,7 +205,8 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
     task = rebuild_task(config, state)
     with tuning.pinned(saved_forms(folder) or {}):
-        result |= {split: split_metrics(config, state, split, data) for split in splits}
+        known = {"validation": _logged_metrics(training, step)}
+        result |= {split: known.get(split) or split_metrics(config, state, split, data) for split in splits}
         for split, values in choose_run_threshold(config, folder, task, state, step).items():
             result[split] |= values
         if config.preprocessing.factory == "forecasting":
@@ -215,14 +217,25 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     run_folder.write_json(folder / "result.json", result)
     with tuning.pinned(saved_forms(folder) or {}):
         threshold = status.read_json_table(folder / run_folder.THRESHOLD).get("threshold")
-        evaluation = evaluate_for_report(config, task, state, threshold)
-    run_report.write_report(folder, evaluation)
+        with ThreadPoolExecutor(1) as pool:
+            picture = pool.submit(run_report.draw_curves, folder)
+            evaluation = evaluate_for_report(config, task, state, threshold)
+    run_report.write_report(folder, evaluation, picture.result())
     if test is not None:
         print_lines(f"test    {metrics_line(result['test'])}")
         print_naive_forecasts("test", result["test"], config)
     for split in list(baseline)[-1:]:
         warn_if_not_better(split, result[split], baseline, config)
     print(f"report  {folder / 'report.html'}")
+
+
+def _logged_metrics(training: Training, step: int) -> dict[str, float]:
+    """The validation metrics of a checkpoint, if this process has evaluated it; else {}. step: of the checkpoint."""
+    columns = training.history.validation
+    if training.first_step is None or step <= training.first_step:
+        return {}
+    row = np.flatnonzero(columns["step"] == step)[-1]
+    return {name: float(column[row]) for name, column in columns.items() if name not in ("step", "seconds")}
 
 
 def _file_errors(config: Config, task: Task, state: TrainState, split: str) -> dict[str, float]:

@@ -175,7 +175,8 @@ class IntervalLoop:
 
     @cached_property
     def _task(self) -> Task:
-        return self.compiled.build_task(self.numbers)
+        """The task of the first run like this one: other numbers do not change how a split is cut into batches."""
+        return self.compiled.once(self.data, "task", self.numbers, lambda: self.compiled.build_task(self.numbers))
 
     def _check_steps(self, first: int) -> None:
         """Stop when one of the steps since `first` gave something that is not finite."""

@@ -225,10 +225,12 @@ def train(
             start = _move_start(start, placement, as_model(compiled.build_task(numbers).model))
         init = lambda: compiled.init(numbers, placed_key, feed.sample(), start)
 
-        identity = run_identity(key, numbers, static, data, hypers)
-        if changed_data:
-            del identity["data"]["size"]
-        saver = Saver(folder, best_metric, resume=resume, of=identity, every=intervals.save) if folder else None
+        saver = None
+        if folder:
+            identity = run_identity(key, numbers, static, data, hypers)
+            if changed_data:
+                del identity["data"]["size"]
+            saver = Saver(folder, best_metric, resume=resume, of=identity, every=intervals.save)
         try:
             carry = init()
             if saver is not None:

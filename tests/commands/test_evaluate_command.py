@@ -10,7 +10,7 @@ from helpers.command_line import main
 from sklearn.metrics import f1_score, roc_auc_score
 
 import nnfunc as nf
-from nnfunc.commands import report_run
+from nnfunc.commands import report_run, run_training
 from nnfunc.evaluation import compute_metrics
 from nnfunc.runs import metrics_log, status
 
@@ -55,6 +55,25 @@ def test_a_run_stops_early_and_says_so(folder):
     state = status.run_state(folder / "run", rows)
     assert (state.name, state.detail) == ("complete", f"stopped early at step {event.step}")
     assert f"Stopped early at step {event.step} of 200" in (folder / "run/report.html").read_text()
+
+
+def test_the_validation_split_is_not_evaluated_twice(folder, monkeypatch):
+    splits, original = [], run_training.split_metrics
+
+    def split_metrics(config, state, split, data):
+        splits.append(split)
+        return original(config, state, split, data)
+
+    monkeypatch.setattr(run_training, "split_metrics", split_metrics)
+    arguments = ["train.steps=20", "train.evaluate_every=5"]
+    assert main("train", folder / "ill.toml", *arguments, "--run", folder / "once") == 0
+    assert splits == ["test"]
+    known = json.loads((folder / "once/result.json").read_text())
+    (folder / "once/result.json").unlink()
+    splits.clear()
+    assert main("resume", folder / "once") == 0  # trains nothing, so it has to evaluate
+    assert splits == ["validation", "test"]
+    assert json.loads((folder / "once/result.json").read_text())["validation"] == known["validation"]
 
 
 def test_the_threshold_is_that_of_the_validation_split(folder):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nnfunc import check
-from nnfunc.base import Array, Key, PyTree, fold, named_parameters
+from nnfunc.base import Array, Key, PyTree, fold, named_parameters, required_parameters
 from nnfunc.calls import Described, factory_hint
 
 Totals = dict[str, Any]
@@ -124,6 +124,8 @@ def check_objective(where: str, objective: Any) -> None:
     function = objective
     while isinstance(function, Objective):
         function = function.function
+    if len(required_parameters(function)) == 2 == len(named_parameters(function)):  # (predict, batch)
+        return
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin without a signature
