@@ -32,7 +32,8 @@ def parameter_names(function: Callable[..., Any]) -> tuple[Collection[str], bool
     """The names of a function's parameters, and whether it takes any other keyword."""
     if (plain := _plain_function(function)) is not None:
         code = plain.__code__
-        return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], bool(code.co_flags & inspect.CO_VARKEYWORDS)
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        return names, bool(code.co_flags & inspect.CO_VARKEYWORDS)
     parameters = inspect.signature(function).parameters
     return parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 

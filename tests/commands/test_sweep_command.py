@@ -117,7 +117,8 @@ def _no_pictures(request, monkeypatch):
     if "pictures" not in request.fixturenames:
         page = lambda result, folder, *more, **options: (folder / "report.html").touch()
         monkeypatch.setattr(finish_sweep, "write_page", page)
-        monkeypatch.setattr(reports, "write_report", lambda folder, evaluation: None)
+        for name in ("draw_curves", "write_report"):
+            monkeypatch.setattr(reports, name, lambda *arguments: None)
 
 
 @pytest.fixture
