@@ -83,17 +83,13 @@ def _compile(
         evaluate = jax.vmap(evaluate, in_axes=(TRIALS, axes_list, None), out_axes=(TRIALS, 0))
         init = _init_each(init, axes_list)
 
-    def reset_meter(carry, fresh):
-        meter = jax.tree.map(lambda leaf: jnp.where(fresh, jnp.zeros_like(leaf), leaf), carry.meter)
-        return carry._replace(meter=meter)
-
     def run_steps(n, fresh, carry, numbers, data):
-        carry = reset_meter(carry, fresh)
+        carry = carry._replace(meter=carry.meter.begin(fresh))
         carry = jax.lax.fori_loop(0, n, lambda i, carry: one(carry, numbers, data), carry)
         return carry, carry.meter.means()
 
     def step(n, fresh, carry, numbers, data):
-        carry = one(reset_meter(carry, fresh), numbers, data)
+        carry = one(carry._replace(meter=carry.meter.begin(fresh)), numbers, data)
         return carry, carry.meter.means()
 
     if axes is not None and on.size > 1:

@@ -52,11 +52,21 @@ class Meter:
         added = values + self.values * np.asarray([*(name != "learning_rate" for name in self.names), 1], np.float32)
         return replace(self, values=jnp.where(running, added, self.values))
 
+    def begin(self, fresh: Array | bool) -> "Meter":
+        """The meter before the next step, which forgets the steps before it if `fresh`."""
+        if fresh is False:
+            return self
+        return replace(self, values=jnp.where(fresh, jnp.zeros_like(self.values), self.values))
+
+    @property
+    def count(self) -> Any:
+        """The steps in it."""
+        return self.values[..., -1]
+
     def means(self) -> dict[str, Any]:
         """The means over the steps, and the last learning rate; NaN without a step."""
-        count = self.values[..., -1]
         columns = {name: self.values[..., i] for i, name in enumerate(self.names)}
-        return {name: value if name == "learning_rate" else value / count for name, value in columns.items()}
+        return {name: value if name == "learning_rate" else value / self.count for name, value in columns.items()}
 
 
 jax.tree_util.register_dataclass(Meter, data_fields=["values"], meta_fields=["names"])
@@ -75,26 +85,28 @@ class RunFunctions(NamedTuple):
     trainer: the training pair.
     init: (numbers, key, data, start=None) -> Carry; start: the (params, model state) that the run begins from, None
         for new ones.
-    step: (carry, numbers, data) -> Carry.
-    steps: (n, carry, numbers, data) -> Carry, n steps in one dispatch.
-    watched_step: (carry, numbers, data) -> (Carry, layers), a step with the statistics of every layer.
+    step: (carry, numbers, data, fresh=False) -> Carry; with `fresh` the meter forgets the steps before it.
+    steps: (n, carry, numbers, data, fresh=False) -> Carry, n steps in one dispatch.
+    watched_step: (carry, numbers, data, fresh=False) -> (Carry, layers), a step with the statistics of every layer.
     eval_totals: sums and weights in evaluation mode, pure of (state, numbers, batch, mask=None), jitted of (state,
         numbers, EvalBatch).
     observe: (carry, numbers, metrics) -> Carry, lets reduce_on_plateau see the validation metrics.
     build_task: (numbers, step=0) -> Task.
     placement: of the arrays on a mesh, None without one.
+    flags: False and True on its devices, for `fresh`; from the host they would be sent in every dispatch.
     notes: what runs on a data set have shown; see `once`. The jitted functions donate the carry.
     """
 
     trainer: Trainer
     init: Callable[..., Carry]
-    step: Callable[[Carry, Any, Any], Carry]
-    steps: Callable[[Any, Carry, Any, Any], Carry]
-    watched_step: Callable[[Carry, Any, Any], tuple[Carry, Any]]
+    step: Callable[..., Carry]
+    steps: Callable[..., Carry]
+    watched_step: Callable[..., tuple[Carry, Any]]
     eval_totals: Callable[..., Totals]
     observe: Callable[[Carry, Any, dict[str, Any]], Carry]
     build_task: Callable[..., Task]
     placement: Placement | None
+    flags: tuple[Any, Any]
     notes: WeakKeyDictionary[Any, dict[Any, Any]]
 
     def once(self, data: Any, name: Hashable, numbers: Any, compute: Callable[[], T]) -> T:
@@ -160,14 +172,15 @@ def run_functions(
         shapes = jax.eval_shape(lambda s: pair.step(numbers, s, batch_of(s, data))[1], state)
         return Carry(state, Meter.zeros(shapes))
 
-    def step(carry, numbers, data):
-        return watched_step(carry, numbers, data, watch=False)[0]
+    def step(carry, numbers, data, fresh=False):
+        return watched_step(carry, numbers, data, fresh, watch=False)[0]
 
-    def steps(n, carry, numbers, data):
+    def steps(n, carry, numbers, data, fresh=False):
+        carry = carry._replace(meter=carry.meter.begin(fresh))
         return jax.lax.fori_loop(0, n, lambda i, carry: step(carry, numbers, data), carry)
 
-    def watched_step(carry, numbers, data, watch=True):
-        state, meter = carry
+    def watched_step(carry, numbers, data, fresh=False, watch=True):
+        state, meter = carry.state, carry.meter.begin(fresh)
         state, metrics = pair.step(numbers, state, batch_of(state, data), watch=watch)
         layers = metrics.pop("layers", None)
         return Carry(state, meter.add(metrics, state.diverged_at < 0)), layers
@@ -182,7 +195,7 @@ def run_functions(
         return carry._replace(state=pair.observe(numbers, carry.state, metrics))
 
     functions = (init, step, steps, watched_step, eval_totals, observe, build_from)
-    return RunFunctions(pair, *functions, placement, WeakKeyDictionary())
+    return RunFunctions(pair, *functions, placement, (False, True), WeakKeyDictionary())
 
 
 def _compile(
@@ -198,7 +211,9 @@ def _compile(
     def eval_totals(state: TrainState, numbers: Any, batch: EvalBatch) -> Totals:
         return pure.eval_totals(state, numbers, batch.batch(), batch.mask())
 
+    flags = jnp.asarray(False), jnp.asarray(True)
     return pure._replace(
+        flags=flags if placement is None else placement.whole(flags),
         init=jax.jit(pure.init),
         step=jax.jit(pure.step, donate_argnums=0),
         steps=jax.jit(pure.steps, donate_argnums=1),
@@ -266,9 +281,9 @@ def run_some_steps(compiled: RunFunctions, loop: str, carry: Carry, numbers: Any
     """
     copied = _copied(carry)
     if loop == "scan":
-        return compiled.steps(np.int32(SOME), copied, numbers, feed_data)
+        return compiled.steps(np.int32(SOME), copied, numbers, feed_data, compiled.flags[False])
     for _ in range(SOME):
-        copied = compiled.step(copied, numbers, feed_data)
+        copied = compiled.step(copied, numbers, feed_data, compiled.flags[False])
     return copied
 
 

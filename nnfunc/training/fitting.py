@@ -75,7 +75,7 @@ def _check_memory(
         mesh = [placement.describe(), *placement.undivided(model)]
         carry = carry._replace(state=placement.structs(carry.state, model))
     check_state(where, carry.state)
-    args: tuple[Any, ...] = (carry, numbers, structs)
+    args: tuple[Any, ...] = (carry, numbers, structs, compiled.flags[False])
     step = compiled.step
     if loop == "scan":
         step, args = compiled.steps, (jax.ShapeDtypeStruct((), "int32"), *args)

@@ -15,7 +15,7 @@ from nnfunc import check
 from nnfunc.data.eval_batches import EvalBatch
 from nnfunc.distributed.arrays import local_arrays
 from nnfunc.training.checkpointing import Saver
-from nnfunc.training.compiled import Carry, RunFunctions
+from nnfunc.training.compiled import Carry, Meter, RunFunctions
 from nnfunc.training.device_feed import DeviceFeed
 from nnfunc.training.divergence import Diverged, find_non_finite, find_step_fault
 from nnfunc.training.early_stopping import EARLY_STOP, Patience
@@ -51,8 +51,9 @@ class Report(NamedTuple):
 class IntervalLoop:
     """A run from where it is to its end, an interval at a time.
 
-    carry: all that goes from step to step. rows: what was written of it so far. step: steps done. rollbacks,
-        factor: how often it may go back, and what that leaves of the rate.
+    carry: all that goes from step to step. rows: what was written of it so far. step: steps done. fresh: whether
+        the next step begins a new meter. counted: the steps that the meter has if the run has not diverged.
+        rollbacks, factor: how often it may go back, and what that leaves of the rate.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class IntervalLoop:
         self.past = saver.start_log() if saver is not None else []
         self.rows = [_thin(row) for row in self.past]
         self.step, self.stopped = int(carry.state.step), False
+        self.fresh, self.counted = False, self._read_meter().count
         self.started = time.perf_counter()
         self.speed = SpeedMeter(self.data.batch_size, self.data.window)
 
@@ -89,11 +91,12 @@ class IntervalLoop:
             self.stopped = should_stop is not None and should_stop(self.step)
             if not self.stopped:
                 layers += self._advance(end)
-        self.carry = jax.block_until_ready(self.carry)
+        meter = self._read_meter()  # the one value that every report waits for and fetches
         speed = self.speed.metrics()
         try:
-            self._check_steps(first)
-            report = self._report(speed, layers)
+            if meter.count != self.counted:
+                self._check_steps(first)
+            report = self._report(meter, speed, layers)
             self._check_held_out(report)
         except Diverged as error:
             self._go_back(error)
@@ -107,7 +110,7 @@ class IntervalLoop:
             self.stopped |= bool(early)
         if self.saver is not None:
             due = self.stopped or self.intervals.saves(self.step)
-            self.saver.save(self.carry, self.step, report.validation, due=due)
+            self.saver.save(self._carry_to_save(), self.step, report.validation, due=due)
         if on_report is not None and (report.train or report.validation):
             on_report(report)
         if early:
@@ -119,18 +122,39 @@ class IntervalLoop:
         if self.speed.flops is None:  # counted before the first call, which uses the same trace
             scan = self.pace.loop == "scan"  # whose body is counted once
             program, n = (self.compiled.steps, (np.int32(1),)) if scan else (self.compiled.step, ())
-            count = lambda: count_flops(program, *n, self.carry, self.numbers, data)
+            count = lambda: count_flops(program, *n, self.carry, self.numbers, data, self.compiled.flags[False])
             self.speed.flops = self.compiled.once(self.data, "flops", self.numbers, count)
+        fresh, self.fresh = self.fresh, False
         if self.intervals.watches(self.step):
             with self.speed.compiling("watched") as counts:
-                self.carry, layers = self.compiled.watched_step(self.carry, self.numbers, data)
-            self.step, self.speed.steps = self.step + 1, self.speed.steps + counts
+                flag = self.compiled.flags[fresh]
+                self.carry, layers = self.compiled.watched_step(self.carry, self.numbers, data, flag)
+            self._count(1, fresh)
+            self.speed.steps += counts
             return [(self.step, time.perf_counter() - self.started, layers)]
         most = min(end - self.step, self.intervals.steps_before_watch(self.step))
         with self.speed.compiling(self.pace.loop) as counts:
-            self.carry, done = self.pace.advance(self.compiled, self.carry, self.numbers, data, most)
-        self.step, self.speed.steps = self.step + done, self.speed.steps + done * counts
+            self.carry, done = self.pace.advance(self.compiled, self.carry, self.numbers, data, most, fresh=fresh)
+        self._count(done, fresh)
+        self.speed.steps += done * counts
         return []
+
+    def _count(self, steps: int, fresh: bool) -> None:
+        """So many steps are done. fresh: whether the meter began with them."""
+        self.step += steps
+        self.counted = steps + (0 if fresh else self.counted)
+
+    def _read_meter(self) -> Meter:
+        """The meter on the host, when the steps before are done."""
+        meter = self.carry.meter
+        return replace(meter, values=np.asarray(meter.values).astype(np.float64))
+
+    def _carry_to_save(self) -> Carry:
+        """The carry, without the steps that are reported already."""
+        meter = self.carry.meter
+        if not self.fresh:
+            return self.carry
+        return self.carry._replace(meter=replace(meter, values=np.zeros(meter.values.shape, meter.values.dtype)))
 
     def set_row_callback(self, on_row: Callable[[dict[str, Any]], None] | None) -> None:
         """Call on_row with every row written so far, and with each new one."""
@@ -146,22 +170,18 @@ class IntervalLoop:
         for row in rows:
             self.on_row(row)
 
-    def _report(self, speed: dict[str, float], layers: list[Any]) -> Report:
-        """The report of the interval that ends now; resets the meter."""
+    def _report(self, meter: Meter, speed: dict[str, float], layers: list[Any]) -> Report:
+        """The report of the interval that ends now. meter: read."""
         means = validation = None
         if self.intervals.logs(self.step) and not self.stopped:
-            meter = self.carry.meter
-            values = np.asarray(meter.values)
-            means = replace(meter, values=values.astype(np.float64)).means()
-            means = {name: float(value) for name, value in means.items()}
-            if self.step < self.intervals.steps or self.saver is not None:
-                self.carry = self.carry._replace(meter=replace(meter, values=jax.device_put(np.zeros_like(values))))
+            means = {name: float(value) for name, value in meter.means().items()}
+            self.fresh = True
         due = self.intervals.evaluates(self.step) and not self.stopped
         if self.data.validation is not None and due:
             validation = mean_metrics(self._totals, self._held_out())
         rows = [
             {"split": "layers", "step": step, "seconds": round(at, 3), **stats_by_layer(stats)}
-            for step, at, stats in jax.device_get(layers)
+            for step, at, stats in (jax.device_get(layers) if layers else [])
         ]
         seconds = time.perf_counter() - self.started
         return Report(self.step, self.intervals.steps, means, validation, seconds, speed, rows)
@@ -216,6 +236,7 @@ class IntervalLoop:
         self.carry = carry._replace(state=carry.state._replace(rate_scale=scale))
         self.saver.save_rollback(self.carry, times)
         self.step = self.saver.step
+        self.fresh, self.counted = False, self._read_meter().count
         self.rows = [_thin(row) for row in self.saver.truncate_log(self.step)]
         if self.patience is not None:
             self.patience = Patience(self.patience.best, self.patience.evaluations, self.rows)

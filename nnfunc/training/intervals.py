@@ -70,15 +70,25 @@ class StepRunner:
     def __init__(self, loop: str, most: int = 1):
         self.loop, self.most = loop, most
 
-    def advance(self, functions: RunFunctions, carry: Carry, numbers: Any, data: Any, limit: int) -> tuple[Carry, int]:
+    def advance(
+        self, functions: RunFunctions, carry: Carry, numbers: Any, data: Any, limit: int, *, fresh: bool
+    ) -> tuple[Carry, int]:
+        """The carry after the steps of one dispatch, and how many there were.
+
+        functions, carry, numbers, data: of the run.
+        limit: at most so many steps.
+        fresh: whether the meter forgets the steps before them.
+        """
+        flag = functions.flags[fresh]
         if self.loop == "step":
-            carry = functions.step(carry, numbers, data)
+            carry = functions.step(carry, numbers, data, flag)
             if processes.count() > 1 and jax.default_backend() == "cpu":
                 jax.block_until_ready(carry)  # sums over processes of two steps at once would wait for each other
             return carry, 1
         count = min(limit, self.most)
         start = time.perf_counter()
-        carry = jax.block_until_ready(functions.steps(np.int32(count), carry, numbers, data))
+        carry = functions.steps(np.int32(count), carry, numbers, data, flag)
+        jax.block_until_ready(carry.meter.values)
         seconds = time.perf_counter() - start
         if count == self.most and seconds < 0.25:
             self.most *= 2

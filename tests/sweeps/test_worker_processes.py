@@ -6,6 +6,7 @@ import pandas
 import pytest
 from helpers.command_line import main
 
+from nnfunc.commands import process_setup
 from nnfunc.distributed import processes
 from nnfunc.sweeps import worker_processes
 
@@ -40,6 +41,7 @@ def two_processes(monkeypatch):
     monkeypatch.setattr(processes, "send", send)
     monkeypatch.setattr(processes, "receive", receive)
     monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(process_setup, "count", lambda: 1)  # stdout stays that of the tests
     monkeypatch.setattr(processes, "index", lambda: getattr(number, "index", 0))
     jobs = []
 

@@ -1,6 +1,7 @@
 """The training pair and the loop: what they compute, that they compile once, that nothing is lost."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -156,6 +157,23 @@ def test_stop_and_resume_is_bitwise(data, tmp_path, loop):
         one, other = getattr(history, split), getattr(pieced, split)
         for name in set(one) - {"seconds"}:
             np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("loop", ["step", "scan"])
+def test_a_report_is_the_mean_of_the_steps_since_the_one_before(data, tmp_path, loop):
+    """Also where the end of a run, or another log_every, put that one elsewhere, and where layers are watched."""
+    _, every = run(data, loop=loop, log_every=1)
+    losses = every.train["loss"]
+    go_on = lambda steps, log_every, **kwargs: run(
+        data, steps=steps, log_every=log_every, loop=loop, folder=tmp_path, watch_every=3, **kwargs
+    )
+    go_on(STEPS, 4, should_stop=lambda step: step >= 6)  # 5 and 6 are in no report yet
+    go_on(STEPS, 4, resume=True, should_stop=lambda step: step >= 8)
+    _, history = go_on(STEPS, 5, resume=True)
+    ends = [0, 4, 8, 10, 15, 20, 24]
+    assert history.train["step"].tolist() == ends[1:]
+    means = [losses[begin:end].mean() for begin, end in pairwise(ends)]
+    np.testing.assert_allclose(history.train["loss"], means, rtol=1e-4)
 
 
 def test_best_and_last_checkpoints(data, tmp_path):
