@@ -10,6 +10,8 @@ import nnfunc as nf
 
 STEPS = 200
 TRIALS = tuple(4**power for power in range(7))  # 1 to 4096
+ALONE = 4
+"""So many trials of each sweep also run alone, to compare their final losses."""
 
 
 class Curve(NamedTuple):
@@ -69,40 +71,59 @@ CURVES = {"mlp": mlp, "cnn": cnn, "gpt": gpt}
 def measure(name: str, most: int, rounds: int) -> list[dict[str, Any]]:
     """Seconds of a whole sweep side by side, for 1, 4, 16, ... trials up to `most`.
 
-    A run is 200 steps with one evaluation at its end; programs are compiled before.
+    A run is 200 steps with one evaluation at its end; programs are compiled before. Some of the trials then run
+    alone. Raises: RuntimeError when a final loss differs by over 5 % from that of the run alone.
     """
-    own, rows = CURVES[name](), []
+    own, rows, key = CURVES[name](), [], jax.random.key(0)
     every: dict[str, Any] = {"steps": STEPS, "log_every": STEPS, "evaluate_every": STEPS}
     for trials in (count for count in TRIALS if count <= most):
         execution = "loop" if trials == 1 else "vmap"
-        times = []
+        times, result = [], None
         for turn in range(rounds + 1):
             start = time.perf_counter()
-            nf.sweep(
+            result = nf.sweep(
                 own.build,
                 {"lr": nf.log_uniform(1e-4, 1e-2)},
                 own.data,
                 trials=trials,
                 execution=execution,
-                key=jax.random.key(0),
+                key=key,
                 **every,
             )
             if turn:
                 times.append(time.perf_counter() - start)
         speed = trials / float(np.median(times))
         one = rows[0]["runs_per_second"] if rows else speed
-        rows.append({"case": name, "trials": trials, "runs_per_second": speed, "times": speed / one})
+        difference = _difference(own, result, key, every)
+        rows.append(
+            {"case": name, "trials": trials, "runs_per_second": speed, "times": speed / one, "difference": difference}
+        )
     return rows
+
+
+def _difference(own: Curve, result: Any, key: Any, every: dict[str, Any]) -> float:
+    """The largest relative difference of a final loss from that of the run alone, of some trials."""
+    differences = []
+    for trial in np.unique(np.linspace(0, len(result.hypers) - 1, ALONE).astype(int)):
+        key_of_trial = jax.random.fold_in(key, int(trial))
+        _, history = nf.train(own.build, result.hypers[trial], own.data, key=key_of_trial, **every)
+        alone = history.validation["loss"][-1]
+        differences.append(abs(result.scores[trial] / alone - 1))
+    if not max(differences) < 0.05:
+        raise RuntimeError(
+            f"a trial side by side has another final loss than alone: {max(differences):.2%} more or less"
+        )
+    return float(max(differences))
 
 
 def show(rows: list[dict[str, Any]], where: str) -> None:
     """The table for docs/benchmarks.md."""
     print(f"Runs of {STEPS} steps, side by side: {where}\n")
-    print("| case | trials | runs per second | of one at a time |")
-    print("| --- | --- | --- | --- |")
+    print("| case | trials | runs per second | of one at a time | final losses, relative to runs alone |")
+    print("| --- | --- | --- | --- | --- |")
     for row in rows:
         speed, times = row["runs_per_second"], row["times"]
-        print(f"| {row['case']} | {row['trials']} | {speed:.1f} | {times:.1f} |")
+        print(f"| {row['case']} | {row['trials']} | {speed:.1f} | {times:.1f} | {row['difference']:.0e} |")
 
 
 def _task(model: Any, h: dict[str, Any]) -> nf.Task:
