@@ -70,12 +70,7 @@ def test_other_shapes_keep_their_form():
 
 def test_what_has_one_form_is_not_asked_for():
     with tuning.recorded() as calls:
-        for model in (
-            nf.conv(8, 4, 1),
-            nf.conv(8, 4, 2, stride=2),
-            nf.conv(8, 4, 3, groups=2),
-            nf.depthwise_conv(8, 3),
-        ):
+        for model in (nf.conv(8, 4, 1), nf.conv(8, 4, 2, stride=2)):
             jax.eval_shape(model.apply, jax.eval_shape(model.init, jax.random.key(0)), X)
     assert calls == {}
 
@@ -168,6 +163,8 @@ FORMS_OF = {
     "attention": (nf.attention(8, 2, causal=True), (2, 4, 8), {"plain", "xla"}),
     "layer_norm": (nf.layer_norm(8), (2, 4, 8), {"products", "plain"}),
     "rms_norm": (nf.rms_norm(8), (2, 4, 8), {"products", "plain"}),
+    "groups": (nf.conv(8, 4, 3, groups=2), (2, 4, 4, 8), {"groups", "plain"}),
+    "depthwise": (nf.depthwise_conv(8, 3), (2, 4, 4, 8), {"depthwise", "groups", "plain"}),
 }
 
 

@@ -15,7 +15,7 @@ from jax import lax
 
 import nnfunc as nf
 from nnfunc.layers.conv import transpose
-from nnfunc.layers.conv.algorithms import FORMS, _choose_form
+from nnfunc.layers.conv.algorithms import FORMS, _possible_forms
 from nnfunc.layers.conv.channels_last import ConvPlan
 
 GOLDEN = np.load(GOLDEN_FILES / "vision.npz")
@@ -179,19 +179,22 @@ def test_transposed_form_is_the_plain_one(groups, extra):
     same(fast, plain, (2, 4, 5, 4), (3, 2, 4, 3))
 
 
-def test_form_is_chosen_by_machine_and_shape():
+def test_forms_depend_on_machine_and_shape():
+    """The first is the default."""
     plan = ConvPlan(ONE, ONE, ((1, 1), (1, 1)))
     apart = ConvPlan((2, 2), ONE, NONE)
-    assert _choose_form("gpu", (3, 3), 32, 196, plan) == "plain"
-    assert _choose_form("cpu", (3, 3), 32, 196, plan) == "direct"
-    assert _choose_form("cpu", (3, 3), 1, 784, plan) == "patches"
-    assert _choose_form("cpu", (3, 3), 512, 16, plan) == "patches"
-    assert _choose_form("cpu", (3, 3, 3), 16, 512, plan) == "patches"
-    assert {_choose_form(m, (1, 1), 8, 9, plan) for m in ("cpu", "gpu")} == {"matrix"}
-    assert {_choose_form(m, (2, 2), 8, 9, apart) for m in ("cpu", "gpu")} == {"blocks"}
-    assert _choose_form("cpu", (2, 2), 9, 9, apart._replace(dilation=(2, 1))) == "direct"
-    assert _choose_form("cpu", (3, 3), 4, 9, plan._replace(groups=8)) == "groups"
-    assert _choose_form("cpu", (7, 7), 1, 9, plan._replace(groups=8)) == "depthwise"
+    assert _possible_forms("gpu", (3, 3), 32, 196, plan) == ("plain",)
+    assert _possible_forms("cpu", (3, 3), 32, 196, plan) == ("direct", "patches", "plain")
+    assert _possible_forms("cpu", (3, 3), 1, 784, plan) == ("patches", "direct", "plain")
+    assert _possible_forms("cpu", (3, 3), 512, 16, plan)[0] == "patches"
+    assert _possible_forms("cpu", (3, 3, 3), 16, 512, plan)[0] == "patches"
+    assert {_possible_forms(m, (1, 1), 8, 9, plan) for m in ("cpu", "gpu")} == {("matrix",)}
+    assert {_possible_forms(m, (2, 2), 8, 9, apart) for m in ("cpu", "gpu")} == {("blocks",)}
+    assert _possible_forms("cpu", (2, 2), 9, 9, apart._replace(dilation=(2, 1)))[0] == "direct"
+    assert _possible_forms("cpu", (3, 3), 4, 9, plan._replace(groups=8)) == ("groups", "plain")
+    assert _possible_forms("cpu", (7, 7), 1, 9, plan._replace(groups=8)) == ("depthwise", "groups", "plain")
+    assert _possible_forms("cpu", (7, 7), 1, 9, plan._replace(groups=96)) == ("depthwise", "plain")
+    assert _possible_forms("gpu", (7, 7), 1, 9, plan._replace(groups=8)) == ("plain",)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the form for CPU")

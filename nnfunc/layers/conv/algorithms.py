@@ -1,7 +1,7 @@
 """Several programs for one convolution: the quickest depends on the machine and the shape.
 
-`_choose_form` chooses while a program is traced, among the forms in TUNED after what is measured; all forms agree
-in value and in every derivative.
+While a program is traced, what is measured decides among those of `_possible_forms`, else the first of them; all forms
+agree in value and in every derivative.
 """
 
 import math
@@ -15,9 +15,6 @@ from nnfunc.layers.conv.depthwise import depthwise
 from nnfunc.layers.linear import matmul_rows
 from nnfunc.layers.sliding_windows import Windows, pad, shifted_copies
 
-TUNED = ("direct", "patches", "plain")
-"""The forms among which `nnfunc tune` chooses where `_choose_form` has chosen one of the first two."""
-
 
 def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
     """x [batch, *spatial, in], weight [*kernel, in / groups, out] -> [batch, *windows, out]; win: the windows."""
@@ -28,15 +25,14 @@ def convolve(x: Array, weight: Array, win: Windows, groups: int) -> Array:
     x, weight = x.astype(dtype), weight.astype(dtype)
     x, weight = vary_like((x, weight), (x, weight))
     plan = ConvPlan(win.stride, win.dilation, pads, groups)
-    form = _choose_form(tuning.platform(), win.size, weight.shape[-2], positions, plan)
-    if form in TUNED[:2]:  # of one group, on a CPU
-        key = _key(x, weight, plan)
-        choose = lambda: tuning.choose(key, form, TUNED)
-        cost = math.prod(weight.shape) * math.prod(x.shape[:-1]) / math.prod(plan.stride)
-        run = lambda x, weight: FORMS[choose()](x, weight, plan)
-        x = tuning.record(key, form, TUNED, run, x, weight, cost=cost)
-        return FORMS[choose()](x, weight, plan)
-    return FORMS[form](x, weight, plan)
+    form, *others = forms = _possible_forms(tuning.platform(), win.size, weight.shape[-2], positions, plan)
+    if not others:
+        return FORMS[form](x, weight, plan)
+    key = _key(x, weight, plan)
+    run = lambda x, weight: FORMS[tuning.choose(key, form, forms)](x, weight, plan)
+    cost = math.prod(weight.shape) * math.prod(x.shape[:-1]) / math.prod(plan.stride)
+    x = tuning.record(key, form, forms, run, x, weight, cost=cost)
+    return run(x, weight)
 
 
 def _key(x: Array, weight: Array, plan: ConvPlan) -> str:
@@ -44,11 +40,12 @@ def _key(x: Array, weight: Array, plan: ConvPlan) -> str:
     text = f"convolution {x.dtype} {tuning.join_sizes(x.shape)}, kernel {tuning.join_sizes(weight.shape)}"
     for name, numbers in (("stride", plan.stride), ("dilation", plan.dilation)):
         text += f", {name} {tuning.join_sizes(numbers)}" if set(numbers) != {1} else ""
+    text += f", groups {plan.groups}" if plan.groups > 1 else ""
     return text + (f", pads {tuning.join_sizes(f'{a}:{b}' for a, b in plan.pads)}" if any(map(any, plan.pads)) else "")
 
 
-def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan: ConvPlan) -> str:
-    """The form for a machine and a shape.
+def _possible_forms(backend: str, kernel: Shape, in_dim: int, positions: int, plan: ConvPlan) -> tuple[str, ...]:
+    """The forms for a machine and a shape; the first is the one to take without a measurement there.
 
     in_dim: the channels of one group.
     positions: the windows of an example.
@@ -60,18 +57,20 @@ def _choose_form(backend: str, kernel: Shape, in_dim: int, positions: int, plan:
     """
     taps, single_group = math.prod(kernel), plan.groups == 1
     if single_group and taps == 1:
-        return "matrix"
+        return ("matrix",)
     if single_group and kernel == plan.stride and not any(map(any, plan.pads)) and set(plan.dilation) == {1}:
-        return "blocks"
+        return ("blocks",)
     if backend != "cpu":
-        return "plain"
+        return ("plain",)
     if not single_group:
-        small = in_dim == 1 and taps <= 128
-        return "depthwise" if small else "groups" if plan.groups <= 64 else "plain"
+        possible = {"depthwise": in_dim == 1 and taps <= 128, "groups": plan.groups <= 64, "plain": True}
+        return tuple(form for form, is_possible in possible.items() if is_possible)
     few_channels = taps * in_dim <= 32
     few_positions = positions <= 16 and in_dim >= 256
     volumes = len(kernel) == 3 and taps * in_dim <= 512
-    return "patches" if few_channels or few_positions or volumes else "direct"
+    return (
+        ("patches", "direct", "plain") if few_channels or few_positions or volumes else ("direct", "patches", "plain")
+    )
 
 
 def _matrix(x: Array, weight: Array, plan: ConvPlan) -> Array:
