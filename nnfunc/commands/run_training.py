@@ -205,7 +205,7 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
     splits = {name: arrays for name, arrays in (("validation", data.validation), ("test", test)) if arrays is not None}
     task = rebuild_task(config, state)
     with tuning.pinned(saved_forms(folder) or {}):
-        known = {"validation": _logged_metrics(training, step)}
+        known = {"validation": {} if config.train.get("rollback") else _logged_metrics(training, step)}
         result |= {split: known.get(split) or split_metrics(config, state, split, data) for split in splits}
         for split, values in choose_run_threshold(config, folder, task, state, step).items():
             result[split] |= values
@@ -230,9 +230,13 @@ def _write_results(config: Config, folder: Path, training: Training) -> None:
 
 
 def _logged_metrics(training: Training, step: int) -> dict[str, float]:
-    """The validation metrics of a checkpoint, if this process has evaluated it; else {}. step: of the checkpoint."""
+    """The validation metrics of a checkpoint, if this process has evaluated it; else {}.
+
+    Not for a run that may roll back: it evaluates a step again, with other parameters than the checkpoint's.
+    step: of the checkpoint.
+    """
     columns = training.history.validation
-    if training.first_step is None or step <= training.first_step:
+    if training.first_step is None or step <= training.first_step or not columns:
         return {}
     row = np.flatnonzero(columns["step"] == step)[-1]
     return {name: float(column[row]) for name, column in columns.items() if name not in ("step", "seconds")}

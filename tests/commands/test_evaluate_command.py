@@ -74,6 +74,21 @@ def test_the_validation_split_is_not_evaluated_twice(folder, monkeypatch):
     assert main("resume", folder / "once") == 0  # trains nothing, so it has to evaluate
     assert splits == ["validation", "test"]
     assert json.loads((folder / "once/result.json").read_text())["validation"] == known["validation"]
+    splits.clear()  # after a rollback the step of the best checkpoint is evaluated with other parameters
+    assert main("train", folder / "ill.toml", *arguments, "train.rollback=1", "--run", folder / "back") == 0
+    assert splits == ["validation", "test"]
+
+
+@pytest.mark.parametrize("test", [0.2, 0])
+def test_a_run_without_validation_has_results_and_a_report(folder, test):
+    text = CONFIG.replace("validation = 0.2, test = 0.2", f"validation = 0, test = {test}")
+    text = text.replace(', threshold = "f1"', "").replace(", patience = 3", "")
+    (folder / "none.toml").write_text(text)
+    assert main("train", folder / "none.toml", "train.steps=5", "--run", folder / f"none-{test}") == 0
+    result = json.loads((folder / f"none-{test}/result.json").read_text())
+    assert "validation" not in result
+    assert ("test" in result) == bool(test)
+    assert (folder / f"none-{test}/report.html").exists()
 
 
 def test_the_threshold_is_that_of_the_validation_split(folder):
