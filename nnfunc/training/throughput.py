@@ -66,7 +66,7 @@ def memory_mb(device: Any = None) -> float | None:
 @cache
 def _open_statm(process: int) -> int:
     """The memory of a process as an open file: to open it for each report would take 0.1 ms."""
-    return os.open(f"/proc/{process}/statm", os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(f"/proc/{process}/statm", os.O_RDONLY)
 
 
 def count_flops(program: Any, *args: Any) -> int:
